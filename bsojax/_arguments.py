@@ -1,0 +1,113 @@
+"""Checks of what users hand to the optimizers: each raises one message that names the argument or leaf and the cure."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bsojax._signs import is_sign, leaf_name, same_structure
+
+Schedule: TypeAlias = Callable[[Any], Any]
+ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
+
+
+def as_schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, open_above: bool = False) -> Schedule:
+    """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
+    if callable(value):
+        return value
+    check_scalar(name, value, low, high, open_above=open_above)
+    return lambda count: value
+
+
+def check_scalar(name: str, value: Any, low: float, high: float, *, open_above: bool = False) -> None:
+    """Raises unless value is a real scalar in [low, high], or [low, high) with open_above; traced values pass."""
+    if isinstance(value, bool) or jnp.result_type(value) == jnp.bool_:
+        raise TypeError(
+            f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
+            "dtype of the parameters: give it hyperparam_dtype=jnp.float32."
+        )
+    if not isinstance(value, int | float | np.ndarray | np.number | jax.Array) or np.shape(value) != ():
+        raise TypeError(f"{name}: needs a number or a schedule, not {value!r}.")
+    if isinstance(value, jax.core.Tracer):
+        return
+    number = float(value)
+    if not (low <= number <= high) or (open_above and number == high):
+        bracket = ")" if open_above or high == math.inf else "]"
+        raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
+
+
+def check_num_steps(num_steps: Any) -> int:
+    """Raises unless num_steps is an int >= 1."""
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
+        raise TypeError(
+            f"num_steps: needs an int, not {num_steps!r}; under optax.inject_hyperparams name it in static_args."
+        )
+    if num_steps < 1:
+        raise ValueError(f"num_steps: a sequence has at least 1 time step, got {num_steps}.")
+    return int(num_steps)
+
+
+def check_time_step(time_step: Any, num_steps: int) -> int | jax.Array:
+    """Raises unless time_step is an integer scalar in range; the value of a traced one is not seen."""
+    if not jnp.issubdtype(jnp.result_type(time_step), jnp.integer) or jnp.shape(time_step) != ():
+        raise TypeError(f"time_step: needs an integer scalar, not {time_step!r}.")
+    if not isinstance(time_step, jax.core.Tracer) and not 0 <= int(time_step) < num_steps:
+        raise ValueError(
+            f"time_step: {int(time_step)} is outside 0 .. {num_steps - 1}; t_bso was made with num_steps={num_steps}."
+        )
+    return time_step
+
+
+def check_update_dtype(dtype: chex.ArrayDType) -> np.dtype:
+    """Raises unless dtype can hold deltas of -1, 0 and +1."""
+    dtype = jnp.dtype(dtype)
+    if dtype != jnp.int8 and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"update_dtype: deltas are int8 or floating, not {dtype}.")
+    return dtype
+
+
+def check_signs(signs: optax.Params) -> None:
+    """Raises unless every leaf is boolean, or floating with values of +1 and -1 only."""
+    leaves = jax.tree_util.tree_leaves_with_path(signs)
+    if not leaves:
+        raise ValueError("signs: the tree has no leaf to flip; does the model have a binary layer?")
+    for path, leaf in leaves:
+        if is_sign(leaf):
+            continue
+        name = leaf_name(path)
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"signs: leaf '{name}' is {jnp.result_type(leaf)}; signs are boolean, or floating +1 and -1."
+            )
+        if not isinstance(leaf, jax.core.Tracer) and not np.all(np.abs(np.asarray(leaf)) == 1):
+            raise ValueError(
+                f"signs: leaf '{name}' is {jnp.result_type(leaf)} with values other than +1 and -1, so it holds no "
+                "signs. Keep binary weights boolean (bsojax.to_signs converts), and give real parameters to another "
+                "optimizer (bsojax.split_optimizer, optax.masked)."
+            )
+
+
+def check_gradients(grads: optax.Updates, signs: optax.Params | None) -> None:
+    """Raises unless the gradients are floating and match the signs in structure and shapes."""
+    if signs is None:
+        raise ValueError("signs: update needs the current signs, as in tx.update(grads, state, signs).")
+    if not same_structure(grads, signs):
+        raise ValueError(
+            f"grads: their tree {jax.tree.structure(grads)} differs from that of the signs {jax.tree.structure(signs)}."
+        )
+    flat = jax.tree_util.tree_leaves_with_path(grads)
+    for (path, grad), leaf in zip(flat, jax.tree.leaves(signs), strict=True):
+        if not jnp.issubdtype(jnp.result_type(grad), jnp.floating):
+            raise TypeError(
+                f"grads: leaf '{leaf_name(path)}' is {jnp.result_type(grad)}, not floating; bsojax.value_and_grad "
+                "gives gradients of boolean signs."
+            )
+        if jnp.shape(grad) != jnp.shape(leaf):
+            raise ValueError(
+                f"grads: leaf '{leaf_name(path)}' has shape {jnp.shape(grad)}, its signs have {jnp.shape(leaf)}."
+            )

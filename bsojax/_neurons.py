@@ -1,0 +1,129 @@
+"""Spiking neurons: integrate a current, fire, reset. Nothing flows back through time."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bsojax._spikes import Spikes
+from bsojax._surrogates import Surrogate, sigmoid
+from bsojax._traces import TraceInputs, TraceRule, ottt
+
+NEURONS = "neurons"
+SPIKE_RATES = "spike_rates"
+
+
+def charge(membrane: jax.Array, current: jax.Array, decay: float, gain: float = 1.0, v_rest: float = 0.0) -> jax.Array:
+    """Returns the membrane before the reset, ``v_rest + decay * (membrane - v_rest) + gain * current`` (eq. 2)."""
+    return v_rest + decay * (jax.lax.stop_gradient(membrane) - v_rest) + gain * current
+
+
+def reset(membrane: jax.Array, spike: jax.Array, v_threshold: float, v_reset: float | None) -> jax.Array:
+    """Returns the membrane after the reset: minus the threshold (v_reset None), or at v_reset, where it spiked."""
+    if v_reset is None:
+        return membrane - v_threshold * spike
+    return jnp.where(spike > 0, jnp.asarray(v_reset, membrane.dtype), membrane)
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons, one for each element of the current.
+
+    Use it after every synapse and norm. Each call is one time step:
+    ``u = lambda * v + current``, ``s = 1 where u >= v_threshold``, ``v = u - v_threshold * s``, lambda = 1 - 1/tau.
+
+    State, in the collection "neurons": "membrane" (v, after the reset), "trace", and "spike" for trace rules that need
+    the last one, each of the current's shape and dtype. The first call starts from rest; the owner of the collection
+    carries it from one time step to the next and drops it at the end of a sequence. A state that holds a membrane but
+    no trace makes the neuron keep none: that is how evaluation saves it. The mean spike of each call is sown into the
+    collection "spike_rates".
+
+    Attributes:
+      tau: time constant in time steps, >= 1.
+      v_threshold: firing threshold, > 0, in the units of the current.
+      v_reset: None subtracts the threshold at a spike (soft reset); a number is the membrane after a spike (hard
+        reset) and the level to which it leaks.
+      trace: how the presynaptic trace decays: ottt, ndot, ndot_released, or None for no trace (SLTT).
+      surrogate: the spike function and its gradient.
+      decay_input: whether the current is divided by tau, so that a constant one is the membrane's limit.
+
+    Raises:
+      ValueError: an attribute is out of range, or the current differs in shape from the neuron's state.
+
+    Source: Liang et al., BSO, ICML 2025, eq. 2-3, 7.
+    """
+
+    tau: float = 2.0
+    v_threshold: float = 1.0
+    v_reset: float | None = None
+    trace: TraceRule | None = ottt
+    surrogate: Surrogate = sigmoid(4.0)
+    decay_input: bool = False
+
+    @nn.compact
+    def __call__(self, current: jax.Array) -> Spikes:
+        if not 1 <= self.tau < math.inf:
+            raise ValueError(f"tau: LIF '{self.name}' needs a finite time constant >= 1 time step, got {self.tau}.")
+        gain = 1 / self.tau if self.decay_input else 1.0
+        return _fire(self, current, 1 - 1 / self.tau, gain)
+
+
+class IF(nn.Module):
+    """Integrate-and-fire neurons: LIF without a leak. Attributes and state as there."""
+
+    v_threshold: float = 1.0
+    v_reset: float | None = None
+    trace: TraceRule | None = ottt
+    surrogate: Surrogate = sigmoid(4.0)
+
+    @nn.compact
+    def __call__(self, current: jax.Array) -> Spikes:
+        return _fire(self, current, 1.0, 1.0)
+
+
+def without_traces(neurons: Any) -> Any:
+    """Returns the neurons' state without what only the traces need, for evaluation."""
+    if not isinstance(neurons, dict) or "membrane" not in neurons:
+        return {key: without_traces(value) for key, value in neurons.items()} if isinstance(neurons, dict) else neurons
+    return {key: value for key, value in neurons.items() if key not in ("trace", "spike")}
+
+
+def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
+    """One time step of a neuron module: advances its variables and returns its spikes."""
+    if not neuron.v_threshold > 0:
+        raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a threshold > 0, got {neuron.v_threshold}.")
+    if not jnp.issubdtype(current.dtype, jnp.floating):
+        raise TypeError(f"current: neuron '{neuron.name}' needs a floating current, not {current.dtype}.")
+    rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+    keeps_trace = neuron.trace is not None and (
+        neuron.has_variable(NEURONS, "trace") or not neuron.has_variable(NEURONS, "membrane")
+    )
+    membrane = neuron.variable(NEURONS, "membrane", lambda: jnp.full_like(current, rest))
+    if membrane.value.shape != current.shape:
+        raise ValueError(
+            f"current: neuron '{neuron.name}' holds a state of shape {membrane.value.shape} and got {current.shape}; "
+            "start a new sequence with an empty 'neurons' collection."
+        )
+    before = membrane.value
+    charged = charge(before, current, decay, gain, rest)
+    spike = neuron.surrogate(charged - neuron.v_threshold)
+    after, fired = jax.lax.stop_gradient((reset(charged, spike, neuron.v_threshold, neuron.v_reset), spike))
+    advancing = not neuron.is_initializing()
+    if advancing:
+        membrane.value = after
+    trace_value = None
+    if keeps_trace and neuron.trace is not None:
+        trace = neuron.variable(NEURONS, "trace", lambda: jnp.zeros_like(current))
+        previous_spike = None
+        if neuron.trace.keeps_spike:
+            last = neuron.variable(NEURONS, "spike", lambda: jnp.zeros_like(current))
+            previous_spike = last.value
+            if advancing:
+                last.value = fired
+        mu = neuron.trace.factor(TraceInputs(after, before, fired, previous_spike, decay, neuron.v_threshold))
+        trace_value = (mu * trace.value + fired).astype(current.dtype)
+        if advancing:
+            trace.value = trace_value
+    neuron.sow(SPIKE_RATES, "rate", jnp.mean(fired, dtype=jnp.float32), reduce_fn=lambda _, rate: rate, init_fn=float)
+    return Spikes(spike, trace_value)

@@ -1,0 +1,83 @@
+"""Batch normalisation for spiking networks: statistics of one time step's batch, kept for all steps or for each."""
+
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+    """Normalises the current of each channel over batch and space.
+
+    Use it between a synapse and its neuron. In training it normalises by the statistics of this time step's batch and
+    lets the running ones follow; otherwise by the running ones. Signs that flip make those stale: see
+    ``refresh_statistics``. Statistics are float32 whatever the dtype of x; the result has the dtype of x.
+
+    Variables: "scale" and "bias" in the collection "params", "mean" and "var" in "batch_stats", of shape
+    ``(channels,)``, or ``(num_steps, channels)`` for the latter two where num_steps is given.
+
+    Attributes:
+      num_steps: None shares the running statistics between time steps; a number keeps them for each of so many.
+      momentum: decay of the running statistics at an update, in [0, 1).
+      epsilon: added to the variance.
+      axis_name: the name of the device axis of pmap or shard_map, over which the batch's statistics are averaged too;
+        a batch sharded under jit needs none.
+
+    Raises:
+      ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1.
+    """
+
+    num_steps: int | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
+        channels = x.shape[-1]
+        shape = (channels,) if self.num_steps is None else (self.num_steps, channels)
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        at = self._entry(time_step)
+        if train:
+            mean, var = self._batch_statistics(x)
+            if not self.is_initializing():
+                for running, new in ((running_mean, mean), (running_var, var)):
+                    followed = self.momentum * running.value[at] + (1 - self.momentum) * jax.lax.stop_gradient(new)
+                    running.value = running.value.at[at].set(followed)
+        else:
+            mean, var = running_mean.value[at], running_var.value[at]
+        gain = scale * jax.lax.rsqrt(var + self.epsilon)
+        shift = bias - mean * gain
+        spread = (1,) * (x.ndim - 1) + (channels,)
+        return (x * gain.reshape(spread) + shift.reshape(spread)).astype(x.dtype)
+
+    def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
+        if self.num_steps is None:
+            return ...
+        if time_step is None:
+            raise ValueError(
+                f"time_step: BatchNorm '{self.name}' keeps statistics for each of {self.num_steps} time steps; pass "
+                "time_step on from the model's __call__."
+            )
+        if not isinstance(time_step, jax.core.Tracer) and not 0 <= int(time_step) < self.num_steps:
+            raise ValueError(
+                f"time_step: {int(time_step)} is outside 0 .. {self.num_steps - 1}; BatchNorm '{self.name}' was made "
+                f"with num_steps={self.num_steps}."
+            )
+        return time_step
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = x.astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        mean = jnp.mean(values, axes)
+        if self.axis_name is not None and not self.is_initializing():
+            mean = jax.lax.pmean(mean, self.axis_name)
+        # Around the mean, not E[x^2] - E[x]^2: that difference cancels in float32 where the mean is large.
+        var = jnp.mean(jnp.square(values - mean.reshape((1,) * (x.ndim - 1) + mean.shape)), axes)
+        if self.axis_name is not None and not self.is_initializing():
+            var = jax.lax.pmean(var, self.axis_name)
+        return mean, var

@@ -1,0 +1,228 @@
+"""Online training: a scan over the time steps of a sequence, with an update after each."""
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax._arguments import check_num_steps
+from bsojax._checks import check_logits, is_sequence
+from bsojax._compose import checked
+from bsojax._flips import all_finite
+from bsojax._losses import Loss, cross_entropy_mse
+from bsojax._model import call_options, infer, resting_neurons
+from bsojax._neurons import NEURONS, SPIKE_RATES, without_traces
+from bsojax._signs import apply_updates, count_flips, leaf_name, value_and_grad
+from bsojax._state import TrainState
+from bsojax._step import Step
+
+Metrics: TypeAlias = dict[str, Any]
+
+_DEFAULT_LOSS = cross_entropy_mse()
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    *,
+    loss: Loss = _DEFAULT_LOSS,
+    accumulate: bool = False,
+    axis_name: str | None = None,
+    dtype: chex.ArrayDType = jnp.float32,
+) -> Step:
+    """Returns ``step(state, x, y) -> (state, metrics)``: online training on one batch, one time step after another.
+
+    Use it as the body of a training loop. Each time step runs the network on one frame, takes the gradient of this
+    step's loss through the layers alone, and updates signs and real parameters, so that memory does not grow with
+    num_steps. The state is donated: keep only the one returned.
+
+    The step takes x as a static frame of shape ``(batch, ...)``, shown at every time step, or as a sequence of shape
+    ``(num_steps, batch, ...)``; y are integer labels of shape ``(batch,)``. Its metrics, of the whole sequence, are:
+    "loss" (mean over time), "accuracy" (of the logits' sum over time), "flips" (number of flips, by sign leaf),
+    "spikes" (spikes a neuron and time step, by neuron layer) and "skipped" (number of updates skipped because the loss
+    or a gradient was not finite, or a label outside the classes: then nothing but the step count changes).
+
+    Args:
+      model: a Linen module (see init).
+      tx: an optimizer over ``{"signs": ..., "params": ...}``; it is given ``time_step``.
+      num_steps: T, the number of time steps of a sequence, >= 1.
+      loss: a function of logits and labels, the mean over the batch; it is divided by num_steps.
+      accumulate: whether gradients are summed over the sequence for a single update (with time_step 0) at its end.
+      axis_name: the axis of pmap or shard_map over which the batch is split. Give the model's norms the same name for
+        statistics of the global batch; otherwise each device normalises by its own share. None under jit.
+      dtype: dtype of the activations, and so of membranes and traces.
+
+    Returns:
+      A jitted function: it has ``lower``, and may be called inside jit, pmap, shard_map and scan.
+
+    Raises:
+      TypeError, ValueError: num_steps < 1; and at a call, x, y, the model or the optimizer do not fit each other.
+      Values (labels, NaN) are checked at each call where x and y lie in host memory, else at the first call.
+    """
+    check_num_steps(num_steps)
+    tx = checked(tx)
+
+    def time_step_grads(
+        trainable: dict[str, Any], batch_stats: Any, neurons: Any, frame: jax.Array, y: jax.Array, t: jax.Array
+    ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any, Any, Any]], Any]:
+        def objective(weights: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, Any, Any, Any]]:
+            logits, changed = model.apply(
+                {**weights, "batch_stats": batch_stats, NEURONS: neurons},
+                frame,
+                mutable=["batch_stats", NEURONS, SPIKE_RATES],
+                **call_options(model, train=True, time_step=t),
+            )
+            value = loss(logits, y) / num_steps
+            # A label outside the classes has no defined loss; as NaN it is skipped and counted.
+            value = jnp.where(jnp.all((y >= 0) & (y < logits.shape[-1])), value, jnp.nan)
+            rates = _by_layer(changed.get(SPIKE_RATES, {}))
+            return value, (logits, changed.get("batch_stats", batch_stats), changed.get(NEURONS, neurons), rates)
+
+        if axis_name is not None:
+            # Under shard_map the gradient of a replicated input is already a sum over devices; of a varying one it is
+            # each device's own, and the mean below is a mean.
+            trainable = _varying(trainable, axis_name)
+        return value_and_grad(objective, has_aux=True, dtype=dtype)(trainable)
+
+    def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, Metrics]:
+        sequence = is_sequence(x, y, state.input_shape, num_steps)
+        x = x.astype(dtype)
+        _check_time_steps(tx, state, 1 if accumulate else num_steps)
+        mean = (lambda tree: jax.lax.pmean(tree, axis_name)) if axis_name is not None else (lambda tree: tree)
+
+        def frame_at(t: jax.Array) -> jax.Array:
+            return x[t] if sequence else x
+
+        def update(carry: dict[str, Any], grads: Any, finite: jax.Array, t: jax.Array) -> None:
+            trainable, opt_state = carry["trainable"], carry["opt_state"]
+            updates, new_opt_state = tx.update(grads, opt_state, trainable, time_step=t)
+            updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), updates)
+            carry["trainable"] = apply_updates(trainable, updates)
+            carry["opt_state"] = optax.tree.where(finite, new_opt_state, opt_state)
+            carry["flips"] = optax.tree.add(carry["flips"], count_flips(trainable["signs"], updates["signs"]))
+            carry["skipped"] += ~finite
+
+        def body(carry: dict[str, Any], _: None) -> tuple[dict[str, Any], None]:
+            t = carry["t"]
+            (value, (logits, batch_stats, neurons, rates)), grads = time_step_grads(
+                carry["trainable"], carry["batch_stats"], carry["neurons"], frame_at(t), y, t
+            )
+            grads, value, batch_stats = mean(grads), mean(value), mean(batch_stats)
+            finite = all_finite(grads) & jnp.isfinite(value)
+            carry = dict(
+                carry,
+                t=t + 1,
+                batch_stats=optax.tree.where(finite, batch_stats, carry["batch_stats"]),
+                neurons=neurons,
+                logits=carry["logits"] + logits.astype(jnp.float32),
+                loss=carry["loss"] + value,
+                spikes=optax.tree.add(carry["spikes"], rates),
+            )
+            if accumulate:
+                carry["grads"] = optax.tree.add(carry["grads"], grads)
+                carry["finite"] &= finite
+            else:
+                update(carry, grads, finite, t)
+            return carry, None
+
+        carry: dict[str, Any] = {
+            "t": jnp.zeros((), jnp.int32),
+            "trainable": state.trainable,
+            "opt_state": state.opt_state,
+            "batch_stats": state.batch_stats,
+            "neurons": resting_neurons(model, frame_at(jnp.zeros((), jnp.int32))),
+            "loss": jnp.zeros(()),
+            "skipped": jnp.zeros((), jnp.int32),
+            "flips": jax.tree.map(jnp.zeros_like, count_flips(state.signs, state.signs)),
+        }
+        (_, (logits, _, _, rates)), grads = jax.eval_shape(
+            time_step_grads, state.trainable, state.batch_stats, carry["neurons"], frame_at(carry["t"]), y, carry["t"]
+        )
+        check_logits(logits, y)
+        carry |= {"logits": jnp.zeros(logits.shape), "spikes": optax.tree.zeros_like(rates)}
+        if axis_name is not None:
+            carry |= _varying({key: carry[key] for key in ("neurons", "logits", "spikes")}, axis_name)
+        if accumulate:
+            carry |= {"grads": optax.tree.zeros_like(grads), "finite": jnp.array(True)}
+        carry, _ = jax.lax.scan(body, carry, None, length=num_steps)
+        if accumulate:
+            update(carry, carry["grads"], carry["finite"], jnp.zeros((), jnp.int32))
+        metrics = {
+            "loss": carry["loss"],
+            "accuracy": mean(_accuracy(carry["logits"], y)),
+            "flips": carry["flips"],
+            "spikes": jax.tree.map(lambda rate: rate / num_steps, mean(carry["spikes"])),
+            "skipped": carry["skipped"],
+        }
+        state = dataclasses.replace(
+            state,
+            **carry["trainable"],
+            batch_stats=carry["batch_stats"],
+            opt_state=carry["opt_state"],
+            step=state.step + 1,
+            skipped=state.skipped + carry["skipped"],
+        )
+        return state, metrics
+
+    return Step(train_step, model, num_steps, donate_argnums=0)
+
+
+def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = _DEFAULT_LOSS) -> Step:
+    """Returns ``evaluate(state, x, y) -> {"loss", "accuracy"}`` of one batch; nothing changes.
+
+    Use it with running statistics that are up to date (see refresh_statistics). x and y are as in the training step;
+    no traces are kept. The accuracy is that of the logits' sum over time.
+
+    Args:
+      model: a Linen module (see init).
+      num_steps: the number of time steps, >= 1; it may differ from training if the norms' statistics are shared.
+      loss: a function of logits and labels.
+
+    Raises:
+      TypeError, ValueError: as make_train_step.
+    """
+    check_num_steps(num_steps)
+
+    def eval_step(state: TrainState, x: jax.Array, y: jax.Array) -> Metrics:
+        sequence = is_sequence(x, y, state.input_shape, num_steps)
+        rest = without_traces(resting_neurons(model, x[0] if sequence else x))
+        logits = jax.eval_shape(lambda: infer(model, state.variables, rest, x[0] if sequence else x, 0)[0])
+        check_logits(logits, y)
+
+        def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
+            t, neurons, total, value = carry
+            logits, neurons = infer(model, state.variables, neurons, x[t] if sequence else x, t)
+            return (t + 1, neurons, total + logits, value + loss(logits, y) / num_steps), None
+
+        start = (jnp.zeros((), jnp.int32), rest, jnp.zeros(logits.shape, logits.dtype), jnp.zeros(()))
+        (_, _, total, value), _ = jax.lax.scan(body, start, None, length=num_steps)
+        return {"loss": value, "accuracy": _accuracy(total, y)}
+
+    return Step(eval_step, model, num_steps)
+
+
+def _check_time_steps(tx: optax.GradientTransformationExtraArgs, state: TrainState, num_steps: int) -> None:
+    """Lets the optimizer refuse the last time step as a plain int; in the scan it is traced and cannot be refused."""
+
+    def last_update(trainable: Any, opt_state: Any) -> Any:
+        grads = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), trainable)
+        return tx.update(grads, opt_state, trainable, time_step=num_steps - 1)
+
+    jax.eval_shape(last_update, state.trainable, state.opt_state)
+
+
+def _accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.argmax(logits, -1) == y, dtype=jnp.float32)
+
+
+def _by_layer(rates: Any) -> dict[str, jax.Array]:
+    return {leaf_name(path[:-1]): rate for path, rate in jax.tree_util.tree_leaves_with_path(rates)}
+
+
+def _varying(tree: Any, axis_name: str) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)

@@ -1,0 +1,263 @@
+"""BSO and T-BSO: optimizers of signs, as optax gradient transformations."""
+
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bsojax import _flips
+from bsojax._arguments import (
+    ScalarOrSchedule,
+    as_schedule,
+    check_gradients,
+    check_num_steps,
+    check_scalar,
+    check_signs,
+    check_time_step,
+    check_update_dtype,
+)
+
+
+class BSOState(NamedTuple):
+    """The state of bso.
+
+    Attributes:
+      count: int32, the number of calls of update.
+      momentum: float32 tree like the signs, the moving average of the gradients.
+      skipped: int32, how many calls changed nothing because a gradient was not finite.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
+    momentum: optax.Updates
+    skipped: jax.Array
+
+
+class TBSOState(NamedTuple):
+    """The state of t_bso.
+
+    Attributes:
+      count: int32, the number of calls of update.
+      momentum: float32 tree like the signs, the moving average of the gradients.
+      second_moment: tree like the signs with float32 leaves of shape ``(num_steps,)``: for each layer and time step
+        the moving average of the mean squared gradient.
+      second_moment_weight: float32 of shape ``(num_steps,)``, the weight that those averages have gathered so far,
+        between 0 and 1; None without debias.
+      skipped: int32, how many calls changed nothing because a gradient was not finite.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
+    momentum: optax.Updates
+    second_moment: optax.Updates
+    second_moment_weight: jax.Array | None
+    skipped: jax.Array
+
+
+def bso(
+    threshold: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.999,
+    *,
+    reset_on_flip: bool = False,
+    update_dtype: chex.ArrayDType = jnp.int8,
+) -> optax.GradientTransformationExtraArgs:
+    """Binary Spiking Online optimization: flip a weight where ``weight * momentum > threshold``.
+
+    Use it for layers of similar gradient scale; t_bso suits the threshold to each layer by itself. Make it the last
+    transform of a chain: its updates are int8 deltas in {-1, 0, +1} that ``optax.apply_updates`` adds to boolean signs.
+    Leaves kept as floating +1 and -1 get ``-2 * weight`` where they flip.
+
+    A call whose gradients are not all finite changes neither signs nor momentum, and is counted in ``state.skipped``.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs = {"kernel": jnp.array([True, False])}
+      >>> tx = bsojax.bso(threshold=0.01, b1=0.9)
+      >>> state = tx.init(signs)
+      >>> grads = {"kernel": jnp.array([1.0, 1.0])}
+      >>> updates, state = tx.update(grads, state, signs)
+      >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
+      [False, False]
+
+    Args:
+      threshold: gamma, in the units of the gradient: a number >= 0 (infinity freezes the signs), or a schedule of the
+        number of updates.
+      b1: decay of the momentum, in [0, 1), or a schedule. A float is complemented in double precision; a schedule works
+        in float32, where ``1 - b1`` cannot be told from 0 below about 6e-8.
+      reset_on_flip: whether the momentum of a weight that flips starts again at zero.
+      update_dtype: dtype of the deltas. int8, unless a wrapper such as ``optax.apply_if_finite`` wants the gradient's;
+        ``bsojax.apply_updates`` takes int8 only.
+
+    Returns:
+      A transformation with state :class:`BSOState`. ``init`` and ``update`` take the tree of signs as params.
+
+    Raises:
+      TypeError, ValueError: an argument, a sign leaf or a gradient is unfit; the message names it.
+
+    Source: Liang et al., BSO, ICML 2025, eq. 11-12.
+    """
+    threshold_at = as_schedule("threshold", threshold, 0.0, math.inf)
+    b1_at = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
+    update_dtype = check_update_dtype(update_dtype)
+
+    def init_fn(signs: optax.Params) -> BSOState:
+        check_signs(signs)
+        return BSOState(jnp.zeros((), jnp.int32), _zeros_like(signs), jnp.zeros((), jnp.int32))
+
+    def update_fn(
+        grads: optax.Updates, state: BSOState, signs: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, BSOState]:
+        del extra_args
+        check_gradients(grads, signs)
+        gamma, decay = threshold_at(state.count), b1_at(state.count)
+        keep = _flips.all_finite(grads)
+        momentum = jax.tree.map(
+            lambda m, g: jnp.where(keep, _flips.moving_average(m, g, decay), m), state.momentum, grads
+        )
+        flips = jax.tree.map(lambda w, m: keep & _flips.flip_mask(w, m, gamma), signs, momentum)
+        deltas, momentum = _apply_flips(signs, flips, momentum, reset_on_flip, update_dtype)
+        return deltas, BSOState(_increment(state.count), momentum, state.skipped + ~keep)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def t_bso(
+    threshold: ScalarOrSchedule,
+    num_steps: int,
+    b1: ScalarOrSchedule = 0.999,
+    b2: float = 0.99999,
+    eps: float = 1e-20,
+    *,
+    reset_on_flip: bool = False,
+    debias: bool = False,
+    update_dtype: chex.ArrayDType = jnp.int8,
+) -> optax.GradientTransformationExtraArgs:
+    """Temporal-aware BSO: flip where ``weight * momentum > threshold * sqrt(v[t] + eps)``.
+
+    Use it by default: ``v[t]``, the mean squared gradient of the layer at time step t, makes the threshold free of the
+    gradient's scale. Like bso it goes last in a chain and skips and counts gradients that are not finite.
+
+    With the paper's settings the threshold is far below the momentum's noise, which is about ``sqrt((1 - b1) / 2)`` of
+    the gradient's root mean square; ``noise_threshold`` gives one that acts, best with ``debias=True`` and
+    b2 near 0.99.
+
+    Args:
+      threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs), or a
+        schedule of the number of updates.
+      num_steps: T, the number of time steps of a sequence.
+      b1: decay of the momentum, in [0, 1), or a schedule (see bso about its precision).
+      b2: decay of the second moment, in [0, 1).
+      eps: added inside the root. It must stay far below ``(1 - b2) * g**2``, about 1e-15 on the first updates, or it
+        becomes the threshold.
+      reset_on_flip: whether the momentum of a weight that flips starts again at zero.
+      debias: whether v is divided by the weight it has gathered, so that it is a mean from the first update on. (The
+        momentum is not: a single gradient is noise.) The paper does not.
+      update_dtype: dtype of the deltas (see bso).
+
+    Returns:
+      A transformation with state :class:`TBSOState`. ``update(grads, state, signs, time_step=t)`` takes the time step
+      as an int32 scalar; left out, it is the state's own count modulo num_steps. A traced time step outside
+      ``0 .. num_steps - 1`` skips the update and counts it.
+
+    Raises:
+      TypeError, ValueError: an argument, a sign leaf or a gradient is unfit; the message names it.
+
+    Source: Liang et al., BSO, ICML 2025, eq. 11, 13-14.
+    """
+    threshold_at = as_schedule("threshold", threshold, 0.0, math.inf)
+    b1_at = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
+    check_scalar("b2", b2, 0.0, 1.0, open_above=True)
+    check_scalar("eps", eps, 0.0, math.inf, open_above=True)
+    num_steps = check_num_steps(num_steps)
+    update_dtype = check_update_dtype(update_dtype)
+
+    def init_fn(signs: optax.Params) -> TBSOState:
+        check_signs(signs)
+        return TBSOState(
+            count=jnp.zeros((), jnp.int32),
+            momentum=_zeros_like(signs),
+            second_moment=jax.tree.map(lambda _: jnp.zeros((num_steps,), jnp.float32), signs),
+            second_moment_weight=jnp.zeros((num_steps,), jnp.float32) if debias else None,
+            skipped=jnp.zeros((), jnp.int32),
+        )
+
+    def update_fn(
+        grads: optax.Updates,
+        state: TBSOState,
+        signs: optax.Params | None = None,
+        *,
+        time_step: int | jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, TBSOState]:
+        del extra_args
+        check_gradients(grads, signs)
+        if time_step is None:
+            time_step = state.count % num_steps
+        t = check_time_step(time_step, num_steps)
+        gamma, decay = threshold_at(state.count), b1_at(state.count)
+        keep = _flips.all_finite(grads) & (t >= 0) & (t < num_steps)
+
+        def average_at_t(average: jax.Array, value: jax.Array) -> jax.Array:
+            return average.at[t].set(jnp.where(keep, _flips.moving_average(average[t], value, b2), average[t]))
+
+        momentum = jax.tree.map(
+            lambda m, g: jnp.where(keep, _flips.moving_average(m, g, decay), m), state.momentum, grads
+        )
+        second_moment = jax.tree.map(lambda v, g: average_at_t(v, _flips.mean_square(g)), state.second_moment, grads)
+        weight = None
+        scale = jnp.ones(())
+        if state.second_moment_weight is not None:
+            weight = average_at_t(state.second_moment_weight, jnp.ones(()))
+            scale = jnp.where(weight[t] > 0, weight[t], 1)
+        flips = jax.tree.map(
+            lambda w, m, v: keep & _flips.flip_mask(w, m, gamma * jnp.sqrt(v[t] / scale + eps)),
+            signs,
+            momentum,
+            second_moment,
+        )
+        deltas, momentum = _apply_flips(signs, flips, momentum, reset_on_flip, update_dtype)
+        return deltas, TBSOState(_increment(state.count), momentum, second_moment, weight, state.skipped + ~keep)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def noise_threshold(b1: ScalarOrSchedule, c: float = 0.5) -> Any:
+    """Returns ``c * sqrt((1 - b1) / 2)``: c standard deviations of the momentum of t_bso under pure noise.
+
+    Use it as the threshold of t_bso. The moving average of white noise with root mean square g has the standard
+    deviation ``sqrt((1 - b1) / (1 + b1)) * g``, so this threshold stops most flips that noise alone would cause: c = 0
+    stops none, 0.5 all but one in twenty. A schedule of b1 gives a schedule that follows it.
+
+    Args:
+      b1: decay of the momentum, in [0, 1): a number or a schedule.
+      c: how many standard deviations, >= 0.
+
+    Raises:
+      ValueError: b1 or c is out of range.
+    """
+    check_scalar("c", c, 0.0, math.inf)
+    if callable(b1):
+        schedule = b1
+        return lambda count: c * jnp.sqrt((1 - schedule(count)) / 2)
+    check_scalar("b1", b1, 0.0, 1.0, open_above=True)
+    return c * math.sqrt((1 - b1) / 2) if isinstance(b1, float | int) else c * jnp.sqrt((1 - b1) / 2)
+
+
+def _apply_flips(
+    signs: optax.Params, flips: optax.Params, momentum: optax.Updates, reset_on_flip: bool, update_dtype: np.dtype
+) -> tuple[optax.Updates, optax.Updates]:
+    if reset_on_flip:
+        momentum = jax.tree.map(lambda f, m: jnp.where(f, 0, m), flips, momentum)
+    return jax.tree.map(lambda w, f: _flips.flip_delta(w, f, update_dtype), signs, flips), momentum
+
+
+def _zeros_like(signs: optax.Params) -> optax.Updates:
+    # Never in the dtype of the parameter: zeros like a boolean tree are boolean, and a bfloat16 momentum loses the
+    # increment of 1 - b1 = 1e-3 to rounding.
+    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), signs)
+
+
+def _increment(count: jax.Array) -> jax.Array:
+    return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)

@@ -1,0 +1,88 @@
+"""The state of a training run: what outlives an input sequence."""
+
+from typing import Any
+
+import chex
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax._model import call_options
+from bsojax._neurons import NEURONS, SPIKE_RATES
+
+_KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a training run carries from one batch to the next; a pytree.
+
+    Attributes:
+      signs: boolean tree, the binary weights.
+      params: float32 tree, the real parameters.
+      batch_stats: float32 tree, the running statistics of the norms.
+      opt_state: the optimizer's state over ``{"signs": signs, "params": params}``.
+      step: int32, the number of batches seen.
+      skipped: int32, the number of updates skipped because a loss or gradient was not finite.
+      input_shape: the shape of one example at one time step, without the batch (not traced).
+    """
+
+    signs: chex.ArrayTree
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
+    opt_state: optax.OptState
+    step: jax.Array
+    skipped: jax.Array
+    input_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+    @property
+    def trainable(self) -> dict[str, chex.ArrayTree]:
+        """The tree that the optimizer owns."""
+        return {"signs": self.signs, "params": self.params}
+
+    @property
+    def variables(self) -> dict[str, chex.ArrayTree]:
+        """The collections for ``model.apply``; "neurons" is missing, so a forward pass starts from rest."""
+        return {**self.trainable, "batch_stats": self.batch_stats}
+
+
+def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, x: Any) -> TrainState:
+    """Draws a model's signs and real parameters and starts the optimizer.
+
+    Args:
+      model: a Flax Linen module whose ``__call__`` takes a batch of one time step and returns logits; if it also takes
+        ``train`` and ``time_step`` it is given them.
+      tx: an optimizer over ``{"signs": ..., "params": ...}``, see split_optimizer.
+      key: a PRNG key.
+      x: a batch of one time step, floating, of the shape that training will use; only its shape and dtype matter, and a
+        ``jax.ShapeDtypeStruct`` does.
+
+    Raises:
+      TypeError, ValueError: x is not a floating batch, the model keeps state in an unknown collection, has no binary
+        layer, or the optimizer refuses the tree.
+    """
+    x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+    if x.ndim < 1 or 0 in x.shape:
+        raise ValueError(f"x: needs a batch of at least one example, got shape {x.shape}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x: needs a floating dtype, not {x.dtype}; convert it first, as in x / 255.")
+    kwargs = call_options(model, train=True, time_step=0)
+
+    @jax.jit
+    def make(key: chex.PRNGKey) -> dict[str, Any]:
+        variables = model.init(key, jnp.zeros(x.shape, x.dtype), **kwargs)
+        unknown = set(variables) - _KNOWN
+        if unknown:
+            raise ValueError(
+                f"model: it keeps state in {sorted(unknown)}; a training run carries signs, params and batch_stats, "
+                "and neurons within a sequence. Put the state in one of these collections."
+            )
+        kept: dict[str, Any] = {name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")}
+        return kept
+
+    variables = make(key)
+    opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(opt_state=opt_state, step=zero, skipped=zero + 0, input_shape=x.shape[1:], **variables)

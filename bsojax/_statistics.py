@@ -1,0 +1,85 @@
+"""Re-estimation of the norms' running statistics."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax._arguments import check_num_steps
+from bsojax._checks import is_sequence
+from bsojax._flips import all_finite
+from bsojax._model import call_options, resting_neurons
+from bsojax._neurons import NEURONS, without_traces
+from bsojax._state import TrainState
+
+
+def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[Any], num_steps: int) -> TrainState:
+    """Re-estimates the running statistics of the norms by a forward pass over training data; returns the new state.
+
+    Use it before evaluating and before saving: while signs flip, running statistics describe a network that no longer
+    exists. Every statistic becomes its mean over the given batches and time steps. It works for any norm that follows
+    its statistics by a moving average in "batch_stats", flax's own too; without one the state is returned as it is.
+
+    Args:
+      model: a Linen module (see init).
+      state: the state; neither changed nor donated.
+      batches: training inputs as for the training step, each x or a pair (x, y); at least one, ten or more of the
+        training's batch size are better.
+      num_steps: the number of time steps, as in training.
+
+    Raises:
+      ValueError: there is no batch, or the statistics came out not finite.
+    """
+    check_num_steps(num_steps)
+    if not jax.tree.leaves(state.batch_stats):
+        return state
+
+    @jax.jit
+    def gather(variables: dict[str, Any], sums: tuple[Any, Any], x: jax.Array) -> tuple[Any, Any]:
+        sequence = x.ndim == len(state.input_shape) + 2
+
+        def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
+            t, neurons, values, weights = carry
+            frame = x[t] if sequence else x
+
+            def followed(start: float) -> tuple[Any, Any]:
+                stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
+                _, changed = model.apply(
+                    {**variables, "batch_stats": stats, NEURONS: neurons},
+                    frame,
+                    mutable=["batch_stats", NEURONS],
+                    **call_options(model, train=True, time_step=t),
+                )
+                return changed["batch_stats"], changed.get(NEURONS, neurons)
+
+            # A moving average that starts at 0 ends at w * (this batch's statistic); one that starts at 1 ends 1 - w
+            # higher. Their difference gives w without knowing the norm; w is 0 for entries of other time steps.
+            (from_zero, after), (from_one, _) = followed(0.0), followed(1.0)
+            weights = jax.tree.map(lambda w, zero, one: w + 1 - (one - zero), weights, from_zero, from_one)
+            return (t + 1, after, optax.tree.add(values, from_zero), weights), None
+
+        neurons = without_traces(resting_neurons(model, x[0] if sequence else x))
+        start = (jnp.zeros((), jnp.int32), neurons, *sums)
+        (_, _, values, weights), _ = jax.lax.scan(body, start, None, length=num_steps)
+        return values, weights
+
+    zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
+    sums, count = (zeros, zeros), 0
+    for batch in batches:
+        x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        is_sequence(x, jnp.zeros(x.shape[x.ndim - len(state.input_shape) - 1], jnp.int32), state.input_shape, num_steps)
+        sums, count = gather(state.variables, sums, x), count + 1
+    if not count:
+        raise ValueError("batches: there is none; give at least one batch of training inputs.")
+    fresh = jax.tree.map(
+        lambda old, value, weight: jnp.where(weight > 0, value / jnp.where(weight > 0, weight, 1), old),
+        state.batch_stats,
+        *sums,
+    )
+    if not bool(all_finite(fresh)):
+        raise ValueError("batches: the statistics came out as NaN or infinity; are the inputs and parameters finite?")
+    return dataclasses.replace(state, batch_stats=fresh)

@@ -1,0 +1,210 @@
+"""Synapses: products of spikes and weights whose weight gradient is taken at the presynaptic trace (eq. 6).
+
+A synapse computes ``value * kernel``. Backward, the gradient of the value is the ordinary one, and the gradient of the
+kernel is the ordinary one with the trace in the place of the value.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bsojax._spikes import Spikes, as_spikes
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+def dense(x: Spikes | jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns ``value @ kernel``, with the kernel's gradient taken at the trace.
+
+    Args:
+      x: Spikes or an array of shape ``(..., in)``.
+      kernel: shape ``(in, out)``; it is cast to the dtype of x.
+
+    Returns:
+      The current, of shape ``(..., out)``.
+    """
+    value, trace = as_spikes(x)
+    kernel = kernel.astype(value.dtype)
+    return value @ kernel if trace is None else _dense(value, trace, kernel)
+
+
+@jax.custom_vjp
+def _dense(value: jax.Array, trace: jax.Array, kernel: jax.Array) -> jax.Array:
+    return value @ kernel
+
+
+def _dense_forward(
+    value: jax.Array, trace: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return value @ kernel, (trace, kernel)
+
+
+def _dense_backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, None, jax.Array]:
+    trace, kernel = residuals
+    rows = trace.reshape(-1, trace.shape[-1]), g.reshape(-1, g.shape[-1])
+    return g @ kernel.T, None, rows[0].T @ rows[1]
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+class ConvGeometry(NamedTuple):
+    """The static part of a two-dimensional convolution.
+
+    Attributes:
+      strides: steps of the window along height and width.
+      padding: zeros before and after height and width; negative ones crop.
+      dilation: spacing of the kernel's elements along height and width.
+      groups: the number of groups of channels that do not see each other.
+    """
+
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int]
+    groups: int
+
+
+def conv_geometry(
+    input_shape: Sequence[int],
+    kernel_size: tuple[int, int],
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> ConvGeometry:
+    """Returns the geometry of a convolution over an input of shape ``(batch, height, width, channels)``.
+
+    Args:
+      input_shape: the shape of the input, NHWC.
+      kernel_size: height and width of the kernel.
+      strides: steps of the window: an int, or one for height and one for width.
+      padding: "SAME", "VALID", an int, or for height and width an int or a pair (before, after).
+      dilation: spacing of the kernel's elements, likewise.
+      groups: the number of groups of channels.
+
+    Raises:
+      ValueError: an argument is out of range, or the groups do not divide the channels.
+    """
+    strides, dilation = _pair("strides", strides), _pair("kernel_dilation", dilation)
+    if len(input_shape) != 4:
+        raise ValueError(f"x: a convolution needs (batch, height, width, channels), got shape {tuple(input_shape)}.")
+    if groups < 1 or input_shape[-1] % groups:
+        raise ValueError(f"feature_group_count: {groups} groups do not divide {input_shape[-1]} channels.")
+    if isinstance(padding, str):
+        reach = tuple((k - 1) * d + 1 for k, d in zip(kernel_size, dilation, strict=True))
+        pads = lax.padtype_to_pads(input_shape[1:3], reach, strides, padding)
+    else:
+        sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
+        pads = [(side, side) if isinstance(side, int) else (int(side[0]), int(side[1])) for side in sides]
+    if len(pads) != 2:
+        raise ValueError(f"padding: needs one entry for height and one for width, got {padding!r}.")
+    return ConvGeometry(strides, (tuple(pads[0]), tuple(pads[1])), dilation, groups)  # type: ignore[arg-type]
+
+
+def conv(x: Spikes | jax.Array, kernel: jax.Array, geometry: ConvGeometry) -> jax.Array:
+    """Returns the convolution of value and kernel, with the kernel's gradient taken at the trace.
+
+    Both backward passes are written as forward convolutions where the groups allow: inside ``lax.scan`` on a CPU, XLA
+    runs its own backward convolutions some hundred times slower (jax issue 12868).
+
+    Args:
+      x: Spikes or an array of shape ``(batch, height, width, channels)``.
+      kernel: shape ``(height, width, channels // groups, out)``; it is cast to the dtype of x.
+      geometry: see conv_geometry.
+
+    Returns:
+      The current, of shape ``(batch, height', width', out)``.
+    """
+    value, trace = as_spikes(x)
+    return _conv(geometry, value, value if trace is None else trace, kernel.astype(value.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _plain_conv(geometry, value, kernel)
+
+
+def _conv_forward(
+    geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _plain_conv(geometry, value, kernel), (trace, kernel)
+
+
+def _conv_backward(
+    geometry: ConvGeometry, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, None, jax.Array]:
+    trace, kernel = residuals
+    by_transposition = functools.partial(_backward_by_transposition, geometry)
+    if geometry.groups > 1:
+        value_grad, kernel_grad = by_transposition(trace, kernel, g)
+    else:
+        by_convolution = functools.partial(_backward_by_convolution, geometry)
+        value_grad, kernel_grad = lax.platform_dependent(trace, kernel, g, cpu=by_convolution, default=by_transposition)
+    return value_grad, None, kernel_grad
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _backward_by_transposition(
+    geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of value and kernel as XLA derives them: the reference."""
+    of_value = jax.linear_transpose(lambda value: _plain_conv(geometry, value, kernel), trace)
+    of_kernel = jax.linear_transpose(lambda weights: _plain_conv(geometry, trace, weights), kernel)
+    return of_value(g)[0], of_kernel(g)[0]
+
+
+def _backward_by_convolution(
+    geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same gradients as two ordinary forward convolutions, for one group.
+
+    The operands are transposed behind a barrier, or XLA would fold the transposition back into the slow form. Strides
+    become zeros between the elements of g.
+    """
+    (sh, sw), (dh, dw) = geometry.strides, geometry.dilation
+    none = jnp.zeros((), g.dtype)
+    spread = g if (sh, sw) == (1, 1) else lax.pad(g, none, ((0, 0, 0), (0, 0, sh - 1), (0, 0, sw - 1), (0, 0, 0)))
+    reach = ((kernel.shape[0] - 1) * dh, (kernel.shape[1] - 1) * dw)
+    # Rows that the last window did not reach: they get no gradient, but the shapes must agree.
+    rest = [
+        trace.shape[1 + axis] + sum(geometry.padding[axis]) - reach[axis] - spread.shape[1 + axis] for axis in (0, 1)
+    ]
+    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    value_padding = [
+        (reach[axis] - geometry.padding[axis][0], reach[axis] - geometry.padding[axis][1] + rest[axis])
+        for axis in (0, 1)
+    ]
+    value_grad = lax.conv_general_dilated(
+        spread, flipped, (1, 1), value_padding, rhs_dilation=(dh, dw), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    images, errors = lax.optimization_barrier((trace.transpose(3, 1, 2, 0), spread.transpose(1, 2, 0, 3)))
+    kernel_padding = [(before, after - rest[axis]) for axis, (before, after) in enumerate(geometry.padding)]
+    kernel_grad = lax.conv_general_dilated(
+        images, errors, (dh, dw), kernel_padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return value_grad, kernel_grad.transpose(1, 2, 0, 3)
+
+
+def _plain_conv(geometry: ConvGeometry, value: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        value,
+        kernel,
+        window_strides=geometry.strides,
+        padding=geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
+    )
+
+
+def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(entry, int) and entry >= 1 for entry in pair):
+        raise ValueError(f"{name}: needs a positive int, or two for height and width, got {value!r}.")
+    return pair

@@ -1,0 +1,48 @@
+"""A spiking multilayer perceptron."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+from bsojax._layers import BinaryDense, Dense, flatten, rsqrt_fan_in
+from bsojax._neurons import LIF
+from bsojax._norm import BatchNorm
+from bsojax._spikes import Spikes
+
+
+class SpikingMLP(nn.Module):
+    """Fully connected layers, each followed by a norm and neurons, and a readout; returns one time step's logits.
+
+    Use it for inputs without spatial structure; images are raveled. Hidden layers after the first are binary; the first
+    layer and the readout keep real weights unless binary_ends is set, which is the honest test that flips do the
+    learning.
+
+    Attributes:
+      features: the width of each hidden layer.
+      num_classes: the number of logits.
+      binary_ends: whether the first layer and the readout are binary too.
+      neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
+      norm: makes a module called with (current, train, time_step), such as
+        ``functools.partial(bsojax.BatchNorm, num_steps=4)``.
+    """
+
+    features: Sequence[int] = (256, 256)
+    num_classes: int = 10
+    binary_ends: bool = False
+    neuron: Callable[..., nn.Module] = LIF
+    norm: Callable[..., nn.Module] = BatchNorm
+
+    @nn.compact
+    def __call__(
+        self, x: Spikes | jax.Array, train: bool = False, time_step: int | jax.Array | None = None
+    ) -> jax.Array:
+        x = flatten(x)
+        for index, width in enumerate(self.features):
+            real = index == 0 and not self.binary_ends
+            layer = Dense(width, name=f"dense_{index}") if real else BinaryDense(width, name=f"dense_{index}")
+            x = self.norm(name=f"norm_{index}")(layer(x), train, time_step)
+            x = self.neuron(name=f"neuron_{index}")(x)
+        if self.binary_ends:
+            return BinaryDense(self.num_classes, scale=rsqrt_fan_in, name="readout")(x)
+        return Dense(self.num_classes, name="readout")(x)
