@@ -1,0 +1,28 @@
+# Two commands: `make train` and `make test`. Both set up .venv first where it is missing.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: setup train test lint results
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bsojax needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+train: setup
+	$(RUN) -m experiments.train digits
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+results: setup
+	$(RUN) -m experiments.seeds digits --output docs/results/digits.json
