@@ -144,11 +144,15 @@ def make_train_step(
             time_step_grads, state.trainable, state.batch_stats, carry["neurons"], frame_at(carry["t"]), y, carry["t"]
         )
         check_logits(logits, y)
-        carry |= {"logits": jnp.zeros(logits.shape), "spikes": optax.tree.zeros_like(rates)}
+        carry |= {"logits": jnp.zeros(logits.shape), "spikes": _zeros(rates)}
         if axis_name is not None:
-            carry |= _varying({key: carry[key] for key in ("neurons", "logits", "spikes")}, axis_name)
+            carry |= _varying({key: carry[key] for key in ("logits", "spikes")}, axis_name)
+            # Made from the frame, the neurons' state may be marked already, and marking twice is an error; a sum with a
+            # marked zero is marked in either case.
+            zero = _varying(jnp.zeros(()), axis_name)
+            carry["neurons"] = jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), carry["neurons"])
         if accumulate:
-            carry |= {"grads": optax.tree.zeros_like(grads), "finite": jnp.array(True)}
+            carry |= {"grads": _zeros(grads), "finite": jnp.array(True)}
         carry, _ = jax.lax.scan(body, carry, None, length=num_steps)
         if accumulate:
             update(carry, carry["grads"], carry["finite"], jnp.zeros((), jnp.int32))
@@ -224,5 +228,11 @@ def _by_layer(rates: Any) -> dict[str, jax.Array]:
     return {leaf_name(path[:-1]): rate for path, rate in jax.tree_util.tree_leaves_with_path(rates)}
 
 
+def _zeros(shapes: Any) -> Any:
+    # Not zeros_like: the shapes carry shard_map's marks, and zeros_like copies them.
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
 def _varying(tree: Any, axis_name: str) -> Any:
+    """Marks a tree that is the same on all devices of an axis as one that may differ, for shard_map's check."""
     return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)
