@@ -39,6 +39,10 @@ class TraceRule:
     keeps_spike: bool = False
 
 
+def _ottt(inputs: TraceInputs) -> jax.Array | float:
+    return inputs.decay
+
+
 def _clamped_ratio(numerator: jax.Array, denominator: jax.Array, decay: float) -> jax.Array:
     ratio = numerator / denominator
     return jnp.where(jnp.isfinite(ratio), jnp.clip(ratio, -decay, decay), decay)
@@ -59,7 +63,7 @@ def _ndot_released(inputs: TraceInputs) -> jax.Array | float:
     )
 
 
-ottt = TraceRule(lambda inputs: inputs.decay)
+ottt = TraceRule(_ottt)
 """The spikes filtered by the membrane's decay, ``mu = lambda`` (Xiao et al., 2022). The default: closest to BPTT."""
 
 ndot = TraceRule(_ndot)

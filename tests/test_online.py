@@ -1,5 +1,6 @@
 """The online loop: against an obvious Python loop, and what it promises about state, metrics and statistics."""
 
+import dataclasses
 import functools
 
 import chex
@@ -13,7 +14,7 @@ import pytest
 import bsojax
 
 T = 3
-X = np.random.default_rng(0).random((8, 8, 8, 1)).astype(np.float32)
+X = np.random.default_rng(0).random((8, 4, 4, 1)).astype(np.float32)
 Y = np.arange(8) % 4
 LOSS = bsojax.cross_entropy_mse(0.05)
 
@@ -47,24 +48,36 @@ def vgg(**options):
 
 
 per_step_norm = functools.partial(bsojax.BatchNorm, num_steps=T)
-all_models = (
-    OwnModel(),
-    OwnModel(trace=None),
-    OwnModel(trace=bsojax.ndot),
-    OwnModel(trace=bsojax.ndot_released),
-    FlaxNormModel(),
-    vgg(),
-    vgg(binary_ends=True, neuron=bsojax.IF),
-    vgg(norm=per_step_norm),
-    bsojax.models.SpikingMLP(features=(16, 16), num_classes=4),
-)
+all_models = {
+    "own, ottt": OwnModel(),
+    "own, no trace": OwnModel(trace=None),
+    "own, ndot": OwnModel(trace=bsojax.ndot),
+    "own, ndot_released": OwnModel(trace=bsojax.ndot_released),
+    "flax norm": FlaxNormModel(),
+    "vgg": vgg(),
+    "vgg, binary ends, IF": vgg(binary_ends=True, neuron=bsojax.IF),
+    "vgg, norm a time step": vgg(norm=per_step_norm),
+    "mlp": bsojax.models.SpikingMLP(features=(16, 16), num_classes=4),
+}
+each_model = pytest.mark.parametrize("model", all_models.values(), ids=all_models.keys())
 all_optimizers = (bsojax.bso(1e-5, 0.9), bsojax.t_bso(0.2, T, 0.9, 0.99), bsojax.t_bso(0.2, T, 0.9, 0.99, debias=True))
+
+
+@functools.cache
+def initial_variables(model):
+    """A state that tests copy: training donates it."""
+    return bsojax.init(model, bsojax.split_optimizer(bsojax.bso(1.0), optax.sgd(0.1)), jax.random.key(0), X)
+
+
+def copied(tree):
+    return jax.tree.map(jnp.copy, tree)
 
 
 def setup(model, flip=None, **options):
     flip = bsojax.t_bso(0.1, T, 0.9, 0.99) if flip is None else flip
     tx = bsojax.split_optimizer(flip, optax.sgd(0.1, momentum=0.9))
-    state = bsojax.init(model, tx, jax.random.key(0), X)
+    state = copied(initial_variables(model))
+    state = dataclasses.replace(state, opt_state=tx.init(state.trainable))
     return tx, state, bsojax.make_train_step(model, tx, T, **options)
 
 
@@ -102,11 +115,7 @@ def python_loop(model, tx, state, frames, y, accumulate=False):
     return trainable, stats, opt_state, {"loss": losses, "accuracy": np.mean(np.argmax(total, -1) == y)}
 
 
-def copied(tree):
-    return jax.tree.map(jnp.copy, tree)
-
-
-@pytest.mark.parametrize("model", all_models, ids=str)
+@each_model
 def test_scan_equals_a_python_loop(model):
     tx, state, step = setup(model)
     want = python_loop(model, tx, copied(state), [X] * T, Y)
@@ -132,7 +141,7 @@ def test_every_optimizer_in_both_modes_equals_the_python_loop(flip, accumulate):
 
 
 def test_jit_equals_eager():
-    _, state, step = setup(OwnModel())
+    _, state, step = setup(bsojax.models.SpikingMLP(features=(6, 6), num_classes=4))
     with jax.disable_jit():
         eager, eager_metrics = step(copied(state), X, Y)
     jitted, metrics = step(state, X, Y)
@@ -185,7 +194,8 @@ def test_metrics_are_named_by_layer_and_count_what_changed():
 def test_spike_rates_are_the_mean_over_the_time_steps():
     model = OwnModel()
     tx = bsojax.split_optimizer(bsojax.bso(np.inf), optax.set_to_zero())
-    state = bsojax.init(model, tx, jax.random.key(0), X)
+    state = copied(initial_variables(model))
+    state = dataclasses.replace(state, opt_state=tx.init(state.trainable))
     neurons, rates = {}, []
     for _ in range(T):
         variables = state.variables | ({"neurons": neurons} if neurons else {})
@@ -242,7 +252,7 @@ def test_training_lowers_the_loss():
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("model", all_models, ids=str)
+@each_model
 def test_evaluation_is_a_plain_loop_without_traces(model):
     _, state, _ = setup(model)
     evaluate = bsojax.make_eval_step(model, T)
@@ -251,7 +261,8 @@ def test_evaluation_is_a_plain_loop_without_traces(model):
     for t in range(T):
         variables = state.variables | ({"neurons": neurons} if neurons else {})
         options = options_of(model, train=False, time_step=t)
-        logits, changed = model.apply(variables, X, mutable=["neurons"], **options)
+        apply = jax.jit(functools.partial(model.apply, mutable=["neurons"], **options))
+        logits, changed = apply(variables, X)
         neurons, total, loss = changed["neurons"], total + logits, loss + LOSS(logits, Y) / T
     np.testing.assert_allclose(result["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(result["accuracy"], np.mean(np.argmax(total, -1) == Y), rtol=1e-6)
@@ -261,8 +272,8 @@ def test_packed_signs_evaluate_alike():
     model = vgg(binary_ends=True)
     _, state, _ = setup(model)
     variables = {**state.variables, "signs": bsojax.pack_signs(state.signs)}
-    want, _ = model.apply(state.variables, X, mutable=["neurons"])
-    got, _ = jax.jit(lambda variables: model.apply(variables, X, mutable=["neurons"]))(variables)
+    apply = jax.jit(lambda variables: model.apply(variables, X, mutable=["neurons"])[0])
+    want, got = apply(state.variables), apply(variables)
     chex.assert_trees_all_close(got, want, rtol=1e-6)
 
 
@@ -288,7 +299,8 @@ def test_refreshed_statistics_are_the_mean_over_batches_and_time_steps(model, mo
         for t in range(T):
             variables = {**state.variables, "batch_stats": stats} | ({"neurons": neurons} if neurons else {})
             options = options_of(model, train=True, time_step=t)
-            _, changed = momentless.apply(variables, x, mutable=["batch_stats", "neurons"], **options)
+            apply = jax.jit(functools.partial(momentless.apply, mutable=["batch_stats", "neurons"], **options))
+            _, changed = apply(variables, x)
             neurons, stats = changed["neurons"], changed["batch_stats"]
             seen.append(stats)
     if getattr(model, "norm", None) is per_step_norm:
