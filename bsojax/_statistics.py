@@ -1,6 +1,7 @@
 """Re-estimation of the norms' running statistics."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,41 +39,13 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
     if not jax.tree.leaves(state.batch_stats):
         return state
 
-    @jax.jit
-    def gather(variables: dict[str, Any], sums: tuple[Any, Any], x: jax.Array) -> tuple[Any, Any]:
-        sequence = x.ndim == len(state.input_shape) + 2
-
-        def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
-            t, neurons, values, weights = carry
-            frame = x[t] if sequence else x
-
-            def followed(start: float) -> tuple[Any, Any]:
-                stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
-                _, changed = model.apply(
-                    {**variables, "batch_stats": stats, NEURONS: neurons},
-                    frame,
-                    mutable=["batch_stats", NEURONS],
-                    **call_options(model, train=True, time_step=t),
-                )
-                return changed["batch_stats"], changed.get(NEURONS, neurons)
-
-            # A moving average that starts at 0 ends at w * (this batch's statistic); one that starts at 1 ends 1 - w
-            # higher. Their difference gives w without knowing the norm; w is 0 for entries of other time steps.
-            (from_zero, after), (from_one, _) = followed(0.0), followed(1.0)
-            weights = jax.tree.map(lambda w, zero, one: w + 1 - (one - zero), weights, from_zero, from_one)
-            return (t + 1, after, optax.tree.add(values, from_zero), weights), None
-
-        neurons = without_traces(resting_neurons(model, x[0] if sequence else x))
-        start = (jnp.zeros((), jnp.int32), neurons, *sums)
-        (_, _, values, weights), _ = jax.lax.scan(body, start, None, length=num_steps)
-        return values, weights
-
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
     sums, count = (zeros, zeros), 0
     for batch in batches:
         x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
-        is_sequence(x, jnp.zeros(x.shape[x.ndim - len(state.input_shape) - 1], jnp.int32), state.input_shape, num_steps)
-        sums, count = gather(state.variables, sums, x), count + 1
+        labels = jnp.zeros(x.shape[x.ndim - len(state.input_shape) - 1], jnp.int32)
+        sequence = is_sequence(x, labels, state.input_shape, num_steps)
+        sums, count = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x), count + 1
     if not count:
         raise ValueError("batches: there is none; give at least one batch of training inputs.")
     fresh = jax.tree.map(
@@ -83,3 +56,53 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
     if not bool(all_finite(fresh)):
         raise ValueError("batches: the statistics came out as NaN or infinity; are the inputs and parameters finite?")
     return dataclasses.replace(state, batch_stats=fresh)
+
+
+class _Identity:
+    """A model as a static argument of jit: compared as an object, so that models need not be hashable."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.model is other.model
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _gather(
+    static_model: _Identity,
+    num_steps: int,
+    sequence: bool,
+    variables: dict[str, Any],
+    sums: tuple[Any, Any],
+    x: jax.Array,
+) -> tuple[Any, Any]:
+    """Adds one batch's statistics, and their weights, to the sums."""
+    model = static_model.model
+
+    def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
+        t, neurons, values, weights = carry
+
+        def followed(start: float) -> tuple[Any, Any]:
+            stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
+            _, changed = model.apply(
+                {**variables, "batch_stats": stats, NEURONS: neurons},
+                x[t] if sequence else x,
+                mutable=["batch_stats", NEURONS],
+                **call_options(model, train=True, time_step=t),
+            )
+            return changed["batch_stats"], changed.get(NEURONS, neurons)
+
+        # A moving average that starts at 0 ends at w * (this batch's statistic); one that starts at 1 ends 1 - w
+        # higher. Their difference gives w without knowing the norm; w is 0 for entries of other time steps.
+        (from_zero, after), (from_one, _) = followed(0.0), followed(1.0)
+        weights = jax.tree.map(lambda w, zero, one: w + 1 - (one - zero), weights, from_zero, from_one)
+        return (t + 1, after, optax.tree.add(values, from_zero), weights), None
+
+    neurons = without_traces(resting_neurons(model, x[0] if sequence else x))
+    start = (jnp.zeros((), jnp.int32), neurons, *sums)
+    (_, _, values, weights), _ = jax.lax.scan(body, start, None, length=num_steps)
+    return values, weights

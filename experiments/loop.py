@@ -17,6 +17,9 @@ STATISTICS_BATCHES = 20
 """Training batches over which the norms' statistics are re-estimated before an evaluation."""
 
 
+EVALUATION_BATCH = 500
+"""Images of an evaluation batch, at most."""
+
 OnBatch = Callable[[int, dict[str, float]], None]
 OnEpoch = Callable[[dict[str, Any]], None]
 
@@ -120,10 +123,10 @@ def train(run: Run, on_batch: OnBatch, on_epoch: OnEpoch) -> tuple[bsojax.TrainS
 
 def evaluate(run: Run, state: bsojax.TrainState) -> dict[str, float]:
     """Loss and accuracy on the evaluation images, each image counted once."""
-    size = max(run.config.batch_size, 256)
+    chunks = -(-len(run.data.test_x) // EVALUATION_BATCH)  # of nearly equal size: at most two shapes to compile
     sums = np.zeros(2)
-    for start in range(0, len(run.data.test_x), size):
-        x, y = run.data.test_x[start : start + size], run.data.test_y[start : start + size]
+    for chosen in np.array_split(np.arange(len(run.data.test_x)), chunks):
+        x, y = run.data.test_x[chosen], run.data.test_y[chosen]
         result = run.evaluate(state, x, y)
         sums += len(x) * np.array([result["loss"], result["accuracy"]])
     loss, accuracy = sums / len(run.data.test_x)

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import bsojax
+from bsojax import _statistics
 
 T = 3
 X = np.random.default_rng(0).random((8, 4, 4, 1)).astype(np.float32)
@@ -317,6 +318,15 @@ def test_refreshing_without_a_norm_or_without_batches():
     _, state, _ = setup(vgg())
     with pytest.raises(ValueError, match="batches: there is none"):
         bsojax.refresh_statistics(vgg(), state, [], T)
+
+
+def test_refreshing_again_does_not_compile_again():
+    model = vgg()
+    _, state, _ = setup(model)
+    bsojax.refresh_statistics(model, state, [X], T)
+    compiled = _statistics._gather._cache_size()
+    bsojax.refresh_statistics(model, state, [X, X], T)
+    assert _statistics._gather._cache_size() == compiled
 
 
 def test_refreshing_closes_the_gap_that_flips_leave():
