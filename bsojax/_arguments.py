@@ -26,13 +26,14 @@ def as_schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, 
 
 def check_scalar(name: str, value: Any, low: float, high: float, *, open_above: bool = False) -> None:
     """Raises unless value is a real scalar in [low, high], or [low, high) with open_above; traced values pass."""
-    if isinstance(value, bool) or jnp.result_type(value) == jnp.bool_:
+    is_number = isinstance(value, int | float | np.ndarray | np.number | np.bool | jax.Array) and np.shape(value) == ()
+    if not is_number:
+        raise TypeError(f"{name}: needs a number or a schedule, not {value!r}.")
+    if jnp.result_type(value) == jnp.bool_:
         raise TypeError(
             f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
             "dtype of the parameters: give it hyperparam_dtype=jnp.float32."
         )
-    if not isinstance(value, int | float | np.ndarray | np.number | jax.Array) or np.shape(value) != ():
-        raise TypeError(f"{name}: needs a number or a schedule, not {value!r}.")
     if isinstance(value, jax.core.Tracer):
         return
     number = float(value)
@@ -60,11 +61,16 @@ def check_time_step(time_step: Any, num_steps: int) -> int | jax.Array:
         raise ValueError(
             f"time_step: {int(time_step)} is outside 0 .. {num_steps - 1}; t_bso was made with num_steps={num_steps}."
         )
-    return time_step
+    return time_step if isinstance(time_step, int) else jnp.asarray(time_step, jnp.int32)
 
 
 def check_update_dtype(dtype: chex.ArrayDType) -> np.dtype:
     """Raises unless dtype can hold deltas of -1, 0 and +1."""
+    if isinstance(dtype, jax.Array | np.ndarray | np.generic):
+        raise TypeError(
+            f"update_dtype: needs a dtype, not the array {dtype!r}; under optax.inject_hyperparams name it in "
+            "static_args."
+        )
     dtype = jnp.dtype(dtype)
     if dtype != jnp.int8 and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"update_dtype: deltas are int8 or floating, not {dtype}.")
@@ -92,13 +98,19 @@ def check_signs(signs: optax.Params) -> None:
             )
 
 
-def check_gradients(grads: optax.Updates, signs: optax.Params | None) -> None:
-    """Raises unless the gradients are floating and match the signs in structure and shapes."""
+def check_gradients(grads: optax.Updates, momentum: optax.Updates, signs: optax.Params | None) -> optax.Params:
+    """Returns the signs; raises unless the gradients are floating and match them in structure and shapes."""
     if signs is None:
         raise ValueError("signs: update needs the current signs, as in tx.update(grads, state, signs).")
     if not same_structure(grads, signs):
         raise ValueError(
             f"grads: their tree {jax.tree.structure(grads)} differs from that of the signs {jax.tree.structure(signs)}."
+        )
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(momentum)]
+    if not same_structure(momentum, signs) or shapes != [jnp.shape(leaf) for leaf in jax.tree.leaves(signs)]:
+        raise ValueError(
+            f"state: its momentum has the tree {jax.tree.structure(momentum)} with shapes {shapes}, other than the "
+            "signs; it was made for other parameters, or optax.partition got labels by dtype (label by path instead)."
         )
     flat = jax.tree_util.tree_leaves_with_path(grads)
     for (path, grad), leaf in zip(flat, jax.tree.leaves(signs), strict=True):
@@ -111,3 +123,4 @@ def check_gradients(grads: optax.Updates, signs: optax.Params | None) -> None:
             raise ValueError(
                 f"grads: leaf '{leaf_name(path)}' has shape {jnp.shape(grad)}, its signs have {jnp.shape(leaf)}."
             )
+    return signs

@@ -1,5 +1,6 @@
 """Composition with optax: who owns which leaf, and wrappers for transforms that know nothing of booleans."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -25,7 +26,9 @@ def split_optimizer(
       ValueError: at init, the tree has other keys than "signs" and "params", or no boolean leaf under "signs".
       TypeError: at init, a boolean leaf under "params"; at update, what :func:`checked` raises.
     """
-    parts = optax.partition({"signs": flip, "params": real}, {"signs": "signs", "params": "params"})
+    parts = optax.partition(
+        {"signs": _pass_extra_args(flip), "params": _pass_extra_args(real)}, {"signs": "signs", "params": "params"}
+    )
     inner = checked(parts)
 
     def init_fn(params: optax.Params) -> optax.OptState:
@@ -55,7 +58,7 @@ def checked(inner: optax.GradientTransformation) -> optax.GradientTransformation
       TypeError: at update, a sign leaf gets an update that is not an int8 delta, or a part of the optimizer state
         changes its dtype (an accumulator was made from boolean parameters: wrap its transform in on_weights).
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = _pass_extra_args(inner)
 
     def update_fn(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
@@ -80,7 +83,7 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
       >>> import optax, bsojax
       >>> tx = optax.chain(bsojax.on_weights(optax.ema(0.9)), bsojax.bso(1e-6))
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = _pass_extra_args(inner)
 
     def init_fn(params: optax.Params) -> optax.OptState:
         return inner.init(to_weights(params))
@@ -91,6 +94,14 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
         return inner.update(updates, state, None if params is None else to_weights(params), **extra_args)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _pass_extra_args(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    # optax.MultiSteps takes extra arguments without declaring it by its type; optax would drop time_step silently.
+    kinds = [parameter.kind for parameter in inspect.signature(tx.update).parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return optax.GradientTransformationExtraArgs(tx.init, tx.update)
+    return optax.with_extra_args_support(tx)
 
 
 def _check_state(old: optax.OptState, new: optax.OptState) -> None:

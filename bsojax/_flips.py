@@ -17,7 +17,8 @@ def moving_average(average: jax.Array, value: jax.Array, decay: float | jax.Arra
 
 def mean_square(gradient: jax.Array) -> jax.Array:
     """Returns the float32 mean of the squared gradient of one layer, a scalar (eq. 13)."""
-    return jnp.mean(jnp.square(gradient.astype(jnp.float32)))
+    # An empty layer has no mean; zero keeps its second moment finite.
+    return jnp.sum(jnp.square(gradient.astype(jnp.float32))) / max(gradient.size, 1)
 
 
 def flip_mask(signs: jax.Array, momentum: jax.Array, threshold: float | jax.Array) -> jax.Array:

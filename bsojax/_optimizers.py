@@ -61,7 +61,7 @@ def bso(
     b1: ScalarOrSchedule = 0.999,
     *,
     reset_on_flip: bool = False,
-    update_dtype: chex.ArrayDType = jnp.int8,
+    update_dtype: chex.ArrayDType = "int8",
 ) -> optax.GradientTransformationExtraArgs:
     """Binary Spiking Online optimization: flip a weight where ``weight * momentum > threshold``.
 
@@ -98,6 +98,7 @@ def bso(
 
     Source: Liang et al., BSO, ICML 2025, eq. 11-12.
     """
+    # update_dtype has a string for its default: optax.inject_hyperparams takes callables, as jnp.int8, for schedules.
     threshold_at = as_schedule("threshold", threshold, 0.0, math.inf)
     b1_at = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
     update_dtype = check_update_dtype(update_dtype)
@@ -107,10 +108,10 @@ def bso(
         return BSOState(jnp.zeros((), jnp.int32), _zeros_like(signs), jnp.zeros((), jnp.int32))
 
     def update_fn(
-        grads: optax.Updates, state: BSOState, signs: optax.Params | None = None, **extra_args: Any
+        grads: optax.Updates, state: BSOState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, BSOState]:
         del extra_args
-        check_gradients(grads, signs)
+        signs = check_gradients(grads, state.momentum, params)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
         keep = _flips.all_finite(grads)
         momentum = jax.tree.map(
@@ -132,7 +133,7 @@ def t_bso(
     *,
     reset_on_flip: bool = False,
     debias: bool = False,
-    update_dtype: chex.ArrayDType = jnp.int8,
+    update_dtype: chex.ArrayDType = "int8",
 ) -> optax.GradientTransformationExtraArgs:
     """Temporal-aware BSO: flip where ``weight * momentum > threshold * sqrt(v[t] + eps)``.
 
@@ -186,26 +187,28 @@ def t_bso(
     def update_fn(
         grads: optax.Updates,
         state: TBSOState,
-        signs: optax.Params | None = None,
+        params: optax.Params | None = None,
         *,
         time_step: int | jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, TBSOState]:
         del extra_args
-        check_gradients(grads, signs)
+        signs = check_gradients(grads, state.momentum, params)
         if time_step is None:
             time_step = state.count % num_steps
         t = check_time_step(time_step, num_steps)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
-        keep = _flips.all_finite(grads) & (t >= 0) & (t < num_steps)
+        squares = jax.tree.map(_flips.mean_square, grads)  # the square of a finite gradient may overflow
+        keep = _flips.all_finite((grads, squares)) & (t >= 0) & (t < num_steps)
 
         def average_at_t(average: jax.Array, value: jax.Array) -> jax.Array:
+            average = jnp.asarray(average)  # a restored state may hold NumPy arrays
             return average.at[t].set(jnp.where(keep, _flips.moving_average(average[t], value, b2), average[t]))
 
         momentum = jax.tree.map(
             lambda m, g: jnp.where(keep, _flips.moving_average(m, g, decay), m), state.momentum, grads
         )
-        second_moment = jax.tree.map(lambda v, g: average_at_t(v, _flips.mean_square(g)), state.second_moment, grads)
+        second_moment = jax.tree.map(average_at_t, state.second_moment, squares)
         weight = None
         scale = jnp.ones(())
         if state.second_moment_weight is not None:

@@ -172,9 +172,7 @@ def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
         )
     flat = jax.tree_util.tree_leaves_with_path(params)
     for (path, leaf), update in zip(flat, jax.tree.leaves(updates), strict=True):
-        if not is_sign(leaf):
-            continue
-        if jnp.result_type(update) != jnp.int8:
+        if is_sign(leaf) and jnp.result_type(update) != jnp.int8:
             raise TypeError(
                 f"updates: sign leaf '{leaf_name(path)}' got a {jnp.result_type(update)} update, but needs an int8 "
                 "delta of -1, 0 or +1. Make bso or t_bso the last transform that touches this leaf (optax.scale, "
@@ -183,7 +181,7 @@ def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
             )
         if jnp.shape(update) != jnp.shape(leaf):
             raise ValueError(
-                f"updates: sign leaf '{leaf_name(path)}' has shape {jnp.shape(leaf)}, its update {jnp.shape(update)}."
+                f"updates: leaf '{leaf_name(path)}' has shape {jnp.shape(leaf)}, its update {jnp.shape(update)}."
             )
 
 

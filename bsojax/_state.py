@@ -1,5 +1,6 @@
 """The state of a training run: what outlives an input sequence."""
 
+import functools
 from typing import Any
 
 import chex
@@ -13,6 +14,8 @@ from bsojax._model import call_options
 from bsojax._neurons import NEURONS, SPIKE_RATES
 
 _KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
+
+_COMPILE_FAST = {"xla_backend_optimization_level": 1}
 
 
 @flax.struct.dataclass
@@ -70,7 +73,8 @@ def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, 
         raise TypeError(f"x: needs a floating dtype, not {x.dtype}; convert it first, as in x / 255.")
     kwargs = call_options(model, train=True, time_step=0)
 
-    @jax.jit
+    # The random numbers' code is long and runs once: on a CPU optimising it takes longer than all the rest.
+    @functools.partial(jax.jit, compiler_options=_COMPILE_FAST if jax.default_backend() == "cpu" else None)
     def make(key: chex.PRNGKey) -> dict[str, Any]:
         variables = model.init(key, jnp.zeros(x.shape, x.dtype), **kwargs)
         unknown = set(variables) - _KNOWN

@@ -43,7 +43,7 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
     sums, count = (zeros, zeros), 0
     for batch in batches:
         x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
-        labels = jnp.zeros(x.shape[x.ndim - len(state.input_shape) - 1], jnp.int32)
+        labels = jnp.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, jnp.int32)
         sequence = is_sequence(x, labels, state.input_shape, num_steps)
         sums, count = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x), count + 1
     if not count:
