@@ -91,8 +91,8 @@ def without_traces(neurons: Any) -> Any:
 
 def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
     """One time step of a neuron module: advances its variables and returns its spikes."""
-    if not neuron.v_threshold > 0:
-        raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a threshold > 0, got {neuron.v_threshold}.")
+    if not 0 < neuron.v_threshold < math.inf:
+        raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a finite threshold > 0, got {neuron.v_threshold}.")
     if not jnp.issubdtype(current.dtype, jnp.floating):
         raise TypeError(f"current: neuron '{neuron.name}' needs a floating current, not {current.dtype}.")
     rest = 0.0 if neuron.v_reset is None else neuron.v_reset

@@ -25,6 +25,7 @@ class BatchNorm(nn.Module):
         a batch sharded under jit needs none.
 
     Raises:
+      TypeError: x is not floating.
       ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1.
     """
 
@@ -35,6 +36,8 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"x: '{self.name}' needs a floating input, not {x.dtype}; convert it first.")
         channels = x.shape[-1]
         shape = (channels,) if self.num_steps is None else (self.num_steps, channels)
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)

@@ -1,6 +1,5 @@
 """The state of a training run: what outlives an input sequence."""
 
-import functools
 from typing import Any
 
 import chex
@@ -14,8 +13,6 @@ from bsojax._model import call_options
 from bsojax._neurons import NEURONS, SPIKE_RATES
 
 _KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
-
-_COMPILE_FAST = {"xla_backend_optimization_level": 1}
 
 
 @flax.struct.dataclass
@@ -73,8 +70,7 @@ def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, 
         raise TypeError(f"x: needs a floating dtype, not {x.dtype}; convert it first, as in x / 255.")
     kwargs = call_options(model, train=True, time_step=0)
 
-    # The random numbers' code is long and runs once: on a CPU optimising it takes longer than all the rest.
-    @functools.partial(jax.jit, compiler_options=_COMPILE_FAST if jax.default_backend() == "cpu" else None)
+    @jax.jit
     def make(key: chex.PRNGKey) -> dict[str, Any]:
         variables = model.init(key, jnp.zeros(x.shape, x.dtype), **kwargs)
         unknown = set(variables) - _KNOWN
@@ -86,7 +82,11 @@ def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, 
         kept: dict[str, Any] = {name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")}
         return kept
 
-    variables = make(key)
+    if not isinstance(key, jax.core.Tracer) and jax.default_backend() == "cpu":
+        # The random numbers' code is long and runs once: optimising it took longer than all the rest.
+        variables = make.lower(key).compile({"xla_backend_optimization_level": "1"})(key)
+    else:
+        variables = make(key)
     opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
     zero = jnp.zeros((), jnp.int32)
     return TrainState(opt_state=opt_state, step=zero, skipped=zero + 0, input_shape=x.shape[1:], **variables)

@@ -6,7 +6,7 @@ kernel is the ordinary one with the trace in the place of the value.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,19 +90,42 @@ def conv_geometry(
       ValueError: an argument is out of range, or the groups do not divide the channels.
     """
     strides, dilation = _pair("strides", strides), _pair("kernel_dilation", dilation)
+    if isinstance(kernel_size, int):
+        raise ValueError(f"kernel_size: needs height and width, as in ({kernel_size}, {kernel_size}), not an int.")
+    kernel_size = _pair("kernel_size", kernel_size)
     if len(input_shape) != 4:
         raise ValueError(f"x: a convolution needs (batch, height, width, channels), got shape {tuple(input_shape)}.")
     if groups < 1 or input_shape[-1] % groups:
         raise ValueError(f"feature_group_count: {groups} groups do not divide {input_shape[-1]} channels.")
-    if isinstance(padding, str):
-        reach = tuple((k - 1) * d + 1 for k, d in zip(kernel_size, dilation, strict=True))
-        pads = lax.padtype_to_pads(input_shape[1:3], reach, strides, padding)
-    else:
-        sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
-        pads = [(side, side) if isinstance(side, int) else (int(side[0]), int(side[1])) for side in sides]
-    if len(pads) != 2:
-        raise ValueError(f"padding: needs one entry for height and one for width, got {padding!r}.")
-    return ConvGeometry(strides, (tuple(pads[0]), tuple(pads[1])), dilation, groups)  # type: ignore[arg-type]
+    reach = tuple((size - 1) * spacing + 1 for size, spacing in zip(kernel_size, dilation, strict=True))
+    pads = _pads(input_shape, reach, strides, padding)
+    for size, side, extent in zip(input_shape[1:3], pads, reach, strict=True):
+        if size + sum(side) < extent:
+            raise ValueError(
+                f"kernel_size: {kernel_size} with dilation {dilation} does not fit into an input of shape "
+                f"{tuple(input_shape)} with padding {pads}."
+            )
+    return ConvGeometry(strides, pads, dilation, groups)
+
+
+def _pads(
+    input_shape: Sequence[int], reach: tuple[int, ...], strides: tuple[int, int], padding: Padding
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The padding as two pairs of ints."""
+    sides: list[Any] = []
+    if padding in ("SAME", "VALID"):
+        sides = list(lax.padtype_to_pads(input_shape[1:3], reach, strides, padding))
+    elif isinstance(padding, int):
+        sides = [(padding, padding)] * 2
+    elif not isinstance(padding, str) and isinstance(padding, Sequence):
+        sides = [(side, side) if isinstance(side, int) else side for side in padding]
+    pairs = [tuple(int(end) for end in side) for side in sides if isinstance(side, Sequence)]
+    if len(pairs) != 2 or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(
+            f'padding: needs "SAME", "VALID", an int, or for height and width an int or a pair, got {padding!r}.'
+        )
+    (top, bottom), (left, right) = pairs
+    return (top, bottom), (left, right)
 
 
 def conv(x: Spikes | jax.Array, kernel: jax.Array, geometry: ConvGeometry) -> jax.Array:
@@ -180,31 +203,44 @@ def _backward_by_convolution(
         (reach[axis] - geometry.padding[axis][0], reach[axis] - geometry.padding[axis][1] + rest[axis])
         for axis in (0, 1)
     ]
-    value_grad = lax.conv_general_dilated(
-        spread, flipped, (1, 1), value_padding, rhs_dilation=(dh, dw), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    value_grad = _convolve(spread, flipped, (1, 1), value_padding, (dh, dw))
     images, errors = lax.optimization_barrier((trace.transpose(3, 1, 2, 0), spread.transpose(1, 2, 0, 3)))
     kernel_padding = [(before, after - rest[axis]) for axis, (before, after) in enumerate(geometry.padding)]
-    kernel_grad = lax.conv_general_dilated(
-        images, errors, (dh, dw), kernel_padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    kernel_grad = _convolve(images, errors, (dh, dw), kernel_padding, (1, 1))
     return value_grad, kernel_grad.transpose(1, 2, 0, 3)
 
 
 def _plain_conv(geometry: ConvGeometry, value: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _convolve(value, kernel, geometry.strides, geometry.padding, geometry.dilation, geometry.groups)
+
+
+def _convolve(
+    image: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: Sequence[tuple[int, int]],
+    dilation: tuple[int, int],
+    groups: int = 1,
+) -> jax.Array:
+    if any(min(side) < 0 for side in padding):
+        # Cropped by hand: where a negative padding before an axis meets a positive one after it, XLA's convolution on a
+        # CPU reads past the image (jaxlib 0.10).
+        crop = [(min(before, 0), min(after, 0), 0) for before, after in padding]
+        image = lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), *crop, (0, 0, 0)))
+        padding = [(max(before, 0), max(after, 0)) for before, after in padding]
     return lax.conv_general_dilated(
-        value,
+        image,
         kernel,
-        window_strides=geometry.strides,
-        padding=geometry.padding,
-        rhs_dilation=geometry.dilation,
+        window_strides=strides,
+        padding=padding,
+        rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=geometry.groups,
+        feature_group_count=groups,
     )
 
 
 def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(pair) != 2 or not all(isinstance(entry, int) and entry >= 1 for entry in pair):
         raise ValueError(f"{name}: needs a positive int, or two for height and width, got {value!r}.")
-    return pair
+    return pair[0], pair[1]
