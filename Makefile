@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: setup train test lint results
+.PHONY: setup train test lint evidence
 
 setup: .venv/.ready
 
@@ -24,5 +24,6 @@ lint: setup
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-results: setup
-	$(RUN) -m experiments.seeds digits --output docs/results/digits.json
+evidence: setup
+	$(RUN) -m experiments.evidence
+	$(RUN) -m experiments.evidence.render

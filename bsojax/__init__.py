@@ -18,7 +18,9 @@ from bsojax._losses import cross_entropy_mse as cross_entropy_mse
 from bsojax._memory import memory_report as memory_report
 from bsojax._neurons import IF as IF
 from bsojax._neurons import LIF as LIF
+from bsojax._norm import Affine as Affine
 from bsojax._norm import BatchNorm as BatchNorm
+from bsojax._norm import BatchRenorm as BatchRenorm
 from bsojax._online import make_eval_step as make_eval_step
 from bsojax._online import make_train_step as make_train_step
 from bsojax._optimizers import bso as bso
@@ -37,6 +39,9 @@ from bsojax._spikes import Spikes as Spikes
 from bsojax._state import init as init
 from bsojax._state import TrainState as TrainState
 from bsojax._statistics import refresh_statistics as refresh_statistics
+from bsojax._summary import LayerSummary as LayerSummary
+from bsojax._summary import summarize as summarize
+from bsojax._summary import Summary as Summary
 from bsojax._surrogates import atan as atan
 from bsojax._surrogates import erf as erf
 from bsojax._surrogates import piecewise_quadratic as piecewise_quadratic

@@ -51,12 +51,21 @@ class BatchNorm(nn.Module):
                 for running, new in ((running_mean, mean), (running_var, var)):
                     followed = self.momentum * running.value[at] + (1 - self.momentum) * jax.lax.stop_gradient(new)
                     running.value = running.value.at[at].set(followed)
+            inverse, offset = self._standardise(mean, var, running_mean.value[at], running_var.value[at])
         else:
-            mean, var = running_mean.value[at], running_var.value[at]
-        gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        shift = bias - mean * gain
+            inverse = jax.lax.rsqrt(running_var.value[at] + self.epsilon)
+            offset = -running_mean.value[at] * inverse
+        gain, shift = scale * inverse, bias + scale * offset
         spread = (1,) * (x.ndim - 1) + (channels,)
         return (x * gain.reshape(spread) + shift.reshape(spread)).astype(x.dtype)
+
+    def _standardise(
+        self, mean: jax.Array, var: jax.Array, running_mean: jax.Array, running_var: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Factor and summand that standardise a training batch of the given statistics."""
+        del running_mean, running_var
+        inverse = jax.lax.rsqrt(var + self.epsilon)
+        return inverse, -mean * inverse
 
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
@@ -84,3 +93,43 @@ class BatchNorm(nn.Module):
         if self.axis_name is not None and not self.is_initializing():
             var = jax.lax.pmean(var, self.axis_name)
         return mean, var
+
+
+class BatchRenorm(BatchNorm):
+    """Normalises by the running statistics in training too, with the gradient of BatchNorm.
+
+    Use it where training and evaluation must see the same normalisation, between time steps too: the value of its
+    output is that of evaluation, while the gradient flows through the batch's own statistics. Variables and attributes
+    as in BatchNorm.
+
+    Source: Ioffe, Batch Renormalization, NeurIPS 2017, without its limits on the correction; over time steps it is the
+    online spiking renormalisation of Zhu et al., ICLR 2024.
+    """
+
+    def _standardise(
+        self, mean: jax.Array, var: jax.Array, running_mean: jax.Array, running_var: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        inverse, offset = super()._standardise(mean, var, running_mean, running_var)
+        running_inverse = jax.lax.rsqrt(running_var + self.epsilon)
+        ratio = jax.lax.stop_gradient(running_inverse / inverse)
+        drift = jax.lax.stop_gradient((mean - running_mean) * running_inverse)
+        return inverse * ratio, offset * ratio + drift
+
+
+class Affine(nn.Module):
+    """A learned gain and bias a channel, without statistics: ``scale * x + bias``.
+
+    Use it in the place of a norm where the weights themselves are scaled, as by ``rsqrt_fan_in``: nothing goes stale
+    when signs flip, and nothing depends on the batch.
+
+    Variables: "scale" and "bias" in the collection "params", float32 of shape ``(channels,)``.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
+        del train, time_step
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        spread = (1,) * (x.ndim - 1) + (channels,)
+        return (x * scale.reshape(spread) + bias.reshape(spread)).astype(x.dtype)

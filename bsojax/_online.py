@@ -80,7 +80,7 @@ def make_train_step(
             value = loss(logits, y) / num_steps
             # A label outside the classes has no defined loss; as NaN it is skipped and counted.
             value = jnp.where(jnp.all((y >= 0) & (y < logits.shape[-1])), value, jnp.nan)
-            rates = _by_layer(changed.get(SPIKE_RATES, {}))
+            rates = leaf_rates(changed.get(SPIKE_RATES, {}))
             return value, (logits, changed.get("batch_stats", batch_stats), changed.get(NEURONS, neurons), rates)
 
         if axis_name is not None:
@@ -224,7 +224,8 @@ def _accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean(jnp.argmax(logits, -1) == y, dtype=jnp.float32)
 
 
-def _by_layer(rates: Any) -> dict[str, jax.Array]:
+def leaf_rates(rates: Any) -> dict[str, jax.Array]:
+    """Returns the sown spike rates by the name of the neuron layer."""
     return {leaf_name(path[:-1]): rate for path, rate in jax.tree_util.tree_leaves_with_path(rates)}
 
 

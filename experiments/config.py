@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 
 Channels = tuple[int | Literal["M"], ...]
+OptimizerName = Literal["bso", "bso-reset", "t-bso", "bop", "bptt-sgd", "bptt-adam", "ottt", "ndot", "sltt"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,38 +17,56 @@ class Config:
 
     dataset: str
     """The data set, by its TensorFlow Datasets name."""
-    channels: tyro.conf.Suppress[Channels]
-    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands."""
+    channels: tyro.conf.Suppress[Channels] = ()
+    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands; widths of the SpikingMLP."""
+    network: Literal["vgg", "mlp", "resnet18", "resnet18-small"] = "vgg"
+    """The network; resnet18-small takes small images, resnet18 those of ImageNet."""
     binary_ends: bool = False
-    """Make the first convolution and the readout binary too, so that flips alone do the learning."""
-    optimizer: Literal["bso", "t-bso"] = "t-bso"
-    """Flip optimizer: an absolute threshold (bso), or one in units of the gradient's root mean square (t-bso)."""
+    """Make the first layer and the readout binary too, so that flips alone do the learning."""
+    norm: Literal["shared", "per-step", "across-time", "fast", "none"] = "per-step"
+    """Running statistics of the norms: shared by the time steps, kept for each, batch renormalised by shared ones,
+    shared and following ten times faster; or no norm, and weights scaled by 1 / sqrt(fan-in)."""
+    optimizer: OptimizerName = "t-bso"
+    """What trains the signs. Latent-free: bso and t-bso (threshold absolute, or in units of the gradient's root mean
+    square), bso-reset (momentum zeroed at a flip), bop. With latent weights: bptt-sgd, bptt-adam, and online ottt,
+    ndot, sltt."""
     preset: Literal["paper", "calibrated"] = "calibrated"
-    """Its settings: the paper's, or ours: 1 - b1 annealed by a cosine, threshold half the momentum's noise."""
+    """Settings of bso, bso-reset and t-bso: the paper's, or ours: 1 - b1 annealed by a cosine, and the threshold at
+    half the momentum's noise."""
     threshold: float | None = None
     """Flip threshold; None: the preset's. In the calibrated preset it follows 1 - b1 as its square root."""
     b1: float | None = None
     """Decay of the momentum; None: the preset's. In the calibrated preset 1 - b1 is where the annealing starts."""
     b2: float | None = None
     """Decay of the second moment (t-bso); None: the preset's."""
+    latent_learning_rate: float | None = None
+    """Where the learning rate of latent weights (cosine decay) starts; None: the rule's."""
     learning_rate: float = 0.1
     """Where the learning rate of the real parameters (SGD, cosine decay) starts."""
     num_steps: int = 4
     """Number of time steps T."""
-    trace: Literal["ottt", "ndot", "ndot-released", "none"] = "ottt"
-    """Presynaptic trace of the weight gradient."""
+    trace: Literal["ottt", "ndot", "ndot-released", "none"] | None = None
+    """Presynaptic trace of the weight gradient; None: the optimizer's, which is ottt for bso and t-bso."""
     batch_size: int = 32
-    """Images a batch."""
+    """Examples a batch."""
     epochs: int = 15
-    """Passes over the training images."""
+    """Passes over the training examples."""
+    evaluations: int = 1
+    """Evaluations an epoch."""
+    train_examples: int | None = None
+    """Train on so many examples only, drawn with a fixed seed; None: all."""
+    refresh: bool = True
+    """Re-estimate the norms' statistics before every evaluation."""
+    start: Path | None = None
+    """Start from the network in this model.msgpack instead of a random one."""
     seed: int = 0
-    """Seed of the weights and of the order of the images."""
+    """Seed of the weights, the order of the examples and their augmentation."""
     frozen: bool = False
     """Never flip a sign: the control, in which only the real parameters learn."""
     control: bool = True
     """Train the frozen control of the same seed afterwards, for the table."""
     validation: bool = False
-    """Hold out a fifth of the training images and evaluate on it in place of the test set, to choose settings."""
+    """Hold out a fifth of the training examples and evaluate on it in place of the test set, to choose settings."""
     data_dir: Path | None = None
     """Where prepared data sets lie; None: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     output: Path | None = None
@@ -55,13 +74,16 @@ class Config:
 
     def check(self) -> None:
         """Raises ValueError unless every number is in range, naming the first that is not."""
-        for name in ("num_steps", "batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: must be at least 1, got {getattr(self, name)}.")
+        for name in ("num_steps", "batch_size", "epochs", "evaluations", "train_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: must be at least 1, got {value}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed: must be in 0 .. 2^32 - 1, got {self.seed}.")
-        if not 0 <= self.learning_rate < math.inf:
-            raise ValueError(f"--learning-rate: must be a finite number >= 0, got {self.learning_rate}.")
+        for name in ("learning_rate", "latent_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')}: must be a finite number >= 0, got {value}.")
         if self.threshold is not None and not self.threshold >= 0:
             raise ValueError(f"--threshold: must be >= 0, got {self.threshold}.")
         for name in ("b1", "b2"):

@@ -43,12 +43,12 @@ class Bar:
             text = f"epoch {epoch}/{self._epochs}  {_line(record)}"
             self._progress.update(self._task, completed=self._count, record=text)
 
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Completes the bar after the last epoch; prints a line where there is no bar."""
+    def record(self, record: dict[str, Any]) -> None:
+        """Completes the bar after the last evaluation; prints a line where there is no bar."""
         self._progress.update(self._task, completed=self._count)
         if not self._console.is_terminal:
             line = _line({**record, "flips": record["flips_per_batch"]})
-            head = f"{self._label}  epoch {record['epoch']}/{self._epochs}"
+            head = f"{self._label}  epoch {record['epoch']:g}/{self._epochs}"
             text = f"{head}  {line}  evaluated {record['eval_accuracy']:.2%}"
             self._console.print(text, soft_wrap=True, highlight=False)
 

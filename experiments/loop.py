@@ -1,6 +1,8 @@
-"""The training loop: epochs of batches, with a record of every epoch."""
+"""The training loop: epochs of batches, with a record at every evaluation."""
 
 import dataclasses
+import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,19 +11,19 @@ import jax
 import numpy as np
 
 import bsojax
+from experiments import rules, run_folder
 from experiments.config import Config
-from experiments.data import Arrays
-from experiments.presets import make_model, make_optimizer
+from experiments.data import DataSet, Split
+from experiments.networks import make_model
 
 STATISTICS_BATCHES = 20
 """Training batches over which the norms' statistics are re-estimated before an evaluation."""
 
-
 EVALUATION_BATCH = 500
-"""Images of an evaluation batch, at most."""
+"""Examples of an evaluation batch, at most."""
 
 OnBatch = Callable[[int, dict[str, float]], None]
-OnEpoch = Callable[[dict[str, Any]], None]
+OnRecord = Callable[[dict[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,121 +32,169 @@ class Run:
 
     Attributes:
       config: its settings.
-      data: its data.
+      data: its data; its test part is what evaluations look at.
       model: the network.
       state: the initial state; the first batch donates it.
-      step, evaluate: training and evaluation of one batch.
+      step: a function of state, key and a stored batch: front end and training in one compiled step.
+      evaluate: a function of state and a stored batch.
     """
 
     config: Config
-    data: Arrays
+    data: DataSet
     model: Any
     state: bsojax.TrainState
-    step: Callable[..., Any]
-    evaluate: Callable[..., Any]
+    step: Any
+    evaluate: Any
 
     @property
     def batches(self) -> int:
         """Batches an epoch."""
-        return len(self.data.train_x) // self.config.batch_size
+        return len(self.data.train) // self.config.batch_size
 
     @property
     def num_signs(self) -> int:
         """The number of binary weights."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.signs))
 
+    @property
+    def frame(self) -> jax.ShapeDtypeStruct:
+        """The shape of what the network sees of a training batch at one time step."""
+        return _frame(self.config, self.data)
 
-def prepare(config: Config, data: Arrays) -> Run:
+
+def prepare(config: Config, data: DataSet) -> Run:
     """Builds a run.
 
     Raises:
       ValueError: a setting is out of range, or the batch is larger than the data set.
     """
     config.check()
-    if config.batch_size > len(data.train_x):
+    data = _chosen(config, data)
+    if config.batch_size > len(data.train):
         raise ValueError(
-            f"--batch-size: {config.batch_size} is larger than the {len(data.train_x)} training images of "
+            f"--batch-size: {config.batch_size} is larger than the {len(data.train)} training examples of "
             f"'{config.dataset}'."
         )
-    batches = config.epochs * (len(data.train_x) // config.batch_size)
-    model = make_model(config, data.num_classes)
-    tx = make_optimizer(config, batches)
-    state = bsojax.init(model, tx, jax.random.key(config.seed), data.train_x[: config.batch_size])
-    step = bsojax.make_train_step(model, tx, config.num_steps)
-    return Run(config, data, model, state, step, bsojax.make_eval_step(model, config.num_steps))
+    if config.evaluations > len(data.train) // config.batch_size:
+        raise ValueError(f"--evaluations: {config.evaluations} an epoch are more than its batches.")
+    model = make_model(config, data.num_classes, rules.make_neuron(config))
+    tx = rules.make_optimizer(config, config.epochs * (len(data.train) // config.batch_size))
+    state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
+    if config.start is not None:
+        state = run_folder.started_from(config.start, state)
+    online = rules.make_step(config, model, tx)
+    judge = bsojax.make_eval_step(model, config.num_steps)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: bsojax.TrainState, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        return online(state, data.front_end.train(key, x), y)
+
+    @jax.jit
+    def evaluate(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
+        return judge(state, data.front_end.evaluate(x), y)
+
+    return Run(config, data, model, state, step, evaluate)
 
 
-def train(run: Run, on_batch: OnBatch, on_epoch: OnEpoch) -> tuple[bsojax.TrainState, list[dict[str, Any]]]:
-    """Trains to the end; returns the final state, its statistics re-estimated, and a record an epoch.
+def train(run: Run, on_batch: OnBatch, on_record: OnRecord) -> tuple[bsojax.TrainState, list[dict[str, Any]]]:
+    """Trains to the end; returns the final state, its statistics re-estimated, and the records.
 
     Args:
       run: a fresh run.
       on_batch: called after every batch with the epoch and the batch's record.
-      on_epoch: called after every epoch with its record.
+      on_record: called after every evaluation with its record, of the batches since the last one.
 
     Raises:
-      FloatingPointError: an epoch's loss is not finite.
+      FloatingPointError: a record's loss is not finite.
     """
-    state, records = run.state, []
-    rng = np.random.default_rng(run.config.seed)
-    for epoch in range(1, run.config.epochs + 1):
-        start = time.perf_counter()
-        totals: list[dict[str, float]] = []
-        order = rng.permutation(len(run.data.train_x))
-        for x, y in _batches(run, order):
-            state, metrics = run.step(state, x, y)
-            totals.append(_summary(metrics))
-            on_batch(epoch, totals[-1])
-        means = {key: float(np.mean([total[key] for total in totals])) for key in totals[0]}
-        state = _refreshed(run, state, order)
-        test = evaluate(run, state)
-        record: dict[str, Any] = {
-            "epoch": epoch,
-            "loss": means["loss"],
-            "accuracy": means["accuracy"],
-            "flips": int(sum(total["flips"] for total in totals)),
-            "flips_per_batch": means["flips"],
-            "flip_ratio": means["flips"] / (run.num_signs * run.config.num_steps),
-            "spike_rate": means["spike_rate"],
-            "skipped": int(sum(total["skipped"] for total in totals)),
-            "eval_loss": test["loss"],
-            "eval_accuracy": test["accuracy"],
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-        records.append(record)
-        on_epoch(record)
-        if not np.isfinite(record["loss"]):
-            raise FloatingPointError(
-                f"epoch {epoch}: the loss is not finite ({record['skipped']} updates were skipped); lower "
-                "--learning-rate, or look for broken inputs."
+    state, records, config = run.state, [], run.config
+    key = jax.random.key(config.seed)
+    updates = 0
+    for epoch in range(1, config.epochs + 1):
+        order_key, batch_key = jax.random.split(jax.random.fold_in(key, epoch))
+        batches = enumerate(run.data.train.batches(config.batch_size, order_key))
+        for part, count in enumerate(_parts(run.batches, config.evaluations), 1):
+            start = time.perf_counter()
+            totals: list[dict[str, float]] = []
+            for index, (x, y) in itertools.islice(batches, count):
+                state, metrics = run.step(state, jax.random.fold_in(batch_key, index), x, y)
+                totals.append(_summary(metrics))
+                on_batch(epoch, totals[-1])
+            updates += count * rules.updates_per_batch(config)
+            trained = time.perf_counter()
+            state = refreshed(run, state) if config.refresh else state
+            result = evaluate(run, state, run.data.test)
+            records.append(
+                _record(run, totals)
+                | {
+                    "epoch": epoch - 1 + part / config.evaluations,
+                    "updates": updates,
+                    "eval_loss": result["loss"],
+                    "eval_accuracy": result["accuracy"],
+                    "seconds": round(trained - start, 3),
+                }
             )
+            on_record(records[-1])
+            if not np.isfinite(records[-1]["loss"]):
+                raise FloatingPointError(
+                    f"epoch {epoch}: the loss is not finite ({records[-1]['skipped']} updates were skipped); lower "
+                    "--learning-rate, or look for broken inputs."
+                )
     return state, records
 
 
-def evaluate(run: Run, state: bsojax.TrainState) -> dict[str, float]:
-    """Loss and accuracy on the evaluation images, each image counted once."""
-    chunks = -(-len(run.data.test_x) // EVALUATION_BATCH)  # of nearly equal size: at most two shapes to compile
-    sums = np.zeros(2)
-    for chosen in np.array_split(np.arange(len(run.data.test_x)), chunks):
-        x, y = run.data.test_x[chosen], run.data.test_y[chosen]
+def evaluate(run: Run, state: bsojax.TrainState, split: Split) -> dict[str, float]:
+    """Loss and accuracy on a split, each example counted once."""
+    chunks = -(-len(split) // EVALUATION_BATCH)
+    sums, count = np.zeros(2), 0
+    for x, y in split.batches(-(-len(split) // chunks)):  # of equal size but the last: at most two shapes to compile
         result = run.evaluate(state, x, y)
         sums += len(x) * np.array([result["loss"], result["accuracy"]])
-    loss, accuracy = sums / len(run.data.test_x)
+        count += len(x)
+    loss, accuracy = sums / count
     return {"loss": float(loss), "accuracy": float(accuracy)}
 
 
-def _batches(run: Run, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    size = run.config.batch_size
-    for index in range(run.batches):
-        chosen = order[index * size : (index + 1) * size]
-        yield run.data.train_x[chosen], run.data.train_y[chosen]
+def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
+    """Returns the state with the norms' statistics re-estimated from training batches."""
+    batches = run.data.train.batches(run.config.batch_size, jax.random.fold_in(jax.random.key(run.config.seed), 0))
+    frames = (run.data.front_end.evaluate(x) for x, _ in itertools.islice(batches, STATISTICS_BATCHES))
+    return bsojax.refresh_statistics(run.model, state, frames, run.config.num_steps)
 
 
-def _refreshed(run: Run, state: bsojax.TrainState, order: np.ndarray) -> bsojax.TrainState:
-    size = run.config.batch_size
-    starts = range(0, min(run.batches, STATISTICS_BATCHES) * size, size)
-    batches = (run.data.train_x[order[start : start + size]] for start in starts)
-    return bsojax.refresh_statistics(run.model, state, batches, run.config.num_steps)
+def _chosen(config: Config, data: DataSet) -> DataSet:
+    """The data set with no more training examples than the config asks for."""
+    if config.train_examples is None or config.train_examples >= len(data.train):
+        return data
+    order = np.random.default_rng(2026).permutation(len(data.train))
+    return dataclasses.replace(data, train=data.train.take(np.sort(order[: config.train_examples])))
+
+
+def _parts(batches: int, evaluations: int) -> Iterator[int]:
+    """The number of batches before each evaluation of an epoch."""
+    bounds = [round(batches * part / evaluations) for part in range(evaluations + 1)]
+    return (last - first for first, last in itertools.pairwise(bounds))
+
+
+def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
+    example = data.train.example
+    stored = jax.ShapeDtypeStruct((config.batch_size, *example.shape), example.dtype)
+    seen = jax.eval_shape(data.front_end.evaluate, stored)
+    # A static frame has four axes, a sequence of frames five.
+    return seen if len(seen.shape) < 5 else jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
+
+
+def _record(run: Run, totals: list[dict[str, float]]) -> dict[str, Any]:
+    means = {key: float(np.mean([total[key] for total in totals])) for key in totals[0]}
+    return {
+        "loss": means["loss"],
+        "accuracy": means["accuracy"],
+        "flips": int(sum(total["flips"] for total in totals)),
+        "flips_per_batch": means["flips"],
+        "flip_ratio": means["flips"] / (run.num_signs * rules.updates_per_batch(run.config)),
+        "spike_rate": means["spike_rate"],
+        "skipped": int(sum(total["skipped"] for total in totals)),
+    }
 
 
 def _summary(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,7 +1,5 @@
-"""From a config to the model and the optimizer."""
+"""The settings of BSO and T-BSO: the paper's, and ours."""
 
-import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -18,35 +16,18 @@ CALIBRATED_B1 = 0.99
 CALIBRATED_B2 = 0.99
 CALIBRATED_C = 0.5
 
-TRACES = {"ottt": bsojax.ottt, "ndot": bsojax.ndot, "ndot-released": bsojax.ndot_released, "none": None}
 
-
-def make_model(config: Config, num_classes: int) -> bsojax.models.SpikingVGG:
-    """The network of a config."""
-    return bsojax.models.SpikingVGG(
-        num_classes=num_classes,
-        channels=config.channels,
-        binary_ends=config.binary_ends,
-        neuron=functools.partial(bsojax.LIF, trace=TRACES[config.trace]),
-    )
-
-
-def make_optimizer(config: Config, batches: int) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a config for a run of so many batches; each batch is num_steps updates."""
-    updates = batches * config.num_steps
-    flip = {"paper": paper, "calibrated": calibrated}[config.preset](config, updates)
-    if config.frozen:
-        flip = bsojax.bso(threshold=math.inf)
-    real = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, updates))
-    return bsojax.split_optimizer(flip=flip, real=real)
+def flip_optimizer(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
+    """Returns bso or t_bso with the settings of the config's preset, for a run of so many updates."""
+    return {"paper": paper, "calibrated": calibrated}[config.preset](config, updates)
 
 
 def paper(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
     """Constant settings as in the paper's experiments (section 5), whatever the length of the run."""
     threshold = PAPER_THRESHOLD if config.threshold is None else config.threshold
     b1 = PAPER_B1 if config.b1 is None else config.b1
-    if config.optimizer == "bso":
-        return bsojax.bso(threshold, b1)
+    if config.optimizer != "t-bso":
+        return bsojax.bso(threshold, b1, reset_on_flip=config.optimizer == "bso-reset")
     return bsojax.t_bso(threshold, config.num_steps, b1, PAPER_B2 if config.b2 is None else config.b2)
 
 
@@ -59,7 +40,7 @@ def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtr
     b1 = CALIBRATED_B1 if config.b1 is None else config.b1
     start = config.threshold
     if start is None:
-        start = PAPER_THRESHOLD if config.optimizer == "bso" else bsojax.noise_threshold(b1, CALIBRATED_C)
+        start = PAPER_THRESHOLD if config.optimizer != "t-bso" else bsojax.noise_threshold(b1, CALIBRATED_C)
     remaining = _cosine(updates)
 
     def b1_schedule(count: jax.Array) -> jax.Array:
@@ -68,8 +49,8 @@ def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtr
     def threshold_schedule(count: jax.Array) -> jax.Array:
         return start * jnp.sqrt(remaining(count))
 
-    if config.optimizer == "bso":
-        return bsojax.bso(threshold_schedule, b1_schedule)
+    if config.optimizer != "t-bso":
+        return bsojax.bso(threshold_schedule, b1_schedule, reset_on_flip=config.optimizer == "bso-reset")
     b2 = CALIBRATED_B2 if config.b2 is None else config.b2
     return bsojax.t_bso(threshold_schedule, config.num_steps, b1_schedule, b2, debias=True)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import bsojax
@@ -80,6 +81,24 @@ def load_model(path: Path) -> dict[str, Any]:
         is_leaf=lambda leaf: isinstance(leaf, dict) and "bits" in leaf,
     )
     return {**tree, "signs": bsojax.unpack_signs(packed)}
+
+
+def started_from(path: Path, state: bsojax.TrainState) -> bsojax.TrainState:
+    """Returns the state with the signs, real parameters and statistics that save_model wrote.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it holds another network.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--start: there is no model at {path}.")
+    saved = load_model(path)
+    for name in ("signs", "params", "batch_stats"):
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (saved[name], getattr(state, name))]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"--start: {path} holds another network; its '{name}' differ in names or shapes.")
+    arrays = {name: jax.tree.map(jnp.asarray, saved[name]) for name in ("signs", "params", "batch_stats")}
+    return dataclasses.replace(state, **arrays)
 
 
 def _module_and_arguments() -> list[str]:

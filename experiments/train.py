@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 import bsojax
-from experiments import curves, run_folder
+from experiments import curves, rules, run_folder
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
 from experiments.display import Bar, memory_table, result_table
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     console = Console()
     try:
         config.check()
-        data = load(config.dataset, config.data_dir)
+        data = load(config.dataset, config.data_dir, config.num_steps)
         data = hold_out(data) if config.validation else data
         run = prepare(config, data)
         folder = run_folder.create(config, name)
@@ -41,11 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
 def execute(run: Run, folder: Path, console: Console) -> dict[str, Any]:
     """Trains a run and its control, fills the folder, prints the tables; returns the content of summary.json."""
     config, split = run.config, "validation" if run.config.validation else "test"
-    label = "frozen control" if config.frozen else f"{config.optimizer} {config.preset}"
-    images = f"{len(run.data.train_x):,} training and {len(run.data.test_x):,} {split} images"
-    console.print(f"{config.dataset}: {images}, T = {config.num_steps}, seed {config.seed}, into {folder}")
+    label = rules.label_of(config)
+    examples = f"{len(run.data.train):,} training and {len(run.data.test):,} {split} examples"
+    console.print(f"{config.dataset}: {examples}, T = {config.num_steps}, seed {config.seed}, into {folder}")
     num_params = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-    memory = bsojax.memory_report(run.state, model=run.model, x=run.data.train_x[: config.batch_size])
+    memory = bsojax.memory_report(run.state, model=run.model, x=run.frame)
     state, records, summary = _train(run, console, label, folder)
     run_folder.save_model(folder / "model.msgpack", state)
     results, histories = {label: summary}, {label: records}
@@ -64,17 +64,17 @@ def execute(run: Run, folder: Path, console: Console) -> dict[str, Any]:
 def _train(
     run: Run, console: Console, label: str, folder: Path | None
 ) -> tuple[bsojax.TrainState, list[dict[str, Any]], dict[str, Any]]:
-    num_signs, updates = run.num_signs, run.batches * run.config.epochs * run.config.num_steps
+    num_signs = run.num_signs
     with Bar(console, label, run) as bar:
 
-        def on_epoch(record: dict[str, Any]) -> None:
-            bar.epoch(record)
+        def on_record(record: dict[str, Any]) -> None:
+            bar.record(record)
             if folder is not None:
                 run_folder.append_record(folder, record)
 
-        state, records = train(run, bar.batch, on_epoch)
+        state, records = train(run, bar.batch, on_record)
     flips = sum(record["flips"] for record in records)
-    result = evaluate(run, state)
+    result = evaluate(run, state, run.data.test)
     return (
         state,
         records,
@@ -82,7 +82,7 @@ def _train(
             "accuracy": result["accuracy"],
             "loss": result["loss"],
             "train_accuracy": records[-1]["accuracy"],
-            "flip_ratio": flips / (num_signs * updates),
+            "flip_ratio": flips / (num_signs * records[-1]["updates"]),
             "flips_per_weight": flips / num_signs,
             "spike_rate": float(np.mean([record["spike_rate"] for record in records])),
             "skipped": sum(record["skipped"] for record in records),

@@ -1,5 +1,6 @@
 """The command line end to end, on real images: what it leaves behind, and what it refuses before training."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 
 import bsojax
-from experiments import presets, run_folder, seeds
+from experiments import loop, networks, presets, rules, run_folder
 from experiments.configs import CONFIGS
-from experiments.data import hold_out, load
+from experiments.data import load
 from experiments.train import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,26 +36,6 @@ def finished(data_dir, tmp_path_factory):
 
 def read(folder, name):
     return json.loads((folder / name).read_text())
-
-
-def test_digits_are_all_there_and_split_the_same_way_for_ever(data_dir):
-    data = load("digits", data_dir)
-    assert (len(data.train_x), len(data.test_x)) == (1442, 355)
-    assert data.train_x.shape[1:] == (8, 8, 1)
-    assert (data.train_x.min(), data.train_x.max()) == (0, 1)
-    assert np.all(np.bincount(data.test_y) >= 34)  # a fifth of each class
-    images = {image.tobytes() for image in data.train_x} | {image.tobytes() for image in data.test_x}
-    assert len(images) == 1797
-    again = load("digits", data_dir)
-    np.testing.assert_array_equal(data.test_x, again.test_x)
-
-
-def test_holding_out_leaves_the_test_images_alone(data_dir):
-    data = load("digits", data_dir)
-    held = hold_out(data)
-    assert len(held.train_x) + len(held.test_x) == len(data.train_x)
-    test = {image.tobytes() for image in data.test_x}
-    assert not test & {image.tobytes() for image in (*held.train_x, *held.test_x)}
 
 
 def test_a_run_leaves_settings_records_model_and_picture(finished):
@@ -78,28 +59,30 @@ def test_a_run_leaves_settings_records_model_and_picture(finished):
 
 def test_a_run_is_judged_beside_its_frozen_control(finished):
     results = read(finished, "summary.json")["results"]
-    assert set(results) == {"t-bso calibrated", "frozen control"}
+    assert set(results) == {"T-BSO, calibrated", "frozen control"}
     assert results["frozen control"]["flip_ratio"] == 0
-    assert results["t-bso calibrated"]["accuracy"] > 0.8
-    assert results["t-bso calibrated"]["accuracy"] > results["frozen control"]["accuracy"] + 0.1
+    assert results["T-BSO, calibrated"]["accuracy"] > 0.8
+    assert results["T-BSO, calibrated"]["accuracy"] > results["frozen control"]["accuracy"] + 0.1
 
 
 def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir):
     variables = run_folder.load_model(finished / "model.msgpack")
-    model = presets.make_model(CONFIGS["digits"][1], 10)
-    data = load("digits", data_dir)
+    config = CONFIGS["digits"][1]
+    model = networks.make_model(config, 10, rules.make_neuron(config))
+    (x, y) = next(load("digits", data_dir).test.batches(355))
+    x = x / np.float32(16)
 
     @jax.jit
     def predict(variables, x):
         neurons, total = {}, 0.0
-        for _ in range(4):
-            logits, changed = model.apply({**variables, **neurons}, x, mutable=["neurons"])
+        for t in range(4):
+            logits, changed = model.apply({**variables, **neurons}, x, time_step=t, mutable=["neurons"])
             neurons, total = changed, total + logits
         return total.argmax(-1)
 
-    accuracy = np.mean(predict(variables, data.test_x) == data.test_y)
+    accuracy = np.mean(predict(variables, x) == y)
     summary = read(finished, "summary.json")
-    np.testing.assert_allclose(accuracy, summary["results"]["t-bso calibrated"]["accuracy"], atol=1e-6)
+    np.testing.assert_allclose(accuracy, summary["results"]["T-BSO, calibrated"]["accuracy"], atol=1e-6)
     signs = sum(leaf.size for leaf in jax.tree.leaves(variables["signs"]))
     assert all(leaf.dtype == bool for leaf in jax.tree.leaves(variables["signs"]))
     assert summary["memory"]["signs"] == signs
@@ -120,6 +103,14 @@ def test_the_same_seed_gives_the_same_run(finished, data_dir, tmp_path):
         ["--optimizer", "bso", "--binary-ends", "--trace", "ndot"],
         ["--preset", "paper", "--threshold", "0.01", "--b1", "0.99", "--b2", "0.999", "--trace", "ndot-released"],
         ["--frozen", "--num-steps", "1", "--validation"],
+        ["--optimizer", "bso-reset", "--norm", "shared", "--evaluations", "2"],
+        ["--optimizer", "bop", "--norm", "fast"],
+        ["--optimizer", "bptt-sgd", "--norm", "across-time", "--train-examples", "300"],
+        ["--optimizer", "bptt-adam", "--latent-learning-rate", "0.003", "--norm", "none"],
+        ["--optimizer", "ottt", "--no-refresh"],
+        ["--optimizer", "ndot"],
+        ["--optimizer", "sltt", "--binary-ends"],
+        ["--network", "mlp", "--num-steps", "2"],
     ],
     ids=" ".join,
 )
@@ -135,13 +126,19 @@ bad_settings = {
     "num-steps": (["--num-steps", "0"], "--num-steps: must be at least 1"),
     "epochs": (["--epochs", "0"], "--epochs: must be at least 1"),
     "batch-size": (["--batch-size", "-3"], "--batch-size: must be at least 1"),
-    "batch larger than the data": (["--batch-size", "5000"], "5000 is larger than the 1442 training images"),
+    "batch larger than the data": (["--batch-size", "5000"], "5000 is larger than the 1442 training examples"),
     "negative threshold": (["--threshold", "-1"], "--threshold: must be >= 0"),
     "NaN threshold": (["--threshold", "nan"], "--threshold: must be >= 0, got nan"),
     "b1": (["--b1", "1"], "--b1: must be in [0, 1), got 1"),
     "b2": (["--b2", "-0.1"], "--b2: must be in [0, 1)"),
     "seed": (["--seed", "-1"], "--seed: must be in"),
     "learning rate": (["--learning-rate", "inf"], "--learning-rate: must be a finite number"),
+    "latent learning rate": (["--latent-learning-rate", "-1"], "--latent-learning-rate: must be a finite number"),
+    "evaluations": (["--evaluations", "100"], "--evaluations: 100 an epoch are more than its batches"),
+    "training examples": (["--train-examples", "0"], "--train-examples: must be at least 1"),
+    "a trace through time": (["--optimizer", "bptt-adam", "--trace", "ottt"], "--trace: 'bptt-adam' differentiates"),
+    "no model to start from": (["--start", "nowhere.msgpack"], "--start: there is no model at nowhere.msgpack"),
+    "binary ends of a ResNet": (["--network", "resnet18", "--binary-ends"], "--binary-ends: 'resnet18' has real ends"),
     "unknown data set": (["--dataset", "digitz"], "dataset: there is no 'digitz'; choose one of cifar10,"),
     "data set not here": (["--dataset", "cifar100"], "dataset: 'cifar100' is not prepared in"),
 }
@@ -162,10 +159,9 @@ def test_a_bad_setting_ends_with_one_message_and_no_folder(options, message, dat
 
 
 def test_a_missing_data_set_says_how_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"download_and_prepare\(\)") as error:
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments.prepare mnist") as error:
         load("mnist", tmp_path)
     assert str(tmp_path) in str(error.value)
-    assert "tfds.builder('mnist'" in str(error.value)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(finished, data_dir, capsys):
@@ -191,20 +187,27 @@ def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Result at the last epoch" in done.stdout
     assert "signs, packed (as stored)" in done.stdout
-    assert read(tmp_path / "run", "summary.json")["results"]["t-bso calibrated"]["accuracy"] > 0.97
+    assert read(tmp_path / "run", "summary.json")["results"]["T-BSO, calibrated"]["accuracy"] > 0.97
 
 
-def test_the_frozen_control_and_the_flips_in_the_committed_results():
-    result = json.loads((ROOT / "docs" / "results" / "digits.json").read_text())
-    rows = result["rows"]
-    assert all([run["seed"] for run in row["runs"]] == [0, 1, 2] for row in rows.values())
-    default = rows["T-BSO, calibrated"]
-    assert default["mean"] >= 0.975
-    assert default["mean"] >= rows["frozen signs"]["mean"] + 0.1
-    for row in rows.values():
-        values = [run["eval_accuracy"] for run in row["runs"]]
-        np.testing.assert_allclose([row["mean"], row["deviation"]], [np.mean(values), np.std(values, ddof=1)])
-    assert f"{default['mean']:.2%}" in seeds.markdown(result)
+def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir):
+    config = dataclasses.replace(CONFIGS["digits"][1], start=finished / "model.msgpack", data_dir=data_dir)
+    data = load("digits", data_dir)
+    run = loop.prepare(config, data)
+    accuracy = loop.evaluate(run, run.state, data.test)["accuracy"]
+    summary = read(finished, "summary.json")["results"]["T-BSO, calibrated"]
+    np.testing.assert_allclose(accuracy, summary["accuracy"], atol=1e-6)
+    with pytest.raises(ValueError, match="holds another network"):
+        loop.prepare(dataclasses.replace(config, channels=(8, 16)), data)
+
+
+def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
+    config = dataclasses.replace(CONFIGS["digits"][1], epochs=1, evaluations=3, batch_size=200, num_steps=2)
+    for optimizer, calls in (("t-bso", 2), ("bptt-adam", 1)):
+        run = loop.prepare(dataclasses.replace(config, optimizer=optimizer), load("digits", data_dir))
+        _, records = loop.train(run, lambda *_: None, lambda _: None)
+        assert [record["updates"] for record in records] == [calls * batches for batches in (2, 5, 7)]
+        assert records[-1]["epoch"] == 1
 
 
 def test_the_calibrated_schedules_end_at_zero_and_keep_their_distance():

@@ -10,13 +10,15 @@ import optax
 import pytest
 
 import bsojax
-from bsojax.models import SpikingMLP, SpikingVGG
+from bsojax.models import SpikingMLP, SpikingResNet, SpikingVGG
 
 all_models = (
     (SpikingMLP(features=(32, 10), num_classes=3), (4, 4, 5)),
     (SpikingVGG(num_classes=3, channels=(4, "M", 6)), (4, 6, 6, 2)),
 )
 each_model = pytest.mark.parametrize(("model", "shape"), all_models, ids=["mlp", "vgg"])
+resnet = (SpikingResNet(num_classes=3, stages=(1, 1), width=4), (4, 9, 9, 2))
+each_model_and_resnet = pytest.mark.parametrize(("model", "shape"), [*all_models, resnet], ids=["mlp", "vgg", "resnet"])
 key = jax.random.key(0)
 
 
@@ -55,6 +57,31 @@ def test_the_default_vgg_has_the_papers_size(num_classes, real):
     assert size(variables["params"]) == real
     assert all(leaf.dtype == jnp.bool_ for leaf in jax.tree.leaves(variables["signs"]))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(("num_classes", "real"), [(10, 12_426), (101, 59_109)])
+def test_the_default_vgg_on_event_frames_has_one_input_channel_less(num_classes, real):
+    variables = shapes_of(SpikingVGG(num_classes=num_classes), (1, 48, 48, 2))
+    assert size(variables["signs"]) == 9_216_000
+    assert size(variables["params"]) == real - 3 * 3 * 64
+    sides = {name: leaf["membrane"].shape[1] for name, leaf in variables["neurons"].items()}
+    assert sides == {f"neuron_{index}": (48, 48, 24, 24, 12, 12, 6, 6)[index] for index in range(8)}
+
+
+def test_a_narrow_vgg_trains_on_a_sequence_of_event_frames():
+    num_steps, y = 10, np.arange(4) % 3
+    x = np.random.default_rng(0).poisson(0.5, (num_steps, 4, 48, 48, 2)).astype(np.float32)
+    model = SpikingVGG(num_classes=3, channels=(2, "M", 4, "M", 4, "M", 6))
+    tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps, 0.9, 0.99), optax.sgd(0.1))
+    state = bsojax.init(model, tx, key, x[0])
+    before = jax.tree.map(np.asarray, state.params)
+    state, metrics = bsojax.make_train_step(model, tx, num_steps)(state, x, y)
+    assert (int(state.step), int(state.skipped)) == (1, 0)
+    assert np.isfinite(metrics["loss"])
+    assert set(metrics["flips"]) == {f"conv_{index}/kernel" for index in range(1, 4)}
+    assert all(count > 0 for count in metrics["flips"].values())
+    assert all(0 < rate < 1 for rate in metrics["spikes"].values())
+    assert all(np.any(old != new) for old, new in zip(*map(jax.tree.leaves, (before, state.params)), strict=True))
 
 
 def test_the_default_vgg_has_the_papers_layers():
@@ -116,7 +143,7 @@ def test_a_binary_readout_is_scaled_to_the_size_of_its_input(model, shape):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
-@each_model
+@each_model_and_resnet
 def test_norms_that_keep_statistics_of_each_time_step(model, shape):
     neuron, norm = functools.partial(bsojax.LIF, v_threshold=0.1), functools.partial(bsojax.BatchNorm, num_steps=3)
     model, frame = model.clone(neuron=neuron, norm=norm), frame_of(shape)
@@ -164,7 +191,7 @@ def test_every_parameter_gets_a_gradient(model, shape, binary_ends):
         assert np.mean(grad != 0) > 0.4 or name in ("params/dense_0/bias", "params/conv_0/bias"), name
 
 
-@each_model
+@each_model_and_resnet
 def test_evaluation_normalises_each_example_alike(model, shape):
     frame = frame_of(shape)
     variables = start(model, frame)
@@ -174,7 +201,7 @@ def test_evaluation_normalises_each_example_alike(model, shape):
     jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], variables["batch_stats"])
 
 
-@each_model
+@each_model_and_resnet
 def test_tabulate_shows_the_collections(model, shape):
     table = model.tabulate(key, jnp.ones(shape), train=True, time_step=0, console_kwargs={"width": 240})
     for word in ("signs", "params", "batch_stats", "neurons", "bool", "readout"):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
-from bsojax._layers import BinaryDense, Dense, flatten, rsqrt_fan_in
+from bsojax._layers import BinaryDense, Dense, Scale, flatten, rsqrt_fan_in, unit_scale
 from bsojax._neurons import LIF
 from bsojax._norm import BatchNorm
 from bsojax._spikes import Spikes
@@ -25,6 +25,7 @@ class SpikingMLP(nn.Module):
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
       norm: makes a module called with (current, train, time_step), such as
         ``functools.partial(bsojax.BatchNorm, num_steps=4)``.
+      scale: the factor on the current of each binary hidden layer; rsqrt_fan_in where the norm has no statistics.
     """
 
     features: Sequence[int] = (256, 256)
@@ -32,6 +33,7 @@ class SpikingMLP(nn.Module):
     binary_ends: bool = False
     neuron: Callable[..., nn.Module] = LIF
     norm: Callable[..., nn.Module] = BatchNorm
+    scale: Scale = unit_scale
 
     @nn.compact
     def __call__(
@@ -40,7 +42,8 @@ class SpikingMLP(nn.Module):
         x = flatten(x)
         for index, width in enumerate(self.features):
             real = index == 0 and not self.binary_ends
-            layer = Dense(width, name=f"dense_{index}") if real else BinaryDense(width, name=f"dense_{index}")
+            name = f"dense_{index}"
+            layer = Dense(width, name=name) if real else BinaryDense(width, scale=self.scale, name=name)
             x = self.norm(name=f"norm_{index}")(layer(x), train, time_step)
             x = self.neuron(name=f"neuron_{index}")(x)
         if self.binary_ends:

@@ -5,7 +5,17 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
-from bsojax._layers import BinaryConv, BinaryDense, Conv, Dense, avg_pool, global_avg_pool, rsqrt_fan_in
+from bsojax._layers import (
+    BinaryConv,
+    BinaryDense,
+    Conv,
+    Dense,
+    Scale,
+    avg_pool,
+    global_avg_pool,
+    rsqrt_fan_in,
+    unit_scale,
+)
 from bsojax._neurons import LIF
 from bsojax._norm import BatchNorm
 from bsojax._spikes import Spikes
@@ -26,6 +36,7 @@ class SpikingVGG(nn.Module):
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
       norm: makes a module called with (current, train, time_step), such as
         ``functools.partial(bsojax.BatchNorm, num_steps=4)``.
+      scale: the factor on the current of each binary convolution; rsqrt_fan_in where the norm has no statistics.
 
     Raises:
       ValueError: channels holds something other than positive ints and "M", or no convolution.
@@ -36,6 +47,7 @@ class SpikingVGG(nn.Module):
     binary_ends: bool = False
     neuron: Callable[..., nn.Module] = LIF
     norm: Callable[..., nn.Module] = BatchNorm
+    scale: Scale = unit_scale
 
     @nn.compact
     def __call__(
@@ -48,8 +60,10 @@ class SpikingVGG(nn.Module):
                 continue
             if not isinstance(entry, int) or entry < 1:
                 raise ValueError(f'channels: entries are positive ints or "M", not {entry!r}.')
-            kind = Conv if index == 0 and not self.binary_ends else BinaryConv
-            x = kind(entry, (3, 3), name=f"conv_{index}")(x)
+            if index == 0 and not self.binary_ends:
+                x = Conv(entry, (3, 3), name="conv_0")(x)
+            else:
+                x = BinaryConv(entry, (3, 3), scale=self.scale, name=f"conv_{index}")(x)
             x = self.norm(name=f"norm_{index}")(x, train, time_step)
             x = self.neuron(name=f"neuron_{index}")(x)
             index += 1

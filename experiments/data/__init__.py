@@ -1,5 +1,11 @@
-"""Data sets as arrays in memory, through TensorFlow Datasets and without TensorFlow."""
+"""Data sets through TensorFlow Datasets and without TensorFlow: held on the device, or streamed."""
 
-from experiments.data.arrays import Arrays as Arrays
-from experiments.data.arrays import hold_out as hold_out
-from experiments.data.arrays import load as load
+from experiments.data.data_sets import DataSet as DataSet
+from experiments.data.data_sets import hold_out as hold_out
+from experiments.data.known import SETS as SETS
+from experiments.data.known import KnownSet as KnownSet
+from experiments.data.loading import load as load
+from experiments.data.preparing import prepare as prepare
+from experiments.data.splits import MemorySplit as MemorySplit
+from experiments.data.splits import Split as Split
+from experiments.data.streams import StreamSplit as StreamSplit

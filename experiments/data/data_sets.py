@@ -1,0 +1,42 @@
+"""A data set as training takes it: two splits, the number of classes, and the front end that belongs to it."""
+
+import dataclasses
+
+import numpy as np
+
+from experiments.data.splits import Split
+from experiments.front_ends import FrontEnd
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set.
+
+    Attributes:
+      name: its name.
+      train, test: its splits.
+      num_classes: the number of classes.
+      front_end: how stored examples become what the network sees.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    front_end: FrontEnd
+
+
+def hold_out(data: DataSet, share: int = 5) -> DataSet:
+    """Returns the training split alone: one example in ``share``, drawn with a fixed seed, is its test split.
+
+    Use it wherever a setting is chosen: the test split of the result holds no test example.
+
+    Raises:
+      ValueError: the share leaves no example on one of the two sides.
+    """
+    count = len(data.train)
+    if not 1 < share <= count:
+        raise ValueError(f"share: must be in 2 .. {count}, the number of training examples, got {share}.")
+    order = np.random.default_rng(2025).permutation(count)
+    held, kept = np.split(order, [count // share])
+    return dataclasses.replace(data, train=data.train.take(kept), test=data.train.take(held))

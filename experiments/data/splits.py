@@ -1,0 +1,117 @@
+"""A split of a data set: examples in stored form, given out in batches; here the kind that lies on the device."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bsojax
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Stored examples with their labels; what a front end makes of them is no concern of a split."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of one stored example, without a batch axis."""
+
+    def batches(self, batch_size: int, key: jax.Array | None = None) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Gives out the split once: stored examples of shape ``(batch, ...)`` and int32 labels of shape ``(batch,)``.
+
+        Args:
+          batch_size: examples a batch.
+          key: given: an order drawn from it, and a remainder smaller than a batch is dropped. None: the stored order,
+            and the remainder comes as a smaller last batch.
+
+        Raises:
+          ValueError: the batch size is not positive.
+        """
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """Returns the split of these examples alone, in this order."""
+
+
+class MemorySplit:
+    """A split that fits in memory: it lies on the device, and a batch is gathered there.
+
+    Args:
+      x: stored examples of shape ``(examples, ...)``.
+      y: integer labels of shape ``(examples,)``.
+
+    Attributes:
+      x, y: the same on the device, y as int32.
+
+    Raises:
+      ValueError: there is no example, or not one label an example.
+    """
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x, self.y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+        if self.y.ndim != 1 or len(self.x) != len(self.y):
+            raise ValueError(f"y: needs one label an example, shape ({len(self.x)},), got {self.y.shape}.")
+        if not len(self.x):
+            raise ValueError("x: there is no example.")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.x.shape[1:], self.x.dtype)
+
+    def batches(self, batch_size: int, key: jax.Array | None = None) -> Iterator[tuple[jax.Array, jax.Array]]:
+        check_batch_size(batch_size)
+        count = len(self)
+        order = jnp.arange(count) if key is None else jax.random.permutation(key, count)
+        for start in range(0, count - count % batch_size, batch_size):
+            yield _gather(self.x, self.y, order, start, batch_size)
+        if key is None and count % batch_size:
+            yield _gather(self.x, self.y, order, count - count % batch_size, count % batch_size)
+
+    def take(self, indices: np.ndarray) -> "MemorySplit":
+        return MemorySplit(self.x[jnp.asarray(indices)], self.y[jnp.asarray(indices)])
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _gather(
+    x: jax.Array, y: jax.Array, order: jax.Array, start: int | jax.Array, size: int
+) -> tuple[jax.Array, jax.Array]:
+    indices = jax.lax.dynamic_slice_in_dim(order, start, size)
+    return x[indices], y[indices]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError unless a batch holds at least one example."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: must be at least 1, got {batch_size}.")
+
+
+def check_readable(examples: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Raises ValueError if a record could not be read: of a damaged file nothing comes instead of an error."""
+    if any(value is None for example in examples for value in example.values()):
+        raise ValueError(f"{name}: a file of the prepared set is damaged; prepare it again.")
+
+
+def check_examples(x: np.ndarray, y: np.ndarray, num_classes: int, *, name: str) -> None:
+    """Raises unless stored examples are fit to train on: not empty, finite, their labels within the classes.
+
+    Args:
+      x: stored examples of shape ``(examples, ...)``, uint8 or floating.
+      y: int32 labels of shape ``(examples,)``.
+      num_classes: the number of classes.
+      name: put before the arguments' names in messages, such as "train ".
+
+    Raises:
+      ValueError: a shape or a value is wrong; the message names the first offending example.
+    """
+    if not np.issubdtype(x.dtype, np.floating):
+        # Integers are finite: what is left to check is that there are examples, and their labels.
+        x = np.zeros([len(x), *(min(size, 1) for size in x.shape[1:])], np.float32)
+    bsojax.check_data(x, y, num_classes, name=name)

@@ -1,0 +1,33 @@
+"""Runs the studies and renders docs/RESULTS.md: ``python -m experiments.evidence``; stopped, it goes on next time."""
+
+import os
+
+import tyro
+from rich.console import Console
+
+from experiments.evidence import study
+from experiments.evidence.plan import PLAN
+from experiments.evidence.studies import path_of
+
+
+def main(only: tuple[str, ...] = (), workers: int = os.cpu_count() or 1) -> None:
+    """Runs what is missing of each study, in order.
+
+    Args:
+      only: studies to run, as STUDY or STUDY:CONFIG (for example rivals:digits); none: all.
+      workers: processes, each on a core of its own.
+    """
+    console = Console()
+    known = {f"{name}:{config}" for name, _, configs in PLAN for config in configs} | {name for name, *_ in PLAN}
+    if set(only) - known:
+        raise SystemExit(f"only: there is no study {sorted(set(only) - known)}; choose from {sorted(known)}.")
+    if workers < 1:
+        raise SystemExit(f"workers: must be at least 1, got {workers}.")
+    for name, jobs, configs in PLAN:
+        for config in configs:
+            if not only or name in only or f"{name}:{config}" in only:
+                study.run(jobs(config), path_of(name, config), console, workers)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m experiments.evidence")

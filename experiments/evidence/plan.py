@@ -1,0 +1,16 @@
+"""Which study is run on which configs, in the order of their importance."""
+
+from collections.abc import Sequence
+
+from experiments.evidence import studies
+
+COMPARED = ("digits", "digits-binary", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", "n-mnist")
+"""The configs on which all rules are compared."""
+
+PLAN: Sequence[tuple[str, studies.Study, Sequence[str]]] = (
+    ("tuning", studies.tuning, COMPARED),
+    ("rivals", studies.rivals, COMPARED),
+    ("norms", studies.norms, ("digits", "spoken-digits")),
+    ("ablations", studies.ablations, ("digits-binary",)),
+)
+"""A study's name, its jobs, and the configs that it is run on."""

@@ -1,0 +1,141 @@
+"""The studies: which runs answer which question, and on what the settings of each were chosen."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import presets
+from experiments.config import Config
+from experiments.configs import CONFIGS
+from experiments.evidence.measure import Job
+from experiments.evidence.study import read
+
+SEEDS = (0, 1, 2)
+TUNING_SEED = 100
+
+RULES: dict[str, dict[str, Any]] = {
+    "BPTT, latent, SGD": {"optimizer": "bptt-sgd"},
+    "BPTT, latent, Adam": {"optimizer": "bptt-adam"},
+    "OTTT, latent": {"optimizer": "ottt"},
+    "NDOT, latent": {"optimizer": "ndot"},
+    "SLTT, latent": {"optimizer": "sltt"},
+    "Bop": {"optimizer": "bop"},
+    "BSO, paper": {"optimizer": "bso", "preset": "paper"},
+    "BSO with reset, paper": {"optimizer": "bso-reset", "preset": "paper"},
+    "T-BSO, paper": {"optimizer": "t-bso", "preset": "paper"},
+    "T-BSO, calibrated": {"optimizer": "t-bso", "preset": "calibrated"},
+    "frozen signs": {"frozen": True},
+}
+"""The rows of every comparison: what each changes in the config."""
+
+LATENT_FREE = ("Bop", "BSO, paper", "BSO with reset, paper", "T-BSO, paper", "T-BSO, calibrated")
+"""Rows that keep no latent weight."""
+
+GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    "BPTT, latent, SGD": {"latent_learning_rate": (0.1, 1.0, 10.0)},
+    "BPTT, latent, Adam": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
+    "OTTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
+    "NDOT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
+    "SLTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
+    "Bop": {"b1": (0.99, 0.999, 0.9999), "threshold": (0.0, 1e-6)},
+    "T-BSO, calibrated": {"b1": (0.997, 0.99, 0.97)},
+}
+"""What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""
+
+Study = Callable[[str], list[Job]]
+
+
+def path_of(study: str, name: str) -> Path:
+    """Where the results of a study on a config lie."""
+    return Path("docs") / "results" / f"{study}-{name}.json"
+
+
+def tuning(name: str) -> list[Job]:
+    """Every point of every grid, once."""
+    return [Job(label, config) for label, config in _grid(name).items()]
+
+
+def rivals(name: str) -> list[Job]:
+    """Every rule with its best settings, over the seeds."""
+    return [
+        Job(label, _with(name, seed=seed, **changes, **chosen(name, label)), memory=seed == SEEDS[0])
+        for (label, changes), seed in itertools.product(RULES.items(), SEEDS)
+    ]
+
+
+def chosen(name: str, label: str) -> dict[str, float]:
+    """Returns the settings of a row that were best on validation data.
+
+    Raises:
+      FileNotFoundError: the tuning of this config has not been run.
+      ValueError: it is not complete.
+    """
+    if label not in GRIDS:
+        return {}
+    rows = read(path_of("tuning", name))["rows"]
+    scores: dict[tuple[tuple[str, float], ...], float] = {}
+    for point in _points(label):
+        runs = rows.get(_point_label(label, point), {"runs": []})["runs"]
+        if not runs:
+            missing = _point_label(label, point)
+            raise ValueError(f"{path_of('tuning', name)}: '{missing}' is missing; run that study first.")
+        scores[tuple(point.items())] = runs[0]["validation"][-1][1]
+    return dict(max(scores, key=lambda point: scores[point]))
+
+
+def norms(name: str) -> list[Job]:
+    """Normalisations, judged with running, re-estimated and the test batch's own statistics."""
+    kinds = ("shared", "fast", "per-step", "across-time", "none")
+    rules = ("T-BSO, paper", "T-BSO, calibrated")
+    return [
+        Job(f"{label}, {kind}", _with(name, seed=seed, norm=kind, refresh=False, **RULES[label]), statistics=True)
+        for label, kind, seed in itertools.product(rules, kinds, SEEDS)
+    ]
+
+
+def ablations(name: str) -> list[Job]:
+    """One setting at a time, away from the two presets."""
+    changes: dict[str, dict[str, Any]] = {}
+    paper = RULES["T-BSO, paper"]
+    for threshold in (0.0, 5e-7, 1e-3, 1e-2, 1e-1):
+        changes[f"paper, threshold {threshold:g}"] = {**paper, "threshold": threshold}
+    changes["paper, momentum reset at flips (BSO)"] = RULES["BSO with reset, paper"]
+    changes["paper, no reset (BSO)"] = RULES["BSO, paper"]
+    start = 1 - presets.CALIBRATED_B1
+    for c in (0.0, 0.1, 0.25, 0.5, 1.0):
+        changes[f"calibrated, c = {c:g}"] = {"threshold": c * float(np.sqrt(start / 2))}
+    for trace in ("ottt", "ndot", "ndot-released", "none"):
+        changes[f"calibrated, trace {trace}"] = {"trace": trace}
+    for steps in (1, 2, 4, 8, 12):
+        changes[f"calibrated, T = {steps}"] = {"num_steps": steps}
+    for label in ("T-BSO, paper", "T-BSO, calibrated"):
+        changes[f"{label}, statistics not re-estimated"] = {**RULES[label], "refresh": False}
+    return [
+        Job(label, _with(name, seed=seed, **change))
+        for (label, change), seed in itertools.product(changes.items(), SEEDS)
+    ]
+
+
+def _grid(name: str) -> dict[str, Config]:
+    return {
+        _point_label(label, point): _with(name, seed=TUNING_SEED, **RULES[label], **point)
+        for label in GRIDS
+        for point in _points(label)
+    }
+
+
+def _points(label: str) -> list[dict[str, float]]:
+    grid = GRIDS[label]
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _point_label(label: str, point: dict[str, float]) -> str:
+    return f"{label}, " + ", ".join(f"{key} {value:g}" for key, value in point.items())
+
+
+def _with(name: str, **changes: Any) -> Config:
+    return dataclasses.replace(CONFIGS[name][1], **changes)

@@ -1,0 +1,104 @@
+"""Runs the jobs of a study on all cores, and keeps what is done: an interrupted study goes on where it stopped."""
+
+import concurrent.futures
+import itertools
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import run_folder
+from experiments.evidence.measure import Job, measure, settings
+
+CACHE = Path("runs") / "compiled"
+"""Where compiled steps are kept from one process to the next."""
+
+
+def run(jobs: list[Job], path: Path, console: Console, workers: int) -> dict[str, Any]:
+    """Runs those of the jobs that the file does not hold yet, and returns its content.
+
+    A job is done if the file holds a run of its label and seed with the same settings. Rows that no job names any more
+    are dropped. The file is replaced at once after every job, so that nothing is lost when the study is stopped.
+
+    Args:
+      jobs: the jobs; those of one label share all settings but the seed.
+      path: the JSON file.
+      console: where a line a job goes.
+      workers: processes; each keeps to one core.
+    """
+    rows = _rows(jobs, path)
+    todo = [job for job in jobs if job.config.seed not in {done["seed"] for done in rows[job.label]["runs"]}]
+    console.print(f"{path}: {len(jobs) - len(todo)} of {len(jobs)} runs are done", highlight=False)
+    if todo:
+        context = multiprocessing.get_context("spawn")
+        cores = context.Queue()
+        for core in itertools.islice(itertools.cycle(sorted(os.sched_getaffinity(0))), workers):
+            cores.put(core)
+        with concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (cores,)) as pool:
+            futures = {pool.submit(measure, job): job for job in todo}
+            for future in concurrent.futures.as_completed(futures):
+                job, result = futures[future], future.result()
+                rows[job.label]["runs"].append(result)
+                rows[job.label]["runs"].sort(key=lambda done: done["seed"])
+                _write(path, rows)
+                console.print(
+                    f"{job.config.dataset}: {job.label}, seed {job.config.seed}: validation "
+                    f"{result['validation'][-1][1]:.2%}, test {result['test']:.2%}, {result['seconds']:.0f} s",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    _write(path, rows)
+    return read(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Returns a study's file.
+
+    Raises:
+      FileNotFoundError: the study has not been run.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: this study has not been run yet; run `python -m experiments.evidence`.")
+    return json.loads(path.read_text())
+
+
+def _rows(jobs: list[Job], path: Path) -> dict[str, dict[str, Any]]:
+    old = read(path)["rows"] if path.exists() else {}
+    rows: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        wanted = settings(job.config)
+        known = old.get(job.label, {})
+        runs = known["runs"] if known.get("settings") == wanted else []
+        rows.setdefault(job.label, {"settings": wanted, "runs": list(runs)})
+    return rows
+
+
+def _write(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    content = {**run_folder.environment(), "rows": rows}
+    partial.write_text(_compact(content) + "\n")
+    partial.replace(path)
+
+
+def _compact(content: dict[str, Any]) -> str:
+    """JSON with a line a run: readable, and a small difference from one version to the next."""
+    head = {key: value for key, value in content.items() if key != "rows"}
+    rows = []
+    for label, row in content["rows"].items():
+        runs = ",\n    ".join(json.dumps(run) for run in row["runs"])
+        settings = json.dumps(row["settings"])
+        rows.append(f'  {json.dumps(label)}: {{\n   "settings": {settings},\n   "runs": [\n    {runs}\n   ]\n  }}')
+    return json.dumps(head, indent=1)[:-2] + ',\n "rows": {\n' + ",\n".join(rows) + "\n }\n}"
+
+
+def _settle(cores: Any) -> None:
+    """Puts a worker on a core of its own, and lets it find what other workers have compiled."""
+    os.sched_setaffinity(0, {cores.get()})
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(CACHE.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

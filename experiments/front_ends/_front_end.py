@@ -1,0 +1,20 @@
+"""What stands between a stored batch and the network: a deterministic form for evaluation, a seeded one for training."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """How stored examples become what the network sees; both functions are traced into the compiled step.
+
+    Attributes:
+      train: a function of a key and a stored batch of shape ``(batch, ...)``: augmented float32 frames, either static,
+        ``(batch, height, width, channels)``, or a sequence, ``(num_steps, batch, height, width, channels)``.
+      evaluate: the same of a stored batch alone, without augmentation.
+    """
+
+    train: Callable[[jax.Array, jax.Array], jax.Array]
+    evaluate: Callable[[jax.Array], jax.Array]

@@ -1,0 +1,71 @@
+"""Latent weights: the float32 copy behind every sign that binary networks are usually trained with."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import bsojax
+
+
+class LatentState(NamedTuple):
+    """The state of latent_weights.
+
+    Attributes:
+      latent: float32 tree like the signs, whose signs they are.
+      inner: the state of the inner optimizer.
+    """
+
+    latent: optax.Params
+    inner: optax.OptState
+
+
+def latent_weights(
+    inner: optax.GradientTransformation, *, clip: float = 1.0, seed: int = 0
+) -> optax.GradientTransformationExtraArgs:
+    """Trains signs by a float32 latent weight each, through a straight-through estimator (Courbariaux et al., 2015).
+
+    The gradient at the sign is taken for the gradient at the latent weight; the inner optimizer moves the latent
+    weight, which is clipped, and the sign follows it. As a transform of signs it takes the place of ``bsojax.bso``, so
+    that models, loops and memory reports are the same for both; what it costs stands in its state.
+
+    Args:
+      inner: any optax optimizer, of the latent weights.
+      clip: latent weights are kept in ``[-clip, clip]``; beyond it the estimator's gradient would be zero.
+      seed: of the latent weights' first magnitudes, uniform in ``[0, 1 / sqrt(fan_in))``, capped at clip.
+
+    Raises:
+      ValueError: at update, the signs are missing; clip is not positive.
+    """
+    if not clip > 0:
+        raise ValueError(f"clip: must be > 0, got {clip}.")
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(signs: optax.Params) -> LatentState:
+        leaves, structure = jax.tree.flatten(signs)
+        keys = jax.random.split(jax.random.key(seed), max(len(leaves), 1))
+        latent = [
+            weight * _magnitudes(key, weight.shape, clip)
+            for key, weight in zip(keys, jax.tree.leaves(bsojax.to_weights(leaves)), strict=False)
+        ]
+        tree = jax.tree.unflatten(structure, latent)
+        return LatentState(tree, inner.init(tree))
+
+    def update_fn(
+        grads: optax.Updates, state: LatentState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, LatentState]:
+        if params is None:
+            raise ValueError("params: latent_weights needs the current signs, as in tx.update(grads, state, signs).")
+        updates, inner_state = inner.update(grads, state.inner, state.latent, **extra_args)
+        latent = jax.tree.map(lambda leaf: jnp.clip(leaf, -clip, clip), optax.apply_updates(state.latent, updates))
+        deltas = jax.tree.map(lambda sign, leaf: (leaf >= 0).astype(jnp.int8) - sign.astype(jnp.int8), params, latent)
+        return deltas, LatentState(latent, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _magnitudes(key: jax.Array, shape: tuple[int, ...], clip: float) -> jax.Array:
+    bound = min(1 / math.sqrt(max(math.prod(shape[:-1]), 1)), clip)
+    return jax.random.uniform(key, shape, jnp.float32, 0.0, bound)
