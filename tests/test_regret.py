@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import bsojax
-from experiments import regret, regret_picture
+from experiments import regret, regret_picture, regret_problems
 
 COMMITTED = Path(__file__).parent.parent / "docs/results/regret.json"
 SMALL = regret.Settings(rounds=200, seeds=3, points=9, fit_from=20, resamples=100)
 FROZEN = regret.Rule("frozen", lambda: bsojax.bso(math.inf), None)
 FIXED = (
-    regret.linear("linear", "", 0, "", np.array([0.0, 0.1, 0.3, 0.5, 1.0])),
-    regret.linear("shrinking", "", 0, "", np.array([0.2, 0.9, 1.0]), 1 / 4),
-    regret.regression("corner", "", 0, "", 4, 1.0),
-    regret.regression("interior", "", 0, "", 5, 0.5),
+    regret_problems.linear("linear", "", 0, "", np.array([0.0, 0.1, 0.3, 0.5, 1.0])),
+    regret_problems.linear("shrinking", "", 0, "", np.array([0.2, 0.9, 1.0]), 1 / 4),
+    regret_problems.regression("corner", "", 0, "", 4, 1.0),
+    regret_problems.regression("interior", "", 0, "", 5, 0.5),
 )
 each_fixed = pytest.mark.parametrize("problem", FIXED, ids=lambda problem: problem.name)
 each_rule = pytest.mark.parametrize("rule", regret.RULES, ids=lambda rule: rule.name)
@@ -70,7 +70,7 @@ def test_best_fixed_signs_have_no_regret_and_others_have_some(problem):
 
 
 def test_hidden_signs_win_in_hindsight_where_gaps_are_clear():
-    problem = regret.linear("clear", "", 0, "", np.full(6, 0.8))
+    problem = regret_problems.linear("clear", "", 0, "", np.full(6, 0.8))
     data, _ = regret.draw(problem, SMALL)
     for seed in range(SMALL.seeds):
         share = data[seed].mean(axis=0)
@@ -78,7 +78,7 @@ def test_hidden_signs_win_in_hindsight_where_gaps_are_clear():
 
 
 def test_shrinking_gaps_follow_their_power():
-    problem = regret.linear("shrinking", "", 0, "", np.full(400, 1.0), 1 / 4)
+    problem = regret_problems.linear("shrinking", "", 0, "", np.full(400, 1.0), 1 / 4)
     positive = problem.draw(np.random.default_rng(0), 10_000)
     lean = 2 * positive[:100].mean(axis=0) - 1
     gap = np.abs(2 * positive[9000:].mean(axis=0) - 1)
@@ -115,7 +115,7 @@ def test_at_threshold_zero_the_two_optimizers_play_alike():
 
 @each_rule
 def test_adversary_costs_every_rule_n_a_round(rule):
-    problem = regret.PROBLEMS[-1]
+    problem = regret_problems.PROBLEMS[-1]
     data, first = regret.draw(problem, SMALL)
     losses, played = regret.play(rule, problem, data, first)
     ks = SMALL.checkpoints()
@@ -209,7 +209,7 @@ def test_committed_result_belongs_to_this_code(committed):
     assert committed["bounds"] == {rule.name: rule.bound for rule in regret.RULES}
     assert committed["rounds"] == regret.Settings().checkpoints().tolist()
     assert committed["command"].startswith("python -m experiments.regret ")
-    for problem in regret.PROBLEMS:
+    for problem in regret_problems.PROBLEMS:
         row = committed["problems"][problem.name]
         assert row["predicted"] == problem.predicted
         assert (row["title"], row["reason"], row["size"]) == (problem.title, problem.reason, problem.size)

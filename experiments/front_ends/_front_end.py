@@ -1,4 +1,4 @@
-"""What stands between a stored batch and the network: a deterministic form for evaluation, a seeded one for training."""
+"""What stands between a stored batch and the network: one form for evaluation, a seeded one for training."""
 
 import dataclasses
 from collections.abc import Callable

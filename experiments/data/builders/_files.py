@@ -121,14 +121,23 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
     if not path.name.endswith(ARCHIVES):
         raise ValueError(f"source: {path} is neither a folder nor an archive ({', '.join(ARCHIVES)}).")
     try:
-        with zipfile.ZipFile(path) if path.name.endswith(".zip") else tarfile.open(path) as opened:
-            yield opened
+        if path.name.endswith(".zip"):
+            with zipfile.ZipFile(path) as opened:
+                yield opened
+        else:
+            unpacked = gzip.open if path.name.endswith("gz") else open
+            with unpacked(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as entries:
+                yield entries
     except CORRUPT as error:
         _fail(str(path), error)
 
 
 def _tar_names(opened: tarfile.TarFile) -> list[str]:
-    return [entry.name.removeprefix("./") for entry in opened if entry.isfile()]
+    names = [entry.name.removeprefix("./") for entry in opened if entry.isfile()]
+    assert opened.fileobj is not None
+    while opened.fileobj.read(1 << 20):
+        pass  # to the end of the packed file, where its checksum is
+    return names
 
 
 def _unzipped(opened: zipfile.ZipFile, member: Member) -> bytes:
