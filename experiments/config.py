@@ -31,12 +31,14 @@ class Config:
     square), bso-reset (momentum zeroed at a flip), bop. With latent weights: bptt-sgd, bptt-adam, and online ottt,
     ndot, sltt."""
     preset: Literal["paper", "calibrated"] = "calibrated"
-    """Settings of bso, bso-reset and t-bso: the paper's, or ours: 1 - b1 annealed by a cosine, and the threshold at
-    half the momentum's noise."""
+    """Settings of bso, bso-reset and t-bso: the paper's, or ours: a momentum whose window grows with the run, ended by
+    a cosine, and a threshold in units of its noise."""
     threshold: float | None = None
     """Flip threshold; None: the preset's. In the calibrated preset it follows 1 - b1 as its square root."""
     b1: float | None = None
-    """Decay of the momentum; None: the preset's. In the calibrated preset 1 - b1 is where the annealing starts."""
+    """Decay of the momentum; None: the preset's. The calibrated preset starts from it."""
+    growth: float | None = None
+    """How many updates the window of the momentum, 1 / (1 - b1), grows an update (calibrated); None: the preset's."""
     b2: float | None = None
     """Decay of the second moment (t-bso); None: the preset's."""
     latent_learning_rate: float | None = None
@@ -84,8 +86,10 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')}: must be a finite number >= 0, got {value}.")
-        if self.threshold is not None and not self.threshold >= 0:
-            raise ValueError(f"--threshold: must be >= 0, got {self.threshold}.")
+        for name in ("threshold", "growth"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"--{name}: must be >= 0, got {value}.")
         for name in ("b1", "b2"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:

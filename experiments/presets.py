@@ -1,7 +1,5 @@
 """The settings of BSO and T-BSO: the paper's, and ours."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,9 +10,10 @@ from experiments.config import Config
 PAPER_THRESHOLD = 5e-7
 PAPER_B1 = 0.999
 PAPER_B2 = 0.99999
-CALIBRATED_B1 = 0.99
+CALIBRATED_B1 = 0.9
+CALIBRATED_GROWTH = 0.3
 CALIBRATED_B2 = 0.99
-CALIBRATED_C = 0.5
+CALIBRATED_C = 0.25
 
 
 def flip_optimizer(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
@@ -32,30 +31,25 @@ def paper(config: Config, updates: int) -> optax.GradientTransformationExtraArgs
 
 
 def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
-    """Ours: 1 - b1 falls to 0 by a cosine, and the threshold keeps its distance to the momentum's noise.
+    """Ours: the momentum's window grows with the run, flips die out at its end, and the threshold follows the noise.
 
-    Flips die out by themselves, so that the norms' statistics settle. The threshold of t-bso starts at half the noise's
-    standard deviation; bso, whose threshold is absolute, starts at the paper's.
+    ``1 - b1`` is a cosine from 1 to 0 over ``1 / (1 - b1) + growth * k`` after k updates: at first an average of a few
+    gradients, which moves fast, later one of a share of all gradients, which is quiet, and in the end fixed signs, so
+    that the norms' statistics settle. The threshold of t-bso keeps its distance to the momentum's noise; bso, whose
+    threshold is absolute, starts at the paper's.
     """
     b1 = CALIBRATED_B1 if config.b1 is None else config.b1
-    start = config.threshold
-    if start is None:
-        start = PAPER_THRESHOLD if config.optimizer != "t-bso" else bsojax.noise_threshold(b1, CALIBRATED_C)
-    remaining = _cosine(updates)
+    growth = CALIBRATED_GROWTH if config.growth is None else config.growth
+    cosine = optax.cosine_decay_schedule(1.0, updates)
 
     def b1_schedule(count: jax.Array) -> jax.Array:
-        return 1 - (1 - b1) * remaining(count)
-
-    def threshold_schedule(count: jax.Array) -> jax.Array:
-        return start * jnp.sqrt(remaining(count))
+        return 1 - jnp.maximum(cosine(count), 0) / (1 / (1 - b1) + growth * count)  # rounding must not pass 0
 
     if config.optimizer != "t-bso":
-        return bsojax.bso(threshold_schedule, b1_schedule, reset_on_flip=config.optimizer == "bso-reset")
+        start = PAPER_THRESHOLD if config.threshold is None else config.threshold
+        threshold = bsojax.noise_threshold(b1_schedule, start / bsojax.noise_threshold(b1, 1.0))
+        return bsojax.bso(threshold, b1_schedule, reset_on_flip=config.optimizer == "bso-reset")
+    c = CALIBRATED_C if config.threshold is None else config.threshold / bsojax.noise_threshold(b1, 1.0)
     b2 = CALIBRATED_B2 if config.b2 is None else config.b2
-    return bsojax.t_bso(threshold_schedule, config.num_steps, b1_schedule, b2, debias=True)
-
-
-def _cosine(updates: int) -> Callable[[jax.Array], jax.Array]:
-    """From 1 to 0 over so many updates; not negative by rounding, whose root would be NaN."""
-    schedule = optax.cosine_decay_schedule(1.0, updates)
-    return lambda count: jnp.maximum(schedule(count), 0)
+    threshold = bsojax.noise_threshold(b1_schedule, c)
+    return bsojax.t_bso(threshold, config.num_steps, b1_schedule, b2, debias=True)

@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bsojax
 from experiments import loop, networks, presets, rules, run_folder
 from experiments.configs import CONFIGS
-from experiments.data import load
+from experiments.data import SETS, load
 from experiments.train import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -210,9 +211,49 @@ def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
         assert records[-1]["epoch"] == 1
 
 
-def test_the_calibrated_schedules_end_at_zero_and_keep_their_distance():
-    config = CONFIGS["digits"][1]
-    assert bsojax.noise_threshold(presets.CALIBRATED_B1, presets.CALIBRATED_C) > presets.PAPER_THRESHOLD
-    remaining = presets._cosine(100)
-    np.testing.assert_allclose([remaining(0), remaining(50), remaining(100), remaining(200)], [1, 0.5, 0, 0], atol=1e-6)
-    assert config.preset == "calibrated"
+def test_the_calibrated_window_grows_closes_at_the_end_and_keeps_the_thresholds_distance_to_the_noise():
+    config = dataclasses.replace(CONFIGS["digits"][1], num_steps=1, b1=0.9, growth=0.5, threshold=0.1)
+    updates, rng = 200, np.random.default_rng(0)
+    tx = presets.calibrated(config, updates)
+    signs = {"kernel": jnp.ones((500,), bool)}
+    state, momentum = tx.init(signs), np.zeros(500)
+    for count in range(updates + 1):
+        grads = {"kernel": jnp.asarray(rng.standard_normal(500), jnp.float32)}
+        deltas, state = tx.update(grads, state, signs)
+        share = 0.5 * (1 + np.cos(np.pi * count / updates)) / (10 + 0.5 * count)
+        momentum = (1 - share) * momentum + share * np.asarray(grads["kernel"])
+        np.testing.assert_allclose(state.momentum["kernel"], momentum, atol=1e-5)
+        second = float(state.second_moment["kernel"][0] / state.second_moment_weight[0])
+        threshold = 0.1 * np.sqrt(share / 0.1) * np.sqrt(second)  # 0.1 where 1 - b1 is 0.1
+        clear = np.abs(momentum - threshold) > 1e-5
+        np.testing.assert_array_equal((np.asarray(deltas["kernel"]) != 0)[clear], (momentum > threshold)[clear])
+
+
+def test_a_model_of_each_network_and_norm_is_what_the_config_says():
+    for network, kind in (("vgg", "SpikingVGG"), ("mlp", "SpikingMLP"), ("resnet18-small", "SpikingResNet")):
+        config = dataclasses.replace(CONFIGS["digits"][1], network=network, norm="none")
+        model = networks.make_model(config, 7, rules.make_neuron(config))
+        assert (type(model).__name__, model.num_classes, model.norm) == (kind, 7, bsojax.Affine)
+        assert model.scale is bsojax.rsqrt_fan_in
+    with pytest.raises(ValueError, match="channels: 'vgg' needs the width of each layer"):
+        networks.make_model(dataclasses.replace(config, network="vgg", channels=()), 7, bsojax.LIF)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_builds_its_network_and_optimizer_without_its_data(name):
+    summary, config = CONFIGS[name]
+    config.check()
+    assert summary.endswith(".")
+    known = SETS[config.dataset]
+    model = networks.make_model(config, known.num_classes, rules.make_neuron(config))
+    side, channels = {"imagenet2012": (224, 3), "cifar10_dvs": (48, 2), "nmnist_small": (34, 2)}.get(
+        config.dataset, (32, 3 if "cifar" in config.dataset else 1)
+    )
+    x = jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
+    tx = rules.make_optimizer(config, 10)
+    state = jax.eval_shape(lambda key: bsojax.init(model, tx, key, x), jax.random.key(0))
+    if config.channels == bsojax.models.VGG11:
+        assert sum(leaf.size for leaf in jax.tree.leaves(state.signs)) == 9_216_000
+    y = jax.ShapeDtypeStruct((2,), jnp.int32)
+    _, metrics = jax.eval_shape(rules.make_step(config, model, tx), state, x, y)
+    assert set(metrics) == {"loss", "accuracy", "flips", "spikes", "skipped"}

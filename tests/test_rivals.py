@@ -10,10 +10,10 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_golden_online import channels_last, close, each_file, initial, network, read
 
 import bsojax
 from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
-from test_golden_online import channels_last, close, each_file, initial, network, read
 
 shapes = st.sampled_from([(3,), (4, 5), (3, 3, 2, 4)])
 
@@ -84,7 +84,7 @@ def test_gradients_through_time_are_those_of_the_golden_files(path):
     )
     loss = bsojax.cross_entropy_mse(float(golden["loss_lambda"]))
     state, metrics = make_bptt_step(model, tx, len(frames), loss=loss)(state, frames, y)
-    kept = [leaf for leaf in jax.tree.leaves(state.opt_state, is_leaf=lambda leaf: isinstance(leaf, Recorded))]
+    kept = jax.tree.leaves(state.opt_state, is_leaf=lambda leaf: isinstance(leaf, Recorded))
     grads = {name: leaf.grads[name] for leaf in kept for name in ("signs", "params") if leaf.grads[name]}
     exact = read(golden, "bptt/grad/")
     scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(exact))

@@ -9,10 +9,9 @@ from experiments.config import Config
 
 CONFIG = Config(
     dataset="fashion_mnist",
-    channels=(16, "M", 32, "M", 64),
+    channels=(16, "M", 32, "M", 64, "M", 64),
     num_steps=2,
     batch_size=64,
     epochs=4,
-    evaluations=2,
     train_examples=12_000,
 )

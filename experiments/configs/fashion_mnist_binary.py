@@ -15,5 +15,4 @@ CONFIG = Config(
     num_steps=2,
     batch_size=64,
     epochs=5,
-    evaluations=2,
 )

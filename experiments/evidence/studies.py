@@ -77,14 +77,15 @@ def chosen(name: str, label: str) -> dict[str, float]:
     if label not in GRIDS:
         return {}
     rows = read(path_of("tuning", name))["rows"]
-    scores: dict[tuple[tuple[str, float], ...], float] = {}
-    for point in _points(label):
+    points = _points(label)
+    scores = []
+    for point in points:
         runs = rows.get(_point_label(label, point), {"runs": []})["runs"]
         if not runs:
             missing = _point_label(label, point)
             raise ValueError(f"{path_of('tuning', name)}: '{missing}' is missing; run that study first.")
-        scores[tuple(point.items())] = runs[0]["validation"][-1][1]
-    return dict(max(scores, key=lambda point: scores[point]))
+        scores.append(runs[0]["validation"][-1][1])
+    return points[int(np.argmax(scores))]
 
 
 def norms(name: str) -> list[Job]:

@@ -1,0 +1,198 @@
+"""The pictures of the evidence."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import presets
+from experiments.evidence.studies import RULES
+from experiments.evidence.tables import OURS, Result, Spread, gap_of, runs_of, targets_of, tests, updates_per_batch
+
+COLORS: dict[str, str] = {
+    "BPTT, latent, SGD": "#E69F00",
+    "BPTT, latent, Adam": "#D55E00",
+    "OTTT, latent": "#CC79A7",
+    "NDOT, latent": "#CC79A7",
+    "SLTT, latent": "#CC79A7",
+    "Bop": "#000000",
+    "BSO, paper": "#56B4E9",
+    "BSO with reset, paper": "#56B4E9",
+    "T-BSO, paper": "#009E73",
+    OURS: "#0072B2",
+    "frozen signs": "#888888",
+}
+"""Okabe and Ito's palette for the colour-blind; rules that share a colour are told apart by their place."""
+
+OTHER = "#888888"
+DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
+"""The rules of the curves, the boldest last."""
+
+ERRORS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002)
+"""Errors at which an axis of accuracy has its ticks."""
+
+
+def convergence(path: Path, config: str, result: Result) -> None:
+    """Draws validation accuracy over batches: mean over seeds, and a band from the lowest to the highest.
+
+    The axis is logarithmic in the error, so that 98 and 99 % are as far apart as 80 and 90 %.
+    """
+    figure = _figure((8, 4.5))
+    axes = figure.subplots()
+    least = 1.0
+    for label in DRAWN:
+        runs = runs_of(result, label)
+        if not runs:
+            continue
+        curves = 1 - np.array([[accuracy for _, accuracy in run["validation"]] for run in runs])
+        curves = np.maximum(curves, 1e-3)  # a logarithmic axis has no place for no error
+        batches = np.array([count for count, _ in runs[0]["validation"]]) / updates_per_batch(
+            result["rows"][label]["settings"]
+        )
+        style = "--" if label == "frozen signs" else "-"
+        width = 3.0 if label == OURS else 1.5
+        marker = "o" if len(batches) == 1 else None
+        axes.plot(batches, curves.mean(axis=0), style, color=COLORS[label], lw=width, marker=marker, label=label)
+        axes.fill_between(batches, curves.min(axis=0), curves.max(axis=0), color=COLORS[label], alpha=0.15, lw=0)
+        least = min(least, curves.min())
+    target = next(value for _, part, value in targets_of(config) if part == "validation")
+    axes.axhline(1 - target, color="black", lw=0.8, ls=(0, (1, 3)), label=f"target {target:.0%}")
+    axes.set_yscale("log")
+    top = min(least, 1 - target) / 1.3
+    axes.set_ylim(1.0, top)
+    ticks = [error for error in ERRORS if error > top]
+    axes.set_yticks(ticks, [f"{100 * (1 - error):.3g} %" for error in ticks])
+    axes.set_yticks([], minor=True)
+    axes.set_xlim(left=0)
+    _finish(axes, f"{config}: validation accuracy", "batches", "")
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=110)
+
+
+def overview(path: Path, results: Mapping[str, Result]) -> None:
+    """Draws the test accuracy of every rule, a panel a config: each seed, their mean and their range.
+
+    A rule that lies far below the others, as frozen signs do, stands at the left edge with its number.
+    """
+    columns = min(3, len(results))
+    rows = math.ceil(len(results) / columns)
+    figure = _figure((2.2 + 3.4 * columns, 0.6 + 3.2 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    labels = list(RULES)
+    for axes, (config, result) in zip(panels.flat, results.items(), strict=False):
+        found = tests(result, labels)
+        floor = _floor([row.lowest for row in found.values()])
+        for place, label in enumerate(labels):
+            if label not in found:
+                continue
+            color, row = COLORS.get(label, OTHER), found[label]
+            size = 9 if label == OURS else 6
+            if row.mean < floor:
+                axes.plot(100 * floor, place, "<", color=color, ms=size, clip_on=False)
+                axes.annotate(f" {100 * row.mean:.1f}", (100 * floor, place), va="center", fontsize=8, xytext=(6, 0),
+                              textcoords="offset points")  # fmt: skip
+                continue
+            values = [100 * run["test"] for run in runs_of(result, label)]
+            axes.plot([100 * row.lowest, 100 * row.highest], [place, place], color=color, lw=2, alpha=0.6)
+            axes.plot(values, [place] * len(values), "o", color=color, ms=3)
+            axes.plot(100 * row.mean, place, "D", color=color, ms=size)
+        axes.set_xlim(left=100 * floor)
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        _finish(axes, config, "", "")
+    panels[0, 0].invert_yaxis()  # shared: the first rule stands on top
+    for axes in list(panels.flat)[len(results) :]:
+        axes.set_axis_off()
+    figure.supxlabel("test accuracy at the end, %", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def ablations(path: Path, config: str, result: Result) -> None:
+    """Draws the sweep of c in the calibrated threshold, and that of the paper's threshold, both from 0 on."""
+    figure = _figure((9, 3.8))
+    sweeps: tuple[tuple[str, str, str, float], ...] = (
+        ("calibrated, c = ", f"calibrated: c (preset {presets.CALIBRATED_C:g})", OURS, presets.CALIBRATED_C),
+        (
+            "paper, threshold ",
+            f"paper: threshold (preset {presets.PAPER_THRESHOLD:g})",
+            "T-BSO, paper",
+            presets.PAPER_THRESHOLD,
+        ),
+    )
+    for axes, (prefix, name, label, preset) in zip(figure.subplots(1, 2), sweeps, strict=True):
+        rows = {float(row.removeprefix(prefix)): row for row in result["rows"] if row.startswith(prefix)}
+        for part, color, shift in (("validation", OTHER, 0.08), ("test", COLORS[label], -0.08)):
+            found = {value: _spread(runs_of(result, row), part) for value, row in sorted(rows.items())}
+            present = [(place, row) for place, row in enumerate(found.values()) if row is not None]
+            places = np.array([place for place, _ in present])
+            means = np.array([row.mean for _, row in present])
+            ends = np.array([(row.mean - row.lowest, row.highest - row.mean) for _, row in present]).reshape(-1, 2)
+            axes.errorbar(
+                places + shift, 100 * means, 100 * ends.T, fmt="o-", color=color, ms=5, lw=1.5, capsize=3, label=part
+            )
+        ticks = [f"{value:g}" + (" *" if value == preset else "") for value in sorted(rows)]
+        axes.set_xticks(range(len(rows)), ticks)
+        _finish(axes, name, "", "")
+        axes.legend(frameon=False, fontsize=9)
+    figure.supylabel("accuracy, %: mean, lowest, highest", fontsize=10)
+    figure.suptitle(f"{config} (*: the preset)", fontsize=11)
+    figure.savefig(path, dpi=110)
+
+
+def norms(path: Path, results: Mapping[str, Result]) -> None:
+    """Draws what running and re-estimated statistics lose against the test batch's own, a panel a config."""
+    figure = _figure((1.5 + 4 * len(results), 4.2))
+    panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
+    for axes, (config, result) in zip(panels, results.items(), strict=True):
+        labels = [label for label in result["rows"] if runs_of(result, label)]
+        for part, name, color, shift in (
+            ("test_running", "running", OTHER, -0.15),
+            ("test", "re-estimated", "black", 0.15),
+        ):
+            for place, label in enumerate(labels):
+                gap = gap_of(runs_of(result, label), part)
+                if gap is not None:
+                    axes.plot([100 * gap.lowest, 100 * gap.highest], [place + shift] * 2, color=color, lw=2, alpha=0.6)
+                    axes.plot(100 * gap.mean, place + shift, "o", color=color, ms=6, label=name)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        _finish(axes, config, "", "")
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(handles.values(), handles.keys(), frameon=False, fontsize=9)
+    panels[0].invert_yaxis()
+    figure.supxlabel("points lost against the test batch's own statistics: mean, lowest, highest", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _finish(axes: Any, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _floor(lowest: list[float]) -> float:
+    """The left end of an axis: below all values but those far from the upper half of them."""
+    values = np.array(lowest)
+    middle, top = float(np.median(values)), float(values.max())
+    near = values[values >= middle - 4 * max(top - middle, 0.01)]
+    return max(0.0, float(near.min()) - 0.08 * max(top - float(near.min()), 0.01))
+
+
+def _spread(runs: list[dict[str, Any]], part: str) -> Spread | None:
+    value: Callable[[dict[str, Any]], float] = {
+        "test": lambda run: run["test"],
+        "validation": lambda run: run["validation"][-1][1],
+    }[part]
+    return Spread.of(value(run) for run in runs) if runs else None

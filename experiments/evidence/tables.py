@@ -1,0 +1,388 @@
+"""The tables of a study: from its JSON to Markdown, and to the sentences that follow from the numbers."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments import presets
+from experiments.evidence.studies import LATENT_FREE, RULES
+from experiments.rules import RULES as OPTIMIZERS
+
+Result = Mapping[str, Any]
+Results = Mapping[str, Result | None]
+"""The results of one study by config, None where it has not been run."""
+
+OURS = "T-BSO, calibrated"
+"""The row that is to be the best."""
+
+TARGETS: dict[str, tuple[float, float]] = {
+    "digits": (0.95, 0.95),
+    "digits-binary": (0.90, 0.90),
+    "fashion-mnist-binary": (0.80, 0.80),
+    "spoken-digits": (0.90, 0.85),
+    "fashion-mnist": (0.75, 0.72),
+    "n-mnist": (0.80, 0.70),
+    "cifar10-small": (0.45, 0.40),
+}
+"""The training and the validation accuracy to which batches are counted, by config."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation (n - 1; NaN for one value), least and greatest of the values of some seeds."""
+
+    mean: float
+    deviation: float
+    lowest: float
+    highest: float
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Of at least one value."""
+        array = np.array(list(values), np.float64)
+        deviation = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+        return cls(float(array.mean()), deviation, float(array.min()), float(array.max()), len(array))
+
+    def __str__(self) -> str:
+        """In per cent."""
+        deviation = "(one seed)" if math.isnan(self.deviation) else f"± {100 * self.deviation:.2f}"
+        return f"{100 * self.mean:.2f} {deviation}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """When a target was reached.
+
+    Attributes:
+      batches: mean over the seeds that reached it; NaN where none did.
+      seeds: how many seeds reached it.
+      of: of how many.
+      at_most: whether one of them had already reached it where it was first measured, so that batches is a bound.
+    """
+
+    batches: float
+    seeds: int
+    of: int
+    at_most: bool
+
+    @property
+    def by_all(self) -> bool:
+        """Whether every seed reached it."""
+        return 0 < self.seeds == self.of
+
+    def __str__(self) -> str:
+        if not self.seeds:
+            return "never"
+        share = "" if self.by_all else f" ({self.seeds} of {self.of})"
+        return f"{'≤ ' if self.at_most else ''}{self.batches:,.0f}{share}"
+
+
+def not_run(study: str, config: str) -> str:
+    """What stands where a result is missing."""
+    return f"not run yet: `python -m experiments.evidence --only {study}:{config}`"
+
+
+def source(study: str, config: str, result: Result) -> str:
+    """The line that names the file of a table."""
+    name = f"{study}-{config}.json"
+    return f"From [results/{name}](results/{name}), written by `{result['command']}` on {result['device']}."
+
+
+def runs_of(result: Result | None, label: str) -> list[dict[str, Any]]:
+    """The runs of a row, none if it is missing."""
+    return [] if result is None else result["rows"].get(label, {"runs": []})["runs"]
+
+
+def tests(result: Result | None, labels: Iterable[str]) -> dict[str, Spread]:
+    """Test accuracy by label, of the rows that have runs."""
+    runs = {label: runs_of(result, label) for label in labels}
+    return {label: Spread.of(run["test"] for run in done) for label, done in runs.items() if done}
+
+
+def table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def updates_per_batch(settings: Mapping[str, Any]) -> int:
+    """How often a run with these settings calls its optimizer a batch."""
+    return 1 if OPTIMIZERS[settings["optimizer"]].through_time else settings["num_steps"]
+
+
+def crossing(points: list[list[float]], target: float) -> tuple[float, bool] | None:
+    """Where a curve first reaches a target.
+
+    Args:
+      points: (count, accuracy), counts ascending; between them the curve is linear.
+      target: the accuracy.
+
+    Returns:
+      The count, and whether it is only an upper bound because the first point is there already; None: never.
+    """
+    if points[0][1] >= target:
+        return points[0][0], True
+    for (start, low), (end, high) in itertools.pairwise(points):
+        if high >= target:
+            return start + (end - start) * (target - low) / (high - low), False
+    return None
+
+
+def batches_to(row: Mapping[str, Any], part: str, target: float) -> Reached:
+    """Batches that a row's runs needed to a target; part is "train" or "validation"."""
+    found = [crossing(run[part], target) for run in row["runs"]]
+    counts = [count for count in found if count is not None]
+    mean = float(np.mean([count for count, _ in counts])) if counts else math.nan
+    return Reached(
+        mean / updates_per_batch(row["settings"]), len(counts), len(found), any(bound for _, bound in counts)
+    )
+
+
+def targets_of(config: str) -> Iterator[tuple[str, str, float]]:
+    """The targets of a config: what each is called, where its curve lies in a run, and the accuracy."""
+    training, validation = TARGETS[config]
+    yield "training", "train", training
+    yield "validation", "validation", validation
+
+
+def rivals(config: str, result: Result | None) -> str:
+    """Every rule on one config."""
+    targets = TARGETS[config]
+    header = (
+        "rule",
+        "test accuracy, %",
+        "lowest to highest",
+        f"batches to training {targets[0]:.0%}",
+        f"to validation {targets[1]:.0%}",
+        "flips a weight",
+        "spike rate",
+        "state, KiB",
+        "compiled step, KiB",
+    )
+    marks = _marks(tests(result, RULES))
+    return table(header, (_rival(config, result, label, marks) for label in RULES))
+
+
+def memory_of(result: Result | None, label: str) -> dict[str, int] | None:
+    """The bytes of a row's training, of the run in which they were measured."""
+    return next((run["memory"] for run in runs_of(result, label) if "memory" in run), None)
+
+
+def step_bytes(result: Result | None, label: str) -> int | None:
+    """Bytes of a row's compiled step: arguments and temporaries."""
+    memory = memory_of(result, label)
+    return None if memory is None else memory["step_arguments"] + memory["step_temporaries"]
+
+
+def beats(result: Result | None, labels: Iterable[str]) -> tuple[bool | None, str]:
+    """Whether ours is the best of some rules by more than the spread.
+
+    Returns:
+      The answer, None if runs are missing, and the sentence.
+    """
+    rivals_ = [label for label in labels if label != OURS]
+    found = tests(result, [OURS, *rivals_])
+    missing = [label for label in (OURS, *rivals_) if label not in found or found[label].seeds < 2]
+    if missing:
+        return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
+    ours = found[OURS]
+    leads = {label: (ours.mean - found[label].mean, max(ours.deviation, found[label].deviation)) for label in rivals_}
+    close = [label for label, (lead, spread) in leads.items() if lead <= spread]
+    if not close:
+        label = min(leads, key=lambda label: leads[label][0] - leads[label][1])
+        return True, f"**Yes**; {label} comes closest, {_points(leads[label])}."
+    named = "; ".join(f"{label} ({_points(leads[label])})" for label in close)
+    return False, f"**No**; it is not ahead by more than the spread of {named}."
+
+
+def verdict(result: Result | None) -> str:
+    """The sentences below a comparison."""
+    return (
+        f"Is {OURS} the best of all rules by more than the spread (difference of means > the larger standard "
+        f"deviation)? {beats(result, RULES)[1]} And of the latent-free rules? {beats(result, LATENT_FREE)[1]}"
+    )
+
+
+def norms(config: str, result: Result | None, labels: Iterable[str]) -> str:
+    """Test accuracy with three kinds of statistics, by rule and norm, and what stale statistics cost."""
+    header = (
+        "rule",
+        "norm",
+        "running statistics",
+        "re-estimated",
+        "the test batch's own",
+        "gap: own - running",
+        "gap: own - re-estimated",
+    )
+    keys = ("test_running", "test", "test_batch")
+    rows = []
+    for label in labels:
+        rule, _, kind = label.rpartition(", ")
+        runs = runs_of(result, label)
+        if not runs:
+            rows.append((rule, kind, not_run("norms", config), *([""] * 4)))
+            continue
+        rows.append((rule, kind, *(_of_key(runs, key) for key in keys), *(_gap(runs, key) for key in keys[:2])))
+    return table(header, rows)
+
+
+def remaining_gaps(result: Result | None, labels: Iterable[str]) -> str:
+    """The sentences below a table of normalisations."""
+    labels = list(labels)
+    done = {label: runs for label in labels if (runs := runs_of(result, label))}
+    if not done:
+        return "Nothing can be said yet."
+    accuracy = {label: row.mean for label, row in tests(result, labels).items()}
+    best = max(accuracy, key=lambda label: accuracy[label])
+    parts = [f"Highest re-estimated accuracy: {best} ({100 * accuracy[best]:.2f} %)."]
+    for key, name in (("test_running", "running"), ("test", "re-estimated")):
+        gaps = {label: gap for label, runs in done.items() if (gap := gap_of(runs, key)) is not None}
+        closed = [label for label, gap in gaps.items() if gap.seeds > 1 and gap.mean <= gap.deviation]
+        parts.append(
+            f"With {name} statistics no gap beyond the spread of its seeds remains for: {'; '.join(closed) or 'none'}."
+        )
+    return " ".join(parts)
+
+
+def gap_of(runs: list[dict[str, Any]], key: str) -> Spread | None:
+    """Accuracy with the test batch's own statistics minus that with others, seed by seed."""
+    if any(run[key] is None for run in runs):
+        return None
+    return Spread.of(run["test_batch"] - run[key] for run in runs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Ablations of one kind.
+
+    Attributes:
+      title: what the table calls them.
+      holds: whether a row is one of them.
+      pairs: rows that a sentence compares two by two; none: the lowest with the highest.
+    """
+
+    title: str
+    holds: Callable[[str], bool]
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+_PAPER, _CALIBRATED = f"paper, threshold {presets.PAPER_THRESHOLD:g}", f"calibrated, c = {presets.CALIBRATED_C:g}"
+_STALE = "statistics not re-estimated"
+
+GROUPS = (
+    Group(
+        "Threshold of T-BSO, paper",
+        lambda label: label.startswith("paper, threshold "),
+        (("paper, threshold 0", _PAPER),),
+    ),
+    Group("Momentum reset (BSO, paper)", lambda label: label.startswith("paper, ") and label.endswith("(BSO)")),
+    Group("c of the calibrated threshold", lambda label: label.startswith("calibrated, c = ")),
+    Group("Trace", lambda label: label.startswith("calibrated, trace ")),
+    Group("Time steps", lambda label: label.startswith("calibrated, T = ")),
+    Group(
+        "Statistics re-estimated before evaluations, or not",
+        lambda label: label.endswith(_STALE) or label in (_PAPER, _CALIBRATED),
+        ((f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)),
+    ),
+)
+"""The ablations; a row of no group goes into one of its own."""
+
+
+def ablations(config: str, result: Result | None, labels: Iterable[str]) -> str:
+    """A small table for each group of ablations, with a sentence."""
+    labels = list(labels)
+    rest = [label for label in labels if not any(group.holds(label) for group in GROUPS)]
+    others = (Group("Others", rest.__contains__),) if rest else ()
+    parts = []
+    for group in (*GROUPS, *others):
+        header = (group.title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
+        members = [label for label in labels if group.holds(label)]
+        parts.append(table(header, (_ablation(config, result, label) for label in members)))
+        parts.append(_compared(tests(result, members), group.pairs))
+    return "\n\n".join(parts)
+
+
+def _rival(config: str, result: Result | None, label: str, marks: dict[str, str]) -> tuple[str, ...]:
+    runs = runs_of(result, label)
+    if result is None or not runs:
+        return (label, not_run("rivals", config), *([""] * 7))
+    row, test = result["rows"][label], Spread.of(run["test"] for run in runs)
+    memory = memory_of(result, label)
+    keys = ("signs", "momentum", "optimizer_other", "neurons"), ("step_arguments", "step_temporaries")
+    return (
+        label,
+        marks.get(label, "{}").format(test),
+        f"{100 * test.lowest:.2f} to {100 * test.highest:.2f}",
+        *(str(batches_to(row, part, target)) for _, part, target in targets_of(config)),
+        f"{np.mean([run['flips_per_weight'] for run in runs]):.2f}",
+        f"{np.mean([run['spike_rate'] for run in runs]):.3f}",
+        *("-" if memory is None else " + ".join(_kib(memory[key]) for key in names) for names in keys),
+    )
+
+
+def _marks(found: dict[str, Spread]) -> dict[str, str]:
+    """How the accuracy of a row is written: the highest bold, what lies within the pooled spread of it with a sign."""
+    if not found:
+        return {}
+    best = max(found, key=lambda label: found[label].mean)
+    near = [
+        label
+        for label, row in found.items()
+        if found[best].mean - row.mean <= math.sqrt((found[best].deviation ** 2 + row.deviation**2) / 2)
+    ]
+    return dict.fromkeys(near, "≈ {}") | {best: "**{}**"}
+
+
+def _points(lead: tuple[float, float]) -> str:
+    ahead, spread = lead
+    side = "ahead" if ahead >= 0 else "behind"
+    return f"{100 * abs(ahead):.2f} points {side}, spread {100 * spread:.2f}"
+
+
+def _of_key(runs: list[dict[str, Any]], key: str) -> str:
+    values = [run[key] for run in runs if run[key] is not None]
+    return str(Spread.of(values)) if values else "-"
+
+
+def _gap(runs: list[dict[str, Any]], key: str) -> str:
+    gap = gap_of(runs, key)
+    return "-" if gap is None else str(gap)
+
+
+def _ablation(config: str, result: Result | None, label: str) -> tuple[str, ...]:
+    runs = runs_of(result, label)
+    if not runs:
+        return (label, not_run("ablations", config), "", "", "")
+    test = Spread.of(run["test"] for run in runs)
+    validation = Spread.of(run["validation"][-1][1] for run in runs)
+    flips = np.mean([run["flips_per_weight"] for run in runs])
+    low, high = 100 * test.lowest, 100 * test.highest
+    return (label, str(validation), str(test), f"{low:.2f} to {high:.2f}", f"{flips:.2f}")
+
+
+def _compared(found: dict[str, Spread], pairs: tuple[tuple[str, str], ...]) -> str:
+    """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
+    repeated = {label: row for label, row in found.items() if row.seeds > 1}
+    if not pairs and len(repeated) > 1:
+        ordered = sorted(repeated, key=lambda label: repeated[label].mean)
+        pairs = ((ordered[0], ordered[-1]),)
+    sentences = []
+    for first, second in pairs:
+        if first in repeated and second in repeated:
+            step = repeated[second].mean - repeated[first].mean
+            spread = max(repeated[first].deviation, repeated[second].deviation)
+            more = "more than" if abs(step) > spread else "within"
+            sentences.append(
+                f"From '{first}' to '{second}': {100 * step:+.2f} points on the test set, {more} the larger standard "
+                f"deviation ({100 * spread:.2f})."
+            )
+    return " ".join(sentences) or "Nothing can be said yet."
+
+
+def _kib(size: int) -> str:
+    return f"{size / 1024:,.0f}" if size >= 10 * 1024 else f"{size / 1024:.1f}"

@@ -1,0 +1,380 @@
+"""The page of results: what it computes, what it says of runs that are missing, and that it is up to date."""
+
+import dataclasses
+import importlib
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.configs import CONFIGS
+from experiments.evidence import paper, render, studies, tables
+from experiments.evidence.measure import settings
+from experiments.evidence.plan import COMPARED, PLAN
+from experiments.evidence.studies import LATENT_FREE, RULES
+from experiments.evidence.tables import OURS, Spread
+
+ROOT = Path(__file__).resolve().parents[1]
+MEMORY = dict.fromkeys(("signs", "momentum", "optimizer_other", "neurons", "step_arguments", "step_temporaries"), 2048)
+SLOW, FAST = "BPTT, latent, Adam", "T-BSO, paper"
+
+
+JOBS = {name: jobs for name, jobs, _ in PLAN}
+
+
+def made_run(seed, test=0.9, validation=((100, 0.5), (200, 0.9)), train=((100, 0.5), (200, 0.9)), **more):
+    return {
+        "seed": seed,
+        "test": test,
+        "validation": [list(point) for point in validation],
+        "train": [list(point) for point in train],
+        "flips_per_weight": 2.5,
+        "spike_rate": 0.125,
+        "skipped": 0,
+        **more,
+    }
+
+
+def made_row(label, tests=(0.9, 0.91, 0.92), config="digits", changes=None, **more):
+    changed = dataclasses.replace(CONFIGS[config][1], **RULES[label], **(changes or {}))
+    return {"settings": settings(changed), "runs": [made_run(seed, test, **more) for seed, test in enumerate(tests)]}
+
+
+def result_of(rows):
+    return {"command": "python -m experiments.evidence", "versions": {}, "device": "cpu", "rows": rows}
+
+
+def whole_study(name, config, rng):
+    """A study with runs of every row, figures drawn at random."""
+    if name == "rivals":
+        rows = {
+            label: (dataclasses.replace(CONFIGS[config][1], **changes), (0, 1, 2)) for label, changes in RULES.items()
+        }
+    else:
+        jobs = JOBS[name](config)
+        rows = {job.label: (job.config, (0,) if name == "tuning" else (0, 1, 2)) for job in jobs}
+    made = {}
+    for place, (label, (changed, seeds)) in enumerate(rows.items()):
+        level = 0.1 if "frozen" in label else 0.8 + 0.1 * place / len(rows)
+        counts = np.arange(1, 16) * tables.updates_per_batch(settings(changed)) * 36
+        runs = []
+        for seed in seeds:
+            points = np.clip(level * (1 - 0.8 ** np.arange(1, 16)) + rng.normal(0, 0.01, 15), 0, 1)
+            curve = [[int(count), float(value)] for count, value in zip(counts, points, strict=True)]
+            test = float(level + rng.normal(0, 0.01))
+            others = {"test_running": test - 0.05, "test_batch": test + 0.01} if name == "norms" else {}
+            runs.append(made_run(seed, test, curve, curve, **others))
+        if name == "rivals":
+            runs[0]["memory"] = MEMORY
+        made[label] = {"settings": settings(changed), "runs": runs}
+    return result_of(made)
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    rng = np.random.default_rng(0)
+    return {name: {config: whole_study(name, config, rng) for config in configs} for name, _, configs in PLAN}
+
+
+def write(root, evidence):
+    (root / "docs" / "results").mkdir(parents=True)
+    (root / "README.md").write_text("before\n<!-- digits -->\nold\n<!-- end -->\nafter\n")
+    for name, results in evidence.items():
+        for config, result in results.items():
+            (root / studies.path_of(name, config)).write_text(json.dumps(result))
+
+
+curves = st.lists(st.integers(0, 100), min_size=1, max_size=8).map(
+    lambda values: [[10.0 * (place + 1), value / 100] for place, value in enumerate(values)]
+)
+
+
+@given(curves, st.integers(1, 100))
+def test_crossing_is_the_first_count_of_the_interpolated_curve_that_is_high_enough(points, percent):
+    target = percent / 100
+    xs, ys = np.array(points).T
+    grid = np.linspace(xs[0], xs[-1], 20 * 1000 * len(xs) + 1) if len(xs) > 1 else xs
+    there = np.flatnonzero(np.interp(grid, xs, ys) >= target - 1e-12)
+    found = tables.crossing(points, target)
+    if not there.size:
+        assert found is None
+        return
+    assert found[0] == pytest.approx(grid[there[0]], abs=0.01)
+    assert found[1] == (ys[0] >= target)
+
+
+def test_batches_are_counted_not_updates():
+    online = tables.batches_to(made_row(FAST), "validation", 0.7)
+    through_time = tables.batches_to(made_row(SLOW), "validation", 0.7)
+    assert CONFIGS["digits"][1].num_steps == 4
+    assert (str(online), str(through_time)) == ("38", "150")  # 150 updates each
+    assert online.batches == 150 / 4
+
+
+def test_seeds_that_never_reach_a_target_are_counted_and_bounds_are_marked():
+    row = made_row(SLOW)
+    row["runs"][1]["validation"] = [[100, 0.1], [200, 0.2]]
+    assert str(tables.batches_to(row, "validation", 0.7)) == "150 (2 of 3)"
+    assert not tables.batches_to(row, "validation", 0.7).by_all
+    assert str(tables.batches_to(row, "validation", 0.95)) == "never"
+    assert str(tables.batches_to(made_row(SLOW), "validation", 0.4)) == "≤ 100"
+
+
+def test_a_spread_is_that_of_numpy_and_one_seed_has_none():
+    spread = Spread.of([0.9, 0.91, 0.95])
+    assert str(spread) == f"92.00 ± {100 * np.std([0.9, 0.91, 0.95], ddof=1):.2f}"
+    assert (spread.lowest, spread.highest, spread.seeds) == (0.9, 0.95, 3)
+    assert str(Spread.of([0.5])) == "50.00 (one seed)"
+
+
+def test_the_ratio_is_of_batches_and_a_bound_where_a_curve_starts_above_the_target():
+    late, early = ((100, 0.5), (300, 1.0)), ((100, 0.5), (140, 1.0))
+    rows = {SLOW: made_row(SLOW, validation=late, train=late), FAST: made_row(FAST, validation=early, train=early)}
+    expected = (100 + 200 * 0.9) / ((100 + 40 * 0.9) / 4)
+    assert [speed.ratio for speed in paper.speeds({"digits": result_of(rows)})] == pytest.approx([expected] * 2)
+    rows[FAST] = made_row(FAST, validation=((80, 0.99),), train=early)
+    found = {speed.target: str(speed) for speed in paper.speeds({"digits": result_of(rows)})}
+    assert found == {"training": f"{expected:.2f}", "validation": f"≥ {280 / 20:.2f}"}
+    rows[SLOW]["runs"][2]["validation"] = [[100, 0.1]]
+    assert [speed.target for speed in paper.speeds({"digits": result_of(rows)})] == ["training"]
+
+
+def test_the_sentence_on_speed_names_the_largest_and_the_smallest_ratio():
+    speeds = [
+        paper.Speed(1.5, "", FAST, SLOW, "digits", "training"),
+        paper.Speed(0.5, "", "BSO, paper", SLOW, "n-mnist", "validation"),
+        paper.Speed(9.0, "≤ ", FAST, SLOW, "digits", "validation"),
+    ]
+    sentence = paper.fastest(speeds)
+    assert f"Largest ratio: 1.50 ({FAST} against {SLOW}, digits, training target)" in sentence
+    assert "Smallest: 0.50 (BSO, paper" in sentence
+    assert f"Against {SLOW} the flip rule is the faster in 1 comparisons, the slower in 1." in sentence
+    assert paper.fastest([]) == "No ratio can be given yet."
+
+
+def test_targets_that_one_side_alone_reached_are_counted():
+    rows = {SLOW: made_row(SLOW, validation=((100, 0.1), (200, 0.2))), FAST: made_row(FAST, train=((200, 0.3),))}
+    rows[SLOW]["runs"][0]["validation"] = [[100, 0.1], [200, 0.99]]  # one seed is not enough
+    rows[SLOW]["runs"][0]["train"] = rows[SLOW]["runs"][1]["train"] = rows[SLOW]["runs"][2]["train"] = [[200, 0.99]]
+    for run in rows[FAST]["runs"]:
+        run["validation"] = [[200, 0.99]]
+    assert "the flip rule alone in 1 comparisons, BPTT alone in 1." in paper.alone({"digits": result_of(rows)})
+    assert paper.speeds({"digits": result_of(rows)}) == []
+
+
+@pytest.mark.parametrize(
+    ("rival", "answer"),
+    [
+        ((0.80, 0.81, 0.82), True),
+        ((0.935, 0.945, 0.955), False),  # behind, by less than the spread
+        ((0.97, 0.98, 0.99), False),  # ahead
+        ((0.5, 0.9, 1.3), False),  # far behind, but its own spread is larger
+    ],
+)
+def test_ours_is_best_only_if_it_leads_every_rival_by_more_than_the_spread(rival, answer):
+    rows = {label: made_row(label, (0.5, 0.51, 0.52)) for label in RULES}
+    rows[OURS] = made_row(OURS, (0.94, 0.95, 0.96))
+    rows["Bop"] = made_row("Bop", rival)
+    best, sentence = tables.beats(result_of(rows), RULES)
+    assert best is answer
+    assert "Bop" in sentence
+    assert tables.beats(result_of(rows), [label for label in RULES if label != "Bop"])[0] is True
+
+
+@pytest.mark.parametrize("missing", ["no row", "no run", "one seed"])
+def test_nothing_is_claimed_while_runs_are_missing(missing):
+    rows = {label: made_row(label, (0.5, 0.51, 0.52)) for label in RULES}
+    rows["Bop"]["runs"] = rows["Bop"]["runs"][: {"no row": 0, "no run": 0, "one seed": 1}[missing]]
+    if missing == "no row":
+        del rows["Bop"]
+    best, sentence = tables.beats(result_of(rows), LATENT_FREE)
+    assert best is None
+    assert sentence == "It cannot be said yet, for want of runs of Bop."
+    assert tables.beats(None, LATENT_FREE)[0] is None
+
+
+def test_the_best_row_is_bold_and_those_within_the_pooled_spread_are_marked():
+    rows = {label: made_row(label, (0.5, 0.51, 0.52)) for label in RULES}
+    rows["Bop"] = made_row("Bop", (0.94, 0.95, 0.96))
+    rows[SLOW] = made_row(SLOW, (0.931, 0.941, 0.951))
+    cells = {
+        line.split(" | ")[0][2:]: line.split(" | ")[1] for line in tables.rivals("digits", result_of(rows)).splitlines()
+    }
+    assert cells["Bop"] == "**95.00 ± 1.00**"
+    assert cells[SLOW] == "≈ 94.10 ± 1.00"
+    assert cells[FAST] == "51.00 ± 1.00"
+
+
+def test_the_chosen_point_is_the_best_on_validation_and_another_one_in_the_comparison_is_said():
+    config, rng = "digits", np.random.default_rng(1)
+    tuned = whole_study("tuning", config, rng)
+    for row in tuned["rows"].values():
+        row["runs"][0]["validation"][-1][1] = 0.5
+    tuned["rows"]["Bop, b1 0.999, threshold 1e-06"]["runs"][0]["validation"][-1][1] = 0.8
+    text = render.tuning(config, tuned, result_of({"Bop": made_row("Bop", changes={"b1": 0.999, "threshold": 1e-6})}))
+    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
+    assert line.endswith("| b1 0.999, threshold 1e-06 |")
+    text = render.tuning(config, tuned, result_of({"Bop": made_row("Bop", changes={"b1": 0.99})}))
+    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
+    assert line.endswith("| b1 0.999, threshold 1e-06 (but the comparison was run with b1 0.99, threshold None) |")
+    del tuned["rows"]["Bop, b1 0.99, threshold 0"]
+    text = render.tuning(config, tuned, None)
+    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
+    assert line.endswith(f"| {tables.not_run('tuning', config)} (incomplete) |")
+
+
+def test_gaps_of_statistics_are_taken_seed_by_seed():
+    runs = [made_run(seed, 0.8 + seed / 10, test_running=None, test_batch=0.81 + seed / 10) for seed in range(3)]
+    gap = tables.gap_of(runs, "test")
+    assert gap.mean == pytest.approx(0.01)
+    assert gap.deviation == pytest.approx(0, abs=1e-9)
+    assert tables.gap_of(runs, "test_running") is None
+    row = tables.norms("digits", result_of({"rule, kind": {"settings": {}, "runs": runs}}), ["rule, kind"])
+    assert row.splitlines()[-1] == "| rule | kind | - | 90.00 ± 10.00 | 91.00 ± 10.00 | - | 1.00 ± 0.00 |"
+
+
+def test_every_ablation_stands_in_a_group_of_its_own_kind_and_new_ones_are_not_lost():
+    labels = list(dict.fromkeys(job.label for job in studies.ablations("digits-binary")))
+    text = tables.ablations("digits-binary", None, labels)
+    assert "Others" not in text
+    assert all(f"| {label} |" in text for label in labels)
+    assert sum(label in text.partition("| Statistics")[0] for label in labels) == len(labels) - 2
+    assert "| Others |" in tables.ablations("digits-binary", None, ["something new"])
+
+
+def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_new_ones():
+    levels = {
+        "paper, threshold 0": 0.90,
+        "paper, threshold 5e-07": 0.91,
+        "T-BSO, paper, statistics not re-estimated": 0.7,
+    }
+    rows = {
+        label: {"settings": {}, "runs": [made_run(seed, level + 0.02 * seed) for seed in range(3)]}
+        for label, level in levels.items()
+    }
+    text = tables.ablations("digits-binary", result_of(rows), levels)
+    assert (
+        "From 'paper, threshold 0' to 'paper, threshold 5e-07': +1.00 points on the test set, within the larger "
+        "standard deviation (2.00)." in text
+    )
+    assert (
+        "From 'T-BSO, paper, statistics not re-estimated' to 'paper, threshold 5e-07': +21.00 points on the test set, "
+        "more than the larger standard deviation (2.00)." in text
+    )
+
+
+def test_every_row_of_the_papers_table_has_a_command_that_trains_it():
+    assert len(list(paper.rows())) == 19
+    for experiment, rule, num_steps, figure in paper.rows():
+        for command in filter(None, (experiment.before, experiment.command(rule, num_steps))):
+            assert command.startswith("python -m experiments.train ")
+            config = tyro.extras.overridable_config_cli(CONFIGS, args=command.split()[3:])
+            assert config.preset == "paper"
+        assert (config.num_steps, config.optimizer) == (num_steps, paper.OPTIMIZERS[rule])
+        module = importlib.import_module(f"experiments.configs.{experiment.config.replace('-', '_')}")
+        assert figure in module.__doc__
+
+
+def test_our_figure_beside_the_papers_is_of_the_same_config_and_number_of_steps():
+    rows = {label: made_row(label, config="cifar10-vgg11", changes={"num_steps": 4}) for label in (FAST, OURS)}
+    lines = paper.beside_ours({"cifar10-vgg11": result_of(rows)}).splitlines()
+    ours = [line for line in lines if "400 epochs" in line]
+    assert len(ours) == 1
+    assert ours[0].startswith(
+        "| CIFAR-10, VGG-11 | 4 | T-BSO | 94.86 | T-BSO, paper: 91.00 ± 1.00, 400 epochs; T-BSO, "
+    )
+    assert sum("not run here: needs" in line for line in lines) == 18
+
+
+def test_without_results_the_page_holds_no_figure_of_ours_and_names_every_command(tmp_path):
+    write(tmp_path, {})
+    render.main(tmp_path)
+    text = (tmp_path / "docs" / "RESULTS.md").read_text()
+    assert text.count("not run here: needs") == 19
+    for name, _, configs in PLAN:
+        for config in configs:
+            assert f"not run yet: `python -m experiments.evidence --only {name}:{config}`" in text
+    assert "±" not in text.replace(render.INTRODUCTION, "")
+    assert "](pictures" not in text
+    assert not list((tmp_path / "docs" / "pictures").iterdir())
+
+
+def test_a_missing_row_is_named_and_changes_no_other_row(evidence):
+    result = evidence["rivals"]["digits"]
+    whole = tables.rivals("digits", result).splitlines()
+    for label in RULES:
+        rows = {name: row for name, row in result["rows"].items() if name != label}
+        part = tables.rivals("digits", result_of(rows)).splitlines()
+        (place,) = (place for place, line in enumerate(part) if line.startswith(f"| {label} |"))
+        assert part.pop(place).startswith(f"| {label} | {tables.not_run('rivals', 'digits')} |")
+        before = whole[:place] + whole[place + 1 :]
+        assert [re.sub(r"\*\*|≈ ", "", line) for line in part] == [re.sub(r"\*\*|≈ ", "", line) for line in before]
+
+
+@pytest.mark.parametrize("study", [name for name, *_ in PLAN])
+def test_any_row_of_any_study_may_be_missing(evidence, study):
+    for config, result in evidence[study].items():
+        for label in list(result["rows"])[:: 1 if study != "tuning" else 5]:
+            rows = {name: row for name, row in result["rows"].items() if name != label}
+            part = {**evidence, study: {**evidence[study], config: result_of(rows)}}
+            assert f"--only {study}:{config}" in render.page(part, None, None)
+        break
+
+
+def test_the_page_of_whole_studies_misses_nothing_and_ends_with_the_notes(evidence):
+    text = render.page(evidence, None, "Annealing worked.")
+    assert "evidence --only" not in text
+    assert "nan" not in text
+    assert text.endswith("## 7. What worked and what did not\n\nAnnealing worked.\n")
+
+
+def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):
+    part = {"rivals": "digits-binary", "norms": "digits", "ablations": "digits-binary"}
+    write(tmp_path, {name: {config: evidence[name][config]} for name, config in part.items()})
+    render.main(tmp_path)
+    text = (tmp_path / "docs" / "RESULTS.md").read_text()
+    shown = {tmp_path / "docs" / path for path in re.findall(r"\]\((pictures/.*?)\)", text)}
+    assert shown == set((tmp_path / "docs" / "pictures").iterdir())
+    assert {path.name for path in shown} == {
+        "rivals-digits-binary.png",
+        "overview.png",
+        "norms.png",
+        "ablations-digits-binary.png",
+    }
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in shown)
+    links = re.findall(r"\]\((results/.*?)\)", text)
+    assert len(links) >= 3
+    assert all((tmp_path / "docs" / link).exists() for link in links)
+    assert f"| {OURS} |" in (tmp_path / "README.md").read_text()
+
+
+def test_the_readme_changes_between_its_marks_only_and_rendering_twice_changes_nothing(evidence):
+    before = "top | x |\n<!-- digits -->\nold\n<!-- end -->\nbottom\\1\n"
+    after = render.with_table(before, evidence["rivals"])
+    assert after == f"top | x |\n<!-- digits -->\n{render.digits_table(evidence['rivals'])}\n<!-- end -->\nbottom\\1\n"
+    assert render.with_table(after, evidence["rivals"]) == after
+    spread = Spread.of(run["test"] for run in evidence["rivals"]["digits-binary"]["rows"][OURS]["runs"])
+    (line,) = (line for line in after.splitlines() if line.startswith(f"| {OURS} |"))
+    assert line.endswith(f" | {spread} |")
+    assert tables.not_run("rivals", "digits") in render.with_table(before, {})
+
+
+def test_every_compared_config_has_targets_between_chance_and_certainty():
+    assert set(COMPARED) <= set(tables.TARGETS)
+    assert all(0.1 < target < 1 for targets in tables.TARGETS.values() for target in targets)
+    assert math.isnan(Spread.of([1.0]).deviation)
+
+
+def test_the_committed_page_is_what_the_committed_results_say():
+    notes = ROOT / "docs" / "notes" / "what-worked.md"
+    regrets = json.loads((ROOT / "docs" / "results" / "regret.json").read_text())
+    text = render.page(render.load(ROOT), regrets, notes.read_text().strip() if notes.exists() else None)
+    committed = ROOT / "docs" / "RESULTS.md"
+    assert committed.exists()
+    assert committed.read_text() == text, "run `python -m experiments.evidence.render`"
