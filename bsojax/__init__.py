@@ -21,6 +21,7 @@ from bsojax._neurons import LIF as LIF
 from bsojax._norm import Affine as Affine
 from bsojax._norm import BatchNorm as BatchNorm
 from bsojax._norm import BatchRenorm as BatchRenorm
+from bsojax._normalise import scale_by_channel_rms as scale_by_channel_rms
 from bsojax._online import make_eval_step as make_eval_step
 from bsojax._online import make_train_step as make_train_step
 from bsojax._optimizers import bso as bso

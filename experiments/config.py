@@ -34,7 +34,8 @@ class Config:
     """Settings of bso, bso-reset and t-bso: the paper's, or ours: a momentum whose window grows with the run, ended by
     a cosine, and a threshold in units of its noise."""
     threshold: float | None = None
-    """Flip threshold; None: the preset's. In the calibrated preset it follows 1 - b1 as its square root."""
+    """Flip threshold; None: the preset's. The calibrated preset counts that of t-bso in standard deviations of the
+    momentum's noise, and lets that of bso follow 1 - b1 as its square root."""
     b1: float | None = None
     """Decay of the momentum; None: the preset's. The calibrated preset starts from it."""
     growth: float | None = None

@@ -11,9 +11,9 @@ PAPER_THRESHOLD = 5e-7
 PAPER_B1 = 0.999
 PAPER_B2 = 0.99999
 CALIBRATED_B1 = 0.9
-CALIBRATED_GROWTH = 0.3
+CALIBRATED_GROWTH = 0.2
 CALIBRATED_B2 = 0.99
-CALIBRATED_C = 0.25
+CALIBRATED_C = 0.1
 
 
 def flip_optimizer(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
@@ -35,7 +35,8 @@ def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtr
 
     ``1 - b1`` is a cosine from 1 to 0 over ``1 / (1 - b1) + growth * k`` after k updates: at first an average of a few
     gradients, which moves fast, later one of a share of all gradients, which is quiet, and in the end fixed signs, so
-    that the norms' statistics settle. The threshold of t-bso keeps its distance to the momentum's noise; bso, whose
+    that the norms' statistics settle. For t-bso gradients are first brought to one size a channel, so that late ones,
+    which are small, count as much as early ones; its threshold keeps its distance to the momentum's noise; bso, whose
     threshold is absolute, starts at the paper's.
     """
     b1 = CALIBRATED_B1 if config.b1 is None else config.b1
@@ -49,7 +50,8 @@ def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtr
         start = PAPER_THRESHOLD if config.threshold is None else config.threshold
         threshold = bsojax.noise_threshold(b1_schedule, start / bsojax.noise_threshold(b1, 1.0))
         return bsojax.bso(threshold, b1_schedule, reset_on_flip=config.optimizer == "bso-reset")
-    c = CALIBRATED_C if config.threshold is None else config.threshold / bsojax.noise_threshold(b1, 1.0)
+    c = CALIBRATED_C if config.threshold is None else config.threshold
     b2 = CALIBRATED_B2 if config.b2 is None else config.b2
     threshold = bsojax.noise_threshold(b1_schedule, c)
-    return bsojax.t_bso(threshold, config.num_steps, b1_schedule, b2, debias=True)
+    flip = bsojax.t_bso(threshold, config.num_steps, b1_schedule, b2, debias=True)
+    return optax.chain(bsojax.scale_by_channel_rms(), flip)

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 from experiments.configs import CONFIGS
-from experiments.seeds import markdown
+from experiments.evidence import render
+from experiments.evidence.tables import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,14 +31,14 @@ def test_the_example_runs_and_learns():
 
 
 def test_the_table_is_what_the_results_file_says():
-    result = json.loads((ROOT / "docs" / "results" / "digits.json").read_text())
-    shown = re.search(r"<!-- digits.json -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+    shown = re.search(r"<!-- digits -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
     assert shown is not None
-    assert shown.group(1) == markdown(result)
+    assert shown.group(1) == render.digits_table(render.load(ROOT)["rivals"])
 
 
 def test_the_settings_named_are_those_of_the_results():
-    result = json.loads((ROOT / "docs" / "results" / "digits.json").read_text())["config"]
+    path = ROOT / "docs" / "results" / "rivals-digits.json"
+    result = json.loads(path.read_text())["rows"][OURS]["settings"]
     config = CONFIGS["digits"][1]
     for name in ("channels", "num_steps", "batch_size", "epochs", "preset", "learning_rate"):
         value = getattr(config, name)
@@ -46,7 +47,7 @@ def test_the_settings_named_are_those_of_the_results():
     assert f"{config.batch_size}, {config.epochs} epochs" in README.replace("\n", " ")
 
 
-@pytest.mark.parametrize("target", ["setup", "train", "test", "lint", "results"])
+@pytest.mark.parametrize("target", ["setup", "train", "test", "lint", "evidence"])
 def test_make_knows_what_the_readme_names(target):
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)

@@ -7,4 +7,4 @@ Expected: the row "T-BSO, calibrated" of n-mnist in docs/RESULTS.md; a minute on
 
 from experiments.config import Config
 
-CONFIG = Config(dataset="nmnist_small", channels=("M", 16, "M", 32, 64), num_steps=6, epochs=12)
+CONFIG = Config(dataset="nmnist_small", channels=("M", 16, "M", 32, 64), num_steps=6, epochs=10)

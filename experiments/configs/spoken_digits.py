@@ -7,4 +7,4 @@ Expected: the row "T-BSO, calibrated" of spoken-digits in docs/RESULTS.md; a min
 
 from experiments.config import Config
 
-CONFIG = Config(dataset="fsdd", channels=(16, "M", 32, "M", 64, "M", 64), epochs=8)
+CONFIG = Config(dataset="fsdd", channels=(16, "M", 32, "M", 64, "M", 64), epochs=10)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import presets
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.evidence.measure import Job
@@ -36,13 +35,13 @@ LATENT_FREE = ("Bop", "BSO, paper", "BSO with reset, paper", "T-BSO, paper", "T-
 """Rows that keep no latent weight."""
 
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "BPTT, latent, SGD": {"latent_learning_rate": (0.1, 1.0, 10.0)},
+    "BPTT, latent, SGD": {"latent_learning_rate": (1.0, 10.0, 100.0)},
     "BPTT, latent, Adam": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "OTTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "NDOT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "SLTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
-    "Bop": {"b1": (0.99, 0.999, 0.9999), "threshold": (0.0, 1e-6)},
-    "T-BSO, calibrated": {"b1": (0.997, 0.99, 0.97)},
+    "Bop": {"b1": (0.99, 0.999), "threshold": (0.0, 1e-6)},
+    "T-BSO, calibrated": {"growth": (0.1, 0.5), "threshold": (0.1, 0.3)},
 }
 """What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""
 
@@ -106,9 +105,10 @@ def ablations(name: str) -> list[Job]:
         changes[f"paper, threshold {threshold:g}"] = {**paper, "threshold": threshold}
     changes["paper, momentum reset at flips (BSO)"] = RULES["BSO with reset, paper"]
     changes["paper, no reset (BSO)"] = RULES["BSO, paper"]
-    start = 1 - presets.CALIBRATED_B1
     for c in (0.0, 0.1, 0.25, 0.5, 1.0):
-        changes[f"calibrated, c = {c:g}"] = {"threshold": c * float(np.sqrt(start / 2))}
+        changes[f"calibrated, c = {c:g}"] = {"threshold": c}
+    for growth in (0.0, 0.1, 0.3, 1.0):
+        changes[f"calibrated, growth {growth:g}"] = {"growth": growth}
     for trace in ("ottt", "ndot", "ndot-released", "none"):
         changes[f"calibrated, trace {trace}"] = {"trace": trace}
     for steps in (1, 2, 4, 8, 12):
