@@ -11,7 +11,7 @@ import pytest
 
 from experiments.configs import CONFIGS
 from experiments.evidence import render
-from experiments.evidence.tables import OURS
+from experiments.evidence.readings import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.configs import CONFIGS
-from experiments.evidence import paper, render, studies, tables
+from experiments.evidence import paper, readings, render, studies, tables
 from experiments.evidence.measure import settings
 from experiments.evidence.plan import COMPARED, PLAN
+from experiments.evidence.readings import OURS, Spread
 from experiments.evidence.studies import LATENT_FREE, RULES
-from experiments.evidence.tables import OURS, Spread
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = dict.fromkeys(("signs", "momentum", "optimizer_other", "neurons", "step_arguments", "step_temporaries"), 2048)
@@ -62,7 +62,7 @@ def whole_study(name, config, rng):
     made = {}
     for place, (label, (changed, seeds)) in enumerate(rows.items()):
         level = 0.1 if "frozen" in label else 0.8 + 0.1 * place / len(rows)
-        counts = np.arange(1, 16) * tables.updates_per_batch(settings(changed)) * 36
+        counts = np.arange(1, 16) * readings.updates_per_batch(settings(changed)) * 36
         runs = []
         for seed in seeds:
             points = np.clip(level * (1 - 0.8 ** np.arange(1, 16)) + rng.normal(0, 0.01, 15), 0, 1)
@@ -101,7 +101,7 @@ def test_crossing_is_the_first_count_of_the_interpolated_curve_that_is_high_enou
     xs, ys = np.array(points).T
     grid = np.linspace(xs[0], xs[-1], 20 * 1000 * len(xs) + 1) if len(xs) > 1 else xs
     there = np.flatnonzero(np.interp(grid, xs, ys) >= target - 1e-12)
-    found = tables.crossing(points, target)
+    found = readings.crossing(points, target)
     if not there.size:
         assert found is None
         return
@@ -110,8 +110,8 @@ def test_crossing_is_the_first_count_of_the_interpolated_curve_that_is_high_enou
 
 
 def test_batches_are_counted_not_updates():
-    online = tables.batches_to(made_row(FAST), "validation", 0.7)
-    through_time = tables.batches_to(made_row(SLOW), "validation", 0.7)
+    online = readings.batches_to(made_row(FAST), "validation", 0.7)
+    through_time = readings.batches_to(made_row(SLOW), "validation", 0.7)
     assert CONFIGS["digits"][1].num_steps == 4
     assert (str(online), str(through_time)) == ("38", "150")  # 150 updates each
     assert online.batches == 150 / 4
@@ -120,10 +120,10 @@ def test_batches_are_counted_not_updates():
 def test_seeds_that_never_reach_a_target_are_counted_and_bounds_are_marked():
     row = made_row(SLOW)
     row["runs"][1]["validation"] = [[100, 0.1], [200, 0.2]]
-    assert str(tables.batches_to(row, "validation", 0.7)) == "150 (2 of 3)"
-    assert not tables.batches_to(row, "validation", 0.7).by_all
-    assert str(tables.batches_to(row, "validation", 0.95)) == "never"
-    assert str(tables.batches_to(made_row(SLOW), "validation", 0.4)) == "≤ 100"
+    assert str(readings.batches_to(row, "validation", 0.7)) == "150 (2 of 3)"
+    assert not readings.batches_to(row, "validation", 0.7).by_all
+    assert str(readings.batches_to(row, "validation", 0.95)) == "never"
+    assert str(readings.batches_to(made_row(SLOW), "validation", 0.4)) == "≤ 100"
 
 
 def test_a_spread_is_that_of_numpy_and_one_seed_has_none():
@@ -366,8 +366,8 @@ def test_the_readme_changes_between_its_marks_only_and_rendering_twice_changes_n
 
 
 def test_every_compared_config_has_targets_between_chance_and_certainty():
-    assert set(COMPARED) <= set(tables.TARGETS)
-    assert all(0.1 < target < 1 for targets in tables.TARGETS.values() for target in targets)
+    assert set(COMPARED) <= set(readings.TARGETS)
+    assert all(0.1 < target < 1 for targets in readings.TARGETS.values() for target in targets)
     assert math.isnan(Spread.of([1.0]).deviation)
 
 

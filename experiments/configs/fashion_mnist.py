@@ -1,4 +1,4 @@
-"""Fashion-MNIST, 12,000 images of it, a SpikingVGG that a CPU trains in a minute, T = 2, T-BSO.
+"""Fashion-MNIST, 10,000 images of it, a SpikingVGG that a CPU trains in a minute, T = 2, T-BSO.
 
 Row: none of the paper's; a real data set between the digits and CIFAR-10.
 Command: python -m experiments.train fashion-mnist (all images: --train-examples 60000)
@@ -13,5 +13,5 @@ CONFIG = Config(
     num_steps=2,
     batch_size=64,
     epochs=4,
-    train_examples=12_000,
+    train_examples=10_000,
 )

@@ -4,20 +4,9 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 
+from experiments.evidence.readings import OURS, Result, Results, batches_to, runs_of, targets_of, tests
 from experiments.evidence.studies import RULES
-from experiments.evidence.tables import (
-    OURS,
-    Result,
-    Results,
-    batches_to,
-    beats,
-    not_run,
-    runs_of,
-    step_bytes,
-    table,
-    targets_of,
-    tests,
-)
+from experiments.evidence.tables import beats, not_run, step_bytes, table
 
 FLIPPING = ("BSO, paper", "T-BSO, paper", OURS)
 THROUGH_TIME = ("BPTT, latent, SGD", "BPTT, latent, Adam")

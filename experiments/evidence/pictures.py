@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from experiments import presets
+from experiments.evidence.readings import OURS, Result, Spread, runs_of, targets_of, tests, updates_per_batch
 from experiments.evidence.studies import RULES
-from experiments.evidence.tables import OURS, Result, Spread, gap_of, runs_of, targets_of, tests, updates_per_batch
+from experiments.evidence.tables import gap_of
 
 COLORS: dict[str, str] = {
     "BPTT, latent, SGD": "#E69F00",

@@ -10,7 +10,8 @@ COMPARED = ("digits", "digits-binary", "fashion-mnist-binary", "spoken-digits", 
 PLAN: Sequence[tuple[str, studies.Study, Sequence[str]]] = (
     ("tuning", studies.tuning, COMPARED),
     ("rivals", studies.rivals, COMPARED),
-    ("norms", studies.norms, ("digits", "spoken-digits")),
-    ("ablations", studies.ablations, ("digits-binary",)),
+    ("rivals", studies.few_rivals, ("cifar10-small",)),
+    ("norms", studies.norms, ("digits", "fashion-mnist-binary", "spoken-digits")),
+    ("ablations", studies.ablations, ("fashion-mnist-binary",)),
 )
 """A study's name, its jobs, and the configs that it is run on."""

@@ -16,11 +16,12 @@ import tyro
 
 from experiments import regret
 from experiments.configs import CONFIGS
-from experiments.evidence import paper, pictures, studies, tables
+from experiments.evidence import paper, pictures, readings, studies, tables
 from experiments.evidence.measure import WINDOW, Job
 from experiments.evidence.plan import COMPARED, PLAN
+from experiments.evidence.readings import OURS, Result, Results, runs_of, updates_per_batch
 from experiments.evidence.studies import GRIDS, RULES
-from experiments.evidence.tables import OURS, Result, Results, not_run, runs_of, table, updates_per_batch
+from experiments.evidence.tables import not_run, table
 
 STUDIES = tuple(name for name, *_ in PLAN)
 README_TABLE = re.compile(r"(<!-- digits -->\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -98,7 +99,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
 def compared(evidence: Evidence) -> Results:
     """The comparisons that the page shows: those of the plan, and others that have been run and have targets."""
     results = evidence["rivals"]
-    return {config: results[config] for config in (*COMPARED, *results) if config in tables.TARGETS}
+    return {config: results[config] for config in (*COMPARED, *results) if config in readings.TARGETS}
 
 
 def draw(folder: Path, evidence: Evidence) -> list[Path]:
@@ -120,7 +121,7 @@ def draw(folder: Path, evidence: Evidence) -> list[Path]:
 def digits_table(results: Results) -> str:
     """The README's table: every rule on the digits, with real and with binary ends."""
     configs = {"digits": "test accuracy, %", "digits-binary": "every layer binary, %"}
-    found = {config: tables.tests(results.get(config), RULES) for config in configs}
+    found = {config: readings.tests(results.get(config), RULES) for config in configs}
     rows = [
         (label, *(str(found[config].get(label, not_run("rivals", config))) for config in configs)) for label in RULES
     ]

@@ -4,7 +4,9 @@ import concurrent.futures
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,18 @@ def _compact(content: dict[str, Any]) -> str:
 
 
 def _settle(cores: Any) -> None:
-    """Puts a worker on a core of its own, and lets it find what other workers have compiled."""
+    """Puts a worker on a core of its own, lets it find what others have compiled, and ends it when its study dies."""
     os.sched_setaffinity(0, {cores.get()})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(CACHE.resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _end_with_parent() -> None:
+    # A pool's worker outlives a parent that was killed, and would go on with the jobs that it had been handed.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
