@@ -40,7 +40,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "OTTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "NDOT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "SLTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
-    "Bop": {"b1": (0.99, 0.999), "threshold": (0.0, 1e-6)},
+    "Bop": {"b1": (0.99, 0.999), "threshold": (1e-6, 1e-5)},
     "T-BSO, calibrated": {"growth": (0.1, 0.5), "threshold": (0.1, 0.3)},
 }
 """What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""

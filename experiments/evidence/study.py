@@ -37,7 +37,8 @@ def run(jobs: list[Job], path: Path, console: Console, workers: int) -> dict[str
     if todo:
         context = multiprocessing.get_context("spawn")
         cores = context.Queue()
-        for core in itertools.islice(itertools.cycle(sorted(os.sched_getaffinity(0))), workers):
+        known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+        for core in itertools.islice(itertools.cycle(known), workers):
             cores.put(core)
         with concurrent.futures.ProcessPoolExecutor(workers, context, _settle, (cores,)) as pool:
             futures = {pool.submit(measure, job): job for job in todo}
@@ -99,7 +100,9 @@ def _compact(content: dict[str, Any]) -> str:
 
 def _settle(cores: Any) -> None:
     """Puts a worker on a core of its own, lets it find what others have compiled, and ends it when its study dies."""
-    os.sched_setaffinity(0, {cores.get()})
+    core = cores.get()
+    if core is not None:  # some systems leave it to themselves
+        os.sched_setaffinity(0, {core})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import jax
 
