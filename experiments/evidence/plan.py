@@ -9,8 +9,7 @@ COMPARED = ("digits", "digits-binary", "fashion-mnist-binary", "spoken-digits", 
 
 PLAN: Sequence[tuple[str, studies.Study, Sequence[str]]] = (
     ("tuning", studies.tuning, COMPARED),
-    ("rivals", studies.rivals, COMPARED),
-    ("rivals", studies.few_rivals, ("cifar10-small",)),
+    ("rivals", studies.rivals, (*COMPARED, *studies.FEW)),
     ("norms", studies.norms, ("digits", "fashion-mnist-binary", "spoken-digits")),
     ("ablations", studies.ablations, ("fashion-mnist-binary",)),
 )

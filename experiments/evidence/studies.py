@@ -16,6 +16,9 @@ from experiments.evidence.study import read
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
 
+ABLATION_EPOCHS = 3
+"""Epochs of the ablations, which are many; the same for all."""
+
 RULES: dict[str, dict[str, Any]] = {
     "BPTT, latent, SGD": {"optimizer": "bptt-sgd"},
     "BPTT, latent, Adam": {"optimizer": "bptt-adam"},
@@ -45,8 +48,11 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 """What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""
 
-TUNED_ON = "fashion-mnist"
-"""The config whose settings configs too slow to tune take over."""
+TUNED_ON = {"cifar10-small": "fashion-mnist"}
+"""Configs too slow to tune, and the config whose chosen settings they take over."""
+
+FEW = {"cifar10-small": ("BPTT, latent, Adam", "T-BSO, paper", "T-BSO, calibrated", "frozen signs")}
+"""Configs too slow for every rule, and their rows."""
 
 Study = Callable[[str], list[Job]]
 
@@ -62,19 +68,10 @@ def tuning(name: str) -> list[Job]:
 
 
 def rivals(name: str) -> list[Job]:
-    """Every rule with its best settings, over the seeds."""
+    """Every rule, or those in FEW, with its best settings, over the seeds."""
     return [
-        Job(label, _with(name, seed=seed, **changes, **chosen(name, label)), memory=seed == SEEDS[0])
-        for (label, changes), seed in itertools.product(RULES.items(), SEEDS)
-    ]
-
-
-def few_rivals(name: str) -> list[Job]:
-    """For a config too slow to tune: a few rules over the seeds, with the settings chosen on TUNED_ON."""
-    few = ("BPTT, latent, Adam", "T-BSO, paper", "T-BSO, calibrated", "frozen signs")
-    return [
-        Job(label, _with(name, seed=seed, **RULES[label], **chosen(TUNED_ON, label)), memory=seed == SEEDS[0])
-        for label, seed in itertools.product(few, SEEDS)
+        Job(label, _with(name, seed=seed, **RULES[label], **chosen(name, label)), memory=seed == SEEDS[0])
+        for label, seed in itertools.product(FEW.get(name, tuple(RULES)), SEEDS)
     ]
 
 
@@ -87,6 +84,7 @@ def chosen(name: str, label: str) -> dict[str, float]:
     """
     if label not in GRIDS:
         return {}
+    name = TUNED_ON.get(name, name)
     rows = read(path_of("tuning", name))["rows"]
     points = _points(label)
     scores = []
@@ -110,7 +108,7 @@ def norms(name: str) -> list[Job]:
 
 
 def ablations(name: str) -> list[Job]:
-    """One setting at a time, away from the two presets."""
+    """One setting at a time, away from the two presets, in short runs."""
     changes: dict[str, dict[str, Any]] = {}
     paper = RULES["T-BSO, paper"]
     for threshold in (0.0, 5e-7, 1e-3, 1e-2, 1e-1):
@@ -128,7 +126,7 @@ def ablations(name: str) -> list[Job]:
     for label in ("T-BSO, paper", "T-BSO, calibrated"):
         changes[f"{label}, statistics not re-estimated"] = {**RULES[label], "refresh": False}
     return [
-        Job(label, _with(name, seed=seed, **change))
+        Job(label, _with(name, seed=seed, epochs=ABLATION_EPOCHS, **change))
         for (label, change), seed in itertools.product(changes.items(), SEEDS)
     ]
 
