@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data import parts
 from experiments.data.data_sets import DataSet
 from experiments.data.known import SETS, KnownSet
 from experiments.data.preparing import how_to_prepare, prepare, prepared_folder
@@ -20,7 +21,8 @@ THREADS = min(4, os.cpu_count() or 1)
 def load(name: str, data_dir: Path | None = None, num_steps: int = 1) -> DataSet:
     """Reads a prepared data set; one that needs neither network nor source is prepared first where it is missing.
 
-    Never touches the network: a set that is not on this machine is an error that says how to get it.
+    Never touches the network: a set that is not on this machine is an error that says how to get it. Parts that
+    ``experiments.prepare --parts`` wrote come first, and are read by numpy alone.
 
     Args:
       name: a key of SETS.
@@ -36,6 +38,9 @@ def load(name: str, data_dir: Path | None = None, num_steps: int = 1) -> DataSet
     if num_steps < 1:
         raise ValueError(f"num_steps: must be at least 1, got {num_steps}.")
     folder, known = default_folder(data_dir), SETS[name]
+    if parts.has_parts(folder / name):
+        held = [_split_of_parts(folder / name, split, known, num_steps) for split in parts.SPLITS]
+        return DataSet(name, held[0], held[1], known.num_classes, known.front_end)
     prepared = prepared_folder(name, folder)
     if prepared is None and known.builder is not None and not known.source:
         prepared = prepare(name, folder, quiet=True)
@@ -58,6 +63,14 @@ def load(name: str, data_dir: Path | None = None, num_steps: int = 1) -> DataSet
 def default_folder(data_dir: Path | None = None) -> Path:
     """Returns where prepared sets lie: data_dir, or TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     return (data_dir or Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))).expanduser().resolve()
+
+
+def _split_of_parts(folder: Path, split: str, known: KnownSet, num_steps: int) -> MemorySplit:
+    x, y = parts.read_parts(folder, split)
+    check_examples(x, y, known.num_classes, name=f"{folder.name} {split} ")
+    if x.ndim == 5 and x.shape[1] != num_steps:
+        raise ValueError(f"--num-steps: the parts in {folder} hold {x.shape[1]} bins of time, not {num_steps}.")
+    return MemorySplit(x, y)
 
 
 def _split(builder: Any, name: str, split: str, known: KnownSet, num_steps: int) -> Split:
