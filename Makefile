@@ -25,5 +25,6 @@ lint: setup
 	$(RUN) -m mypy
 
 evidence: setup
+	$(RUN) -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png
 	$(RUN) -m experiments.evidence
 	$(RUN) -m experiments.evidence.render
