@@ -103,4 +103,5 @@ def started_from(path: Path, state: bsojax.TrainState) -> bsojax.TrainState:
 
 def _module_and_arguments() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [spec.name if spec is not None else Path(sys.argv[0]).name, *sys.argv[1:]]
+    name = spec.name if spec is not None else Path(sys.argv[0]).name
+    return [name.removesuffix(".__main__"), *sys.argv[1:]]

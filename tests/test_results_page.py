@@ -18,7 +18,7 @@ from experiments.evidence import paper, readings, render, studies, tables
 from experiments.evidence.measure import settings
 from experiments.evidence.plan import COMPARED, PLAN
 from experiments.evidence.readings import OURS, Spread
-from experiments.evidence.studies import LATENT_FREE, RULES
+from experiments.evidence.studies import FEW, LATENT_FREE, RULES, TUNED_ON
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = dict.fromkeys(("signs", "momentum", "optimizer_other", "neurons", "step_arguments", "step_temporaries"), 2048)
@@ -26,6 +26,7 @@ SLOW, FAST = "BPTT, latent, Adam", "T-BSO, paper"
 
 
 JOBS = {name: jobs for name, jobs, _ in PLAN}
+ABLATED = next(configs[0] for name, _, configs in PLAN if name == "ablations")
 
 
 def made_run(seed, test=0.9, validation=((100, 0.5), (200, 0.9)), train=((100, 0.5), (200, 0.9)), **more):
@@ -54,7 +55,8 @@ def whole_study(name, config, rng):
     """A study with runs of every row, figures drawn at random."""
     if name == "rivals":
         rows = {
-            label: (dataclasses.replace(CONFIGS[config][1], **changes), (0, 1, 2)) for label, changes in RULES.items()
+            label: (dataclasses.replace(CONFIGS[config][1], **RULES[label]), (0, 1, 2))
+            for label in readings.rules_of(config)
         }
     else:
         jobs = JOBS[name](config)
@@ -181,10 +183,20 @@ def test_ours_is_best_only_if_it_leads_every_rival_by_more_than_the_spread(rival
     rows = {label: made_row(label, (0.5, 0.51, 0.52)) for label in RULES}
     rows[OURS] = made_row(OURS, (0.94, 0.95, 0.96))
     rows["Bop"] = made_row("Bop", rival)
-    best, sentence = tables.beats(result_of(rows), RULES)
+    best, sentence = readings.beats(result_of(rows), RULES)
     assert best is answer
     assert "Bop" in sentence
-    assert tables.beats(result_of(rows), [label for label in RULES if label != "Bop"])[0] is True
+    assert readings.beats(result_of(rows), [label for label in RULES if label != "Bop"])[0] is True
+
+
+def test_a_lead_of_just_the_spread_is_not_more_than_it():
+    measured = (0.7999999237060547, 0.81, 0.82)  # as an evaluation in float32 writes them
+    rows = {OURS: made_row(OURS, measured), FAST: made_row(FAST, measured[:1] * 3)}
+    ours, rival = (Spread.of(run["test"] for run in row["runs"]) for row in rows.values())
+    assert ours.mean - rival.mean > ours.deviation  # in floating point, by rounding alone
+    best, sentence = readings.beats(result_of(rows), [OURS, FAST])
+    assert best is False
+    assert "1.00 points ahead, spread 1.00" in sentence
 
 
 @pytest.mark.parametrize("missing", ["no row", "no run", "one seed"])
@@ -193,10 +205,10 @@ def test_nothing_is_claimed_while_runs_are_missing(missing):
     rows["Bop"]["runs"] = rows["Bop"]["runs"][: {"no row": 0, "no run": 0, "one seed": 1}[missing]]
     if missing == "no row":
         del rows["Bop"]
-    best, sentence = tables.beats(result_of(rows), LATENT_FREE)
+    best, sentence = readings.beats(result_of(rows), LATENT_FREE)
     assert best is None
     assert sentence == "It cannot be said yet, for want of runs of Bop."
-    assert tables.beats(None, LATENT_FREE)[0] is None
+    assert readings.beats(None, LATENT_FREE)[0] is None
 
 
 def test_the_best_row_is_bold_and_those_within_the_pooled_spread_are_marked():
@@ -211,41 +223,120 @@ def test_the_best_row_is_bold_and_those_within_the_pooled_spread_are_marked():
     assert cells[FAST] == "51.00 ± 1.00"
 
 
+def tuned_bop(config):
+    """A made tuning in which the last point of the grid of Bop is the best; that point; and the rows of the grid."""
+    tuned = whole_study("tuning", config, np.random.default_rng(1))
+    points = [label for label in tuned["rows"] if label.startswith("Bop, ")]
+    for label in points:
+        tuned["rows"][label]["runs"][0]["validation"][-1][1] = 0.8 if label == points[-1] else 0.5
+    grid = studies.GRIDS["Bop"]
+    assert len(points) > 1
+    return tuned, {name: values[-1] for name, values in grid.items()}, points
+
+
+def bop_line(text):
+    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
+    return line
+
+
 def test_the_chosen_point_is_the_best_on_validation_and_another_one_in_the_comparison_is_said():
-    config, rng = "digits", np.random.default_rng(1)
-    tuned = whole_study("tuning", config, rng)
-    for row in tuned["rows"].values():
-        row["runs"][0]["validation"][-1][1] = 0.5
-    tuned["rows"]["Bop, b1 0.999, threshold 1e-06"]["runs"][0]["validation"][-1][1] = 0.8
-    text = render.tuning(config, tuned, result_of({"Bop": made_row("Bop", changes={"b1": 0.999, "threshold": 1e-6})}))
-    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
-    assert line.endswith("| b1 0.999, threshold 1e-06 |")
-    text = render.tuning(config, tuned, result_of({"Bop": made_row("Bop", changes={"b1": 0.99})}))
-    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
-    assert line.endswith("| b1 0.999, threshold 1e-06 (but the comparison was run with b1 0.99, threshold None) |")
-    del tuned["rows"]["Bop, b1 0.99, threshold 0"]
-    text = render.tuning(config, tuned, None)
-    (line,) = (line for line in text.splitlines() if line.startswith("| Bop"))
-    assert line.endswith(f"| {tables.not_run('tuning', config)} (incomplete) |")
+    tuned, best, points = tuned_bop("digits")
+    chosen = ", ".join(f"{name} {value:g}" for name, value in best.items())
+    same, other = (result_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
+    assert bop_line(tables.tuning("digits", tuned, same)).endswith(f"| {chosen} |")
+    line = bop_line(tables.tuning("digits", tuned, other))
+    assert line.endswith(f"| {chosen} (but the comparison was run with b1 0.5, threshold None) |")
+    incomplete = f"| {tables.not_run('tuning', 'digits')} (incomplete) |"
+    tuned["rows"]["Bop, b1 0.123, threshold 0.456"] = tuned["rows"].pop(points[0])  # of a grid that is no more
+    line = bop_line(tables.tuning("digits", tuned, None))
+    assert line.endswith(incomplete)
+    assert "0.456" not in line
+
+
+def test_a_config_that_takes_settings_over_says_from_where_and_which_of_its_rows_were_run_with_others(monkeypatch):
+    monkeypatch.setitem(TUNED_ON, "digits", "digits-binary")
+    tuned, best, _ = tuned_bop("digits-binary")
+    same, other = (result_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
+    sentence = "The settings are those chosen on digits-binary (see there)."
+    untuned = f"Not tuned: {'; '.join(label for label in RULES if label not in studies.GRIDS)}."
+    assert tables.tuning("digits", tuned, same) == f"{sentence} {untuned}"
+    assert tables.tuning("digits", None, other) == f"{sentence} {untuned}"
+    chosen = ", ".join(f"{name} {value:g}" for name, value in best.items())
+    note = f"Bop: {chosen} (but the comparison was run with b1 0.5, threshold None)."
+    assert tables.tuning("digits", tuned, other) == f"{sentence} {note} {untuned}"
+
+
+def test_the_page_compares_settings_that_were_taken_over_with_the_tuning_that_they_are_from(evidence):
+    (config, origin), *_ = TUNED_ON.items()
+    part = render.page({**evidence, "tuning": {origin: evidence["tuning"][origin]}}, None, None)
+    section = part.partition(f"### {config}\n")[2].partition("\n##")[0]
+    assert f"The settings are those chosen on {origin} (see there). " in section
+    assert f" {OURS}: growth" in section  # the made rows were run without one
+    assert "growth None" in section
+    assert "not run yet" not in section
+
+
+def test_a_slow_config_shows_and_expects_its_few_rules_only(evidence):
+    (config, labels), *_ = FEW.items()
+    result = evidence["rivals"][config]
+    rows = tables.rivals(config, result).splitlines()[2:]
+    assert [row.split(" | ")[0][2:] for row in rows] == list(labels)
+    assert "best of these rules" in tables.verdict(config, result)
+    assert "want of runs" not in tables.verdict(config, result)
+    assert "best of all rules" in tables.verdict("digits", evidence["rivals"]["digits"])
+    lines = [line for line in paper.convergence({config: result}).splitlines() if line.startswith(f"| {config}")]
+    assert len(lines) == 2
+    cells = dict(zip((*paper.THROUGH_TIME, *paper.FLIPPING), lines[0].strip(" |").split(" | ")[2:], strict=True))
+    assert {label for label, cell in cells.items() if cell == "-"} == set(cells) - set(labels)
+
+
+def test_a_slow_config_does_not_count_among_those_where_ours_is_the_best_of_all_rules():
+    (config, labels), *_ = FEW.items()
+    level = dict.fromkeys(RULES, (0.5, 0.51, 0.52)) | {OURS: (0.94, 0.95, 0.96)}
+    results = {
+        config: result_of({label: made_row(label, level[label], config) for label in labels}),
+        "digits": result_of({label: made_row(label, level[label]) for label in RULES}),
+    }
+    assert f"On 1 of 1 configs {OURS} is the best of all rules" in paper.claims(results)
+    del results["digits"]["rows"]["Bop"]
+    assert f"On 0 of 1 configs {OURS}" in paper.claims(results)
+
+
+def test_the_table_of_convergence_names_the_steps_that_turn_batches_into_updates():
+    rows = {SLOW: made_row(SLOW), FAST: made_row(FAST)}
+    text = paper.convergence({"digits": result_of(rows), "fashion-mnist": None})
+    assert "| digits, T = 4 | training 95% |" in text
+    assert "| fashion-mnist, T = 2 | not run yet" in text
 
 
 def test_gaps_of_statistics_are_taken_seed_by_seed():
     runs = [made_run(seed, 0.8 + seed / 10, test_running=None, test_batch=0.81 + seed / 10) for seed in range(3)]
-    gap = tables.gap_of(runs, "test")
+    gap = readings.gap_of(runs, "test")
     assert gap.mean == pytest.approx(0.01)
     assert gap.deviation == pytest.approx(0, abs=1e-9)
-    assert tables.gap_of(runs, "test_running") is None
+    assert readings.gap_of(runs, "test_running") is None
     row = tables.norms("digits", result_of({"rule, kind": {"settings": {}, "runs": runs}}), ["rule, kind"])
     assert row.splitlines()[-1] == "| rule | kind | - | 90.00 ± 10.00 | 91.00 ± 10.00 | - | 1.00 ± 0.00 |"
 
 
 def test_every_ablation_stands_in_a_group_of_its_own_kind_and_new_ones_are_not_lost():
-    labels = list(dict.fromkeys(job.label for job in studies.ablations("digits-binary")))
-    text = tables.ablations("digits-binary", None, labels)
+    labels = list(dict.fromkeys(job.label for job in studies.ablations(ABLATED)))
+    text = tables.ablations(ABLATED, None, labels)
     assert "Others" not in text
     assert all(f"| {label} |" in text for label in labels)
     assert sum(label in text.partition("| Statistics")[0] for label in labels) == len(labels) - 2
-    assert "| Others |" in tables.ablations("digits-binary", None, ["something new"])
+    assert "| Others |" in tables.ablations(ABLATED, None, ["something new"])
+    growths = text.partition("| Growth")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(growths) == 1 + sum("growth" in label for label in labels)  # and the preset
+
+
+def test_the_length_of_the_ablations_is_that_of_their_settings(evidence):
+    length, full = studies.ABLATION_EPOCHS, CONFIGS[ABLATED][1].epochs
+    sentence = f"Short runs: {length} epochs, where section 2 has {full}."
+    assert render.ablation_line(ABLATED, None) == render.ablation_line(ABLATED, evidence["ablations"][ABLATED])
+    assert render.ablation_line(ABLATED, None) == sentence
+    older = result_of({"calibrated, c = 0": made_row(OURS, config=ABLATED, changes={"epochs": 2})})
+    assert render.ablation_line(ABLATED, older) == f"Short runs: 2 epochs, where section 2 has {full}."
 
 
 def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_new_ones():
@@ -258,7 +349,7 @@ def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_ne
         label: {"settings": {}, "runs": [made_run(seed, level + 0.02 * seed) for seed in range(3)]}
         for label, level in levels.items()
     }
-    text = tables.ablations("digits-binary", result_of(rows), levels)
+    text = tables.ablations(ABLATED, result_of(rows), levels)
     assert (
         "From 'paper, threshold 0' to 'paper, threshold 5e-07': +1.00 points on the test set, within the larger "
         "standard deviation (2.00)." in text
@@ -320,7 +411,7 @@ def test_a_missing_row_is_named_and_changes_no_other_row(evidence):
 @pytest.mark.parametrize("study", [name for name, *_ in PLAN])
 def test_any_row_of_any_study_may_be_missing(evidence, study):
     for config, result in evidence[study].items():
-        for label in list(result["rows"])[:: 1 if study != "tuning" else 5]:
+        for label in list(result["rows"])[:: 1 if study in ("rivals", "norms") else 5]:
             rows = {name: row for name, row in result["rows"].items() if name != label}
             part = {**evidence, study: {**evidence[study], config: result_of(rows)}}
             assert f"--only {study}:{config}" in render.page(part, None, None)
@@ -335,7 +426,7 @@ def test_the_page_of_whole_studies_misses_nothing_and_ends_with_the_notes(eviden
 
 
 def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):
-    part = {"rivals": "digits-binary", "norms": "digits", "ablations": "digits-binary"}
+    part = {"rivals": "digits-binary", "norms": "digits", "ablations": ABLATED}
     write(tmp_path, {name: {config: evidence[name][config]} for name, config in part.items()})
     render.main(tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
@@ -345,7 +436,7 @@ def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):
         "rivals-digits-binary.png",
         "overview.png",
         "norms.png",
-        "ablations-digits-binary.png",
+        f"ablations-{ABLATED}.png",
     }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in shown)
     links = re.findall(r"\]\((results/.*?)\)", text)

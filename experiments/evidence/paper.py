@@ -4,9 +4,21 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 
-from experiments.evidence.readings import OURS, Result, Results, batches_to, runs_of, targets_of, tests
-from experiments.evidence.studies import RULES
-from experiments.evidence.tables import beats, not_run, step_bytes, table
+from experiments.configs import CONFIGS
+from experiments.evidence.readings import (
+    OURS,
+    Result,
+    Results,
+    batches_to,
+    beats,
+    rules_of,
+    runs_of,
+    step_bytes,
+    targets_of,
+    tests,
+)
+from experiments.evidence.studies import FEW, RULES
+from experiments.evidence.tables import not_run, table
 
 FLIPPING = ("BSO, paper", "T-BSO, paper", OURS)
 THROUGH_TIME = ("BPTT, latent, SGD", "BPTT, latent, Adam")
@@ -142,7 +154,7 @@ def beside_ours(results: Results) -> str:
 def claims(results: Results) -> str:
     """The paper's headline claims beside what the comparisons say."""
     found = speeds(results)
-    answers = [beats(result, RULES)[0] for result in results.values()]
+    answers = [beats(result, RULES)[0] for config, result in results.items() if config not in FEW]
     share = f"{answers.count(True)} of {len(answers)} configs"
     ahead = f"On {share} {OURS} is the best of all rules by more than the spread"
     unknown = f" (on {answers.count(None)} it cannot be said yet)" if None in answers else ""
@@ -178,20 +190,21 @@ def speeds(results: Results) -> list[Speed]:
 def convergence(results: Results) -> str:
     """Batches to the targets, of BPTT with latent weights and of the flip rules, with their ratios."""
     header = ("config", "target", *THROUGH_TIME, *(f"{rule} (ratio to SGD; Adam)" for rule in FLIPPING))
-    rows: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
     for config, result in results.items():
+        name, missing = f"{config}, T = {CONFIGS[config][1].num_steps}", not_run("rivals", config)
         if result is None or not _present(result):
-            rows.append((config, not_run("rivals", config), *([""] * (len(header) - 2))))
+            lines.append((name, missing, *([""] * (len(header) - 2))))
             continue
         ratios = {(speed.rule, speed.rival, speed.target): str(speed) for speed in speeds({config: result})}
-        for name, part, target in targets_of(config):
-            cells = {label: str(batches_to(result["rows"][label], part, target)) for label in _present(result)}
-            for rule in FLIPPING:
-                pair = [ratios.get((rule, rival, name), "-") for rival in THROUGH_TIME]
-                cells[rule] = f"{cells[rule]} ({'; '.join(pair)})" if rule in cells else not_run("rivals", config)
-            line = (cells.get(label, not_run("rivals", config)) for label in (*THROUGH_TIME, *FLIPPING))
-            rows.append((config, f"{name} {target:.0%}", *line))
-    return table(header, rows)
+        for target, part, value in targets_of(config):
+            cells = {label: missing if label in rules_of(config) else "-" for label in (*THROUGH_TIME, *FLIPPING)}
+            cells |= {label: str(batches_to(result["rows"][label], part, value)) for label in _present(result)}
+            for rule in set(FLIPPING) & set(_present(result)):
+                pair = [ratios.get((rule, rival, target), "-") for rival in THROUGH_TIME]
+                cells[rule] += f" ({'; '.join(pair)})"
+            lines.append((name, f"{target} {value:.0%}", *cells.values()))
+    return table(header, lines)
 
 
 def fastest(found: list[Speed]) -> str:

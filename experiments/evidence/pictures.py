@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments import presets
-from experiments.evidence.readings import OURS, Result, Spread, runs_of, targets_of, tests, updates_per_batch
+from experiments.evidence.readings import OURS, Result, Spread, gap_of, runs_of, targets_of, tests, updates_per_batch
 from experiments.evidence.studies import RULES
-from experiments.evidence.tables import gap_of
 
 COLORS: dict[str, str] = {
     "BPTT, latent, SGD": "#E69F00",
@@ -31,12 +30,15 @@ OTHER = "#888888"
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
 """The rules of the curves, the boldest last."""
 
-ERRORS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002)
+BANDS = ("BPTT, latent, Adam", "T-BSO, paper", OURS)
+"""The rules whose range over the seeds is drawn; with all of them none could be seen."""
+
+ERRORS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002)
 """Errors at which an axis of accuracy has its ticks."""
 
 
 def convergence(path: Path, config: str, result: Result) -> None:
-    """Draws validation accuracy over batches: mean over seeds, and a band from the lowest to the highest.
+    """Draws validation accuracy over batches: mean over seeds, and for some a band from the lowest to the highest.
 
     The axis is logarithmic in the error, so that 98 and 99 % are as far apart as 80 and 90 %.
     """
@@ -56,7 +58,8 @@ def convergence(path: Path, config: str, result: Result) -> None:
         width = 3.0 if label == OURS else 1.5
         marker = "o" if len(batches) == 1 else None
         axes.plot(batches, curves.mean(axis=0), style, color=COLORS[label], lw=width, marker=marker, label=label)
-        axes.fill_between(batches, curves.min(axis=0), curves.max(axis=0), color=COLORS[label], alpha=0.15, lw=0)
+        if label in BANDS:
+            axes.fill_between(batches, curves.min(axis=0), curves.max(axis=0), color=COLORS[label], alpha=0.15, lw=0)
         least = min(least, curves.min())
     target = next(value for _, part, value in targets_of(config) if part == "validation")
     axes.axhline(1 - target, color="black", lw=0.8, ls=(0, (1, 3)), label=f"target {target:.0%}")
@@ -67,7 +70,7 @@ def convergence(path: Path, config: str, result: Result) -> None:
     axes.set_yticks(ticks, [f"{100 * (1 - error):.3g} %" for error in ticks])
     axes.set_yticks([], minor=True)
     axes.set_xlim(left=0)
-    _finish(axes, f"{config}: validation accuracy", "batches", "")
+    _finish(axes, f"{config}: validation accuracy, mean (bands: lowest to highest)", "batches", "")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
 
@@ -89,7 +92,7 @@ def overview(path: Path, results: Mapping[str, Result]) -> None:
             if label not in found:
                 continue
             color, row = COLORS.get(label, OTHER), found[label]
-            size = 9 if label == OURS else 6
+            size = 7 if label == OURS else 5
             if row.mean < floor:
                 axes.plot(100 * floor, place, "<", color=color, ms=size, clip_on=False)
                 axes.annotate(f" {100 * row.mean:.1f}", (100 * floor, place), va="center", fontsize=8, xytext=(6, 0),
@@ -97,43 +100,41 @@ def overview(path: Path, results: Mapping[str, Result]) -> None:
                 continue
             values = [100 * run["test"] for run in runs_of(result, label)]
             axes.plot([100 * row.lowest, 100 * row.highest], [place, place], color=color, lw=2, alpha=0.6)
-            axes.plot(values, [place] * len(values), "o", color=color, ms=3)
-            axes.plot(100 * row.mean, place, "D", color=color, ms=size)
+            axes.plot(values, [place] * len(values), "o", color=color, ms=size, alpha=0.6, mew=0)
+            axes.plot(100 * row.mean, place, "|", color=color, ms=16, mew=size / 2)
         axes.set_xlim(left=100 * floor)
         axes.set_yticks(range(len(labels)), labels, fontsize=9)
         _finish(axes, config, "", "")
     panels[0, 0].invert_yaxis()  # shared: the first rule stands on top
     for axes in list(panels.flat)[len(results) :]:
         axes.set_axis_off()
-    figure.supxlabel("test accuracy at the end, %", fontsize=10)
+    figure.supxlabel("test accuracy at the end, %: each seed, and their mean (bar)", fontsize=10)
     figure.savefig(path, dpi=110)
 
 
 def ablations(path: Path, config: str, result: Result) -> None:
-    """Draws the sweep of c in the calibrated threshold, and that of the paper's threshold, both from 0 on."""
-    figure = _figure((9, 3.8))
-    sweeps: tuple[tuple[str, str, str, float], ...] = (
-        ("calibrated, c = ", f"calibrated: c (preset {presets.CALIBRATED_C:g})", OURS, presets.CALIBRATED_C),
-        (
-            "paper, threshold ",
-            f"paper: threshold (preset {presets.PAPER_THRESHOLD:g})",
-            "T-BSO, paper",
-            presets.PAPER_THRESHOLD,
-        ),
+    """Draws the sweeps of c and of the growth in the calibrated preset, and that of the paper's threshold."""
+    c, growth, threshold = presets.CALIBRATED_C, presets.CALIBRATED_GROWTH, presets.PAPER_THRESHOLD
+    # Where the sweep of the growth has no row of the preset's own, that of c has.
+    growths = {growth: f"calibrated, c = {c:g}"} | _sweep(result, "calibrated, growth ")
+    sweeps = (
+        ("calibrated: c", OURS, c, _sweep(result, "calibrated, c = ")),
+        ("calibrated: growth", OURS, growth, growths),
+        ("paper: threshold", "T-BSO, paper", threshold, _sweep(result, "paper, threshold ")),
     )
-    for axes, (prefix, name, label, preset) in zip(figure.subplots(1, 2), sweeps, strict=True):
-        rows = {float(row.removeprefix(prefix)): row for row in result["rows"] if row.startswith(prefix)}
-        for part, color, shift in (("validation", OTHER, 0.08), ("test", COLORS[label], -0.08)):
-            found = {value: _spread(runs_of(result, row), part) for value, row in sorted(rows.items())}
-            present = [(place, row) for place, row in enumerate(found.values()) if row is not None]
+    figure = _figure((12, 3.8))
+    for axes, (name, rule, preset, rows) in zip(figure.subplots(1, 3), sweeps, strict=True):
+        values = sorted(rows)
+        for part, color, shift in (("validation", OTHER, 0.08), ("test", COLORS[rule], -0.08)):
+            found = [_spread(runs_of(result, rows[value]), part) for value in values]
+            present = [(place, row) for place, row in enumerate(found) if row is not None]
             places = np.array([place for place, _ in present])
             means = np.array([row.mean for _, row in present])
             ends = np.array([(row.mean - row.lowest, row.highest - row.mean) for _, row in present]).reshape(-1, 2)
             axes.errorbar(
                 places + shift, 100 * means, 100 * ends.T, fmt="o-", color=color, ms=5, lw=1.5, capsize=3, label=part
             )
-        ticks = [f"{value:g}" + (" *" if value == preset else "") for value in sorted(rows)]
-        axes.set_xticks(range(len(rows)), ticks)
+        axes.set_xticks(range(len(values)), [f"{value:g}" + (" *" if value == preset else "") for value in values])
         _finish(axes, name, "", "")
         axes.legend(frameon=False, fontsize=9)
     figure.supylabel("accuracy, %: mean, lowest, highest", fontsize=10)
@@ -189,6 +190,11 @@ def _floor(lowest: list[float]) -> float:
     middle, top = float(np.median(values)), float(values.max())
     near = values[values >= middle - 4 * max(top - middle, 0.01)]
     return max(0.0, float(near.min()) - 0.08 * max(top - float(near.min()), 0.01))
+
+
+def _sweep(result: Result, prefix: str) -> dict[float, str]:
+    """The rows of a sweep by the value that follows the prefix in their labels."""
+    return {float(label.removeprefix(prefix)): label for label in result["rows"] if label.startswith(prefix)}
 
 
 def _spread(runs: list[dict[str, Any]], part: str) -> Spread | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.evidence import studies
+from experiments.evidence.studies import FEW, RULES
 from experiments.rules import RULES as OPTIMIZERS
 
 Result = Mapping[str, Any]
@@ -28,6 +30,9 @@ TARGETS: dict[str, tuple[float, float]] = {
     "cifar10-small": (0.45, 0.40),
 }
 """The training and the validation accuracy to which batches are counted, by config."""
+
+ROUNDING = 1e-6
+"""Differences of accuracies, which are float32, that are this close are equal: 0.81 - 0.80 is not more than 0.01."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +86,11 @@ class Reached:
         return f"{'≤ ' if self.at_most else ''}{self.batches:,.0f}{share}"
 
 
+def rules_of(config: str) -> tuple[str, ...]:
+    """The rows of the comparison on a config: every rule, or on a slow config a few."""
+    return FEW.get(config, tuple(RULES))
+
+
 def runs_of(result: Result | None, label: str) -> list[dict[str, Any]]:
     """The runs of a row, none if it is missing."""
     return [] if result is None else result["rows"].get(label, {"runs": []})["runs"]
@@ -130,3 +140,61 @@ def targets_of(config: str) -> Iterator[tuple[str, str, float]]:
     training, validation = TARGETS[config]
     yield "training", "train", training
     yield "validation", "validation", validation
+
+
+def memory_of(result: Result | None, label: str) -> dict[str, int] | None:
+    """The bytes of a row's training, of the run in which they were measured."""
+    return next((run["memory"] for run in runs_of(result, label) if "memory" in run), None)
+
+
+def step_bytes(result: Result | None, label: str) -> int | None:
+    """Bytes of a row's compiled step: arguments and temporaries."""
+    memory = memory_of(result, label)
+    return None if memory is None else memory["step_arguments"] + memory["step_temporaries"]
+
+
+def beats(result: Result | None, labels: Iterable[str]) -> tuple[bool | None, str]:
+    """Whether ours is the best of some rules by more than the spread.
+
+    Returns:
+      The answer, None if runs are missing, and the sentence.
+    """
+    rivals_ = [label for label in labels if label != OURS]
+    found = tests(result, [OURS, *rivals_])
+    missing = [label for label in (OURS, *rivals_) if label not in found or found[label].seeds < 2]
+    if missing:
+        return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
+    ours = found[OURS]
+    leads = {label: (ours.mean - found[label].mean, max(ours.deviation, found[label].deviation)) for label in rivals_}
+    close = [label for label, (lead, spread) in leads.items() if lead <= spread + ROUNDING]
+    if not close:
+        label = min(leads, key=lambda label: leads[label][0] - leads[label][1])
+        return True, f"**Yes**; {label} comes closest, {_points(leads[label])}."
+    named = "; ".join(f"{label} ({_points(leads[label])})" for label in close)
+    return False, f"**No**; it is not ahead by more than the spread of {named}."
+
+
+def gap_of(runs: list[dict[str, Any]], key: str) -> Spread | None:
+    """Accuracy with the test batch's own statistics minus that with others, seed by seed."""
+    if any(run[key] is None for run in runs):
+        return None
+    return Spread.of(run["test_batch"] - run[key] for run in runs)
+
+
+def tried(origin: str, result: Result | None, label: str) -> dict[str, float | None]:
+    """Validation accuracy at the end for every point of a row's grid, None where it has not been run."""
+    rows = [job.label for job in studies.tuning(origin) if job.label.startswith(f"{label}, ")]
+    runs = {row.removeprefix(f"{label}, "): runs_of(result, row) for row in rows}
+    return {point: done[0]["validation"][-1][1] if done else None for point, done in runs.items()}
+
+
+def best_of(scores: Mapping[str, float | None]) -> str | None:
+    """The first of the best points; None while some have not been run."""
+    known = {point: score for point, score in scores.items() if score is not None}
+    return max(known, key=lambda point: known[point]) if len(known) == len(scores) else None
+
+
+def _points(lead: tuple[float, float]) -> str:
+    ahead, spread = lead
+    side = "ahead" if ahead >= 0 else "behind"
+    return f"{100 * abs(ahead):.2f} points {side}, spread {100 * spread:.2f}"

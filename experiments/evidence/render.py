@@ -6,7 +6,6 @@ command; no figure stands on the page that is not in a file.
 
 import functools
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 
 import tyro
 
-from experiments import regret
+from experiments import presets, regret
 from experiments.configs import CONFIGS
 from experiments.evidence import paper, pictures, readings, studies, tables
 from experiments.evidence.measure import WINDOW, Job
 from experiments.evidence.plan import COMPARED, PLAN
 from experiments.evidence.readings import OURS, Result, Results, runs_of, updates_per_batch
-from experiments.evidence.studies import GRIDS, RULES
+from experiments.evidence.studies import RULES, TUNED_ON
 from experiments.evidence.tables import not_run, table
 
 STUDIES = tuple(name for name, *_ in PLAN)
@@ -79,7 +78,8 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
     parts = ["# Results", INTRODUCTION, "## 1. The paper's table, beside ours", PAPER, *_of_paper(evidence)]
     parts += ["## 2. All rules on the same networks, data and batches", RIVALS, *_picture("overview", rivals)]
     for config, result in rivals.items():
-        parts += [f"### {config}", CONFIGS[config][0], *_compared(config, result, evidence["tuning"].get(config))]
+        tuned = evidence["tuning"].get(TUNED_ON.get(config, config))
+        parts += [f"### {config}", CONFIGS[config][0], *_compared(config, result, tuned)]
     parts += ["## 3. Convergence", CONVERGENCE, paper.convergence(rivals), paper.fastest(paper.speeds(rivals))]
     parts.append(paper.alone(rivals))
     parts += ["From the files of section 2.", "## 4. Normalisation under flips", NORMS]
@@ -90,7 +90,8 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
     parts += [*_picture("norms", evidence["norms"]), "## 5. Ablations", ABLATIONS]
     for config, result in evidence["ablations"].items():
         parts += [f"### {config}", tables.ablations(config, result, _labels(studies.ablations(config)))]
-        parts += [*_source("ablations", config, result), *_picture(f"ablations-{config}", {config: result})]
+        parts += [ablation_line(config, result), *_source("ablations", config, result)]
+        parts += _picture(f"ablations-{config}", {config: result})
     parts += ["## 6. Regret", *_regret(regrets), "## 7. What worked and what did not"]
     parts.append(notes or "Not written yet (docs/notes/what-worked.md).")
     return "\n\n".join(parts) + "\n"
@@ -151,37 +152,12 @@ def setting_line(result: Result) -> str:
     return f"{line}; real parameters by SGD from {settings['learning_rate']:g}.{lost}"
 
 
-def tuning(config: str, result: Result | None, compared: Result | None) -> str:
-    """The grids, and the point of each that was best on validation data.
-
-    Args:
-      config: the config's name.
-      result: of the study tuning.
-      compared: of the study rivals; where its row was run with another point, that is said.
-    """
-    if result is None:
-        return f"Tuning: {not_run('tuning', config)}."
-    rows = []
-    for label, grid in GRIDS.items():
-        scores = {
-            point.removeprefix(f"{label}, "): runs_of(result, point)[0]["validation"][-1][1]
-            for point in result["rows"]
-            if point.startswith(f"{label}, ") and runs_of(result, point)
-        }
-        if not scores:
-            rows.append((label, not_run("tuning", config), ""))
-            continue
-        complete = len(scores) == math.prod(map(len, grid.values()))
-        best = max(scores, key=lambda point: scores[point])
-        chosen = best if complete else f"{not_run('tuning', config)} (incomplete)"
-        if complete:
-            chosen += _edge(best, grid) + _mismatch(best, compared, label)
-        rows.append((label, "; ".join(f"{point}: {100 * score:.2f}" for point, score in scores.items()), chosen))
-    untuned = "; ".join(label for label in RULES if label not in GRIDS)
-    return (
-        table(("rule", "tried, and its validation accuracy at the end, %", "chosen"), rows)
-        + f"\n\nNot tuned: {untuned}. {tables.source('tuning', config, result)}"
-    )
+def ablation_line(config: str, result: Result | None) -> str:
+    """How long the ablations are, from their settings."""
+    made = [job.config.epochs for job in studies.ablations(config)]
+    epochs = set(made if result is None else (row["settings"]["epochs"] for row in result["rows"].values()))
+    lengths = " or ".join(map(str, sorted(epochs)))
+    return f"Short runs: {lengths} epochs, where section 2 has {CONFIGS[config][1].epochs}."
 
 
 INTRODUCTION = """\
@@ -196,26 +172,45 @@ RIVALS = """\
 A config's rows share network, examples, batches and the real parameters' optimizer; four fifths of the training
 examples are trained on, and the rest is the validation set. Every rule ends with binary weights; "latent" keeps a
 float32 weight behind each sign while training, the others keep none. **Bold**: the highest mean. ≈: within the
-pooled standard deviation of it. With three seeds a standard deviation is itself only known to a factor of about two.
+pooled standard deviation of it. With three seeds a standard deviation is itself only known to a factor of about two,
+and how well the test set, which the seeds share, stands for others is not in it.
 
-- Batches to a target, not updates: an online rule updates T times a batch. Linear between evaluations; mean of the
-  seeds that reached it; "≤" where it was there at the first measurement. Training accuracy is averaged over
-  {window} batches.
+- Paper: the paper's constants, threshold {paper_threshold:g}, b1 = {paper_b1:g} and for T-BSO b2 = {paper_b2:g},
+  whatever the length of the run. Calibrated: gradients are brought to one size a channel, divided by their root mean
+  square; the momentum's window 1 / (1 - b1) starts at {window:g} updates and grows by "growth" updates an update; a
+  cosine takes 1 - b1 to 0 at the end, so that flips die out; the threshold is c times the momentum's noise, and falls
+  with it. The preset has growth {growth:g} and c = {c:g}; here both are chosen on validation data (c under the name of
+  threshold).
+- Batches to a target: a rule that differentiates through time (BPTT, Bop) updates once a batch, an online rule T times
+  (updates = batches x T). Linear between evaluations; mean of the seeds that reached it; "≤" where it was there at the
+  first measurement. Training accuracy is averaged over {batches} batches.
 - State: signs (a byte each in training) + momentum + other optimizer state (latent weights and their moments)
   + neurons. Compiled step: arguments + temporaries. Both are XLA's figures for the device named in the file.
 - Flips a weight: over the whole training. Frozen signs are the control, in which the real parameters alone learn."""
-RIVALS = RIVALS.format(window=WINDOW)
+RIVALS = RIVALS.format(
+    paper_threshold=presets.PAPER_THRESHOLD,
+    paper_b1=presets.PAPER_B1,
+    paper_b2=presets.PAPER_B2,
+    window=round(1 / (1 - presets.CALIBRATED_B1), 6),
+    growth=presets.CALIBRATED_GROWTH,
+    c=presets.CALIBRATED_C,
+    batches=WINDOW,
+)
 
 CONVERGENCE = """\
 Batches to the targets of section 2, and their ratio: BPTT with latent weights over the flip rule, so that above 1 the
 flip rule is the faster. The paper claims up to 1.8. No ratio (-) where a seed never reached the target, or where both
-were there at the first measurement. Learning rates were tuned for the accuracy at the end, not for speed."""
+were there at the first measurement. BPTT updates once a batch, so these are its updates too; a flip rule's updates are
+its batches times T, and the ratio in updates is the one shown divided by T. Settings were tuned for the accuracy at the
+end, not for speed."""
 
 NORMS = """\
 Test accuracy for the same weights with three kinds of statistics: running averages from training, re-estimated from
-training batches at the end, and those of the test batch itself, which no user has. The gap is taken seed by seed."""
+training batches at the end, and those of the test batch itself, which no user has. The gap is taken seed by seed.
+Flip settings are the presets', not those tuned in section 2."""
 
-ABLATIONS = "One setting at a time; choose by validation accuracy."
+ABLATIONS = """\
+One setting at a time, all others as in the preset (section 2 says what they are); choose by validation accuracy."""
 
 
 def _of_paper(evidence: Evidence) -> list[str]:
@@ -226,11 +221,13 @@ def _of_paper(evidence: Evidence) -> list[str]:
 
 
 def _compared(config: str, result: Result | None, tuned: Result | None) -> list[str]:
-    parts = [tables.rivals(config, result), *_source("rivals", config, result)]
-    if result is not None and any(runs_of(result, label) for label in RULES):
-        parts += [setting_line(result), tables.verdict(result), *_picture(f"rivals-{config}", {config: result})]
+    labels = readings.rules_of(config)
+    parts = [] if set(labels) == set(RULES) else ["Slow here: only these of the rules are run."]
+    parts += [tables.rivals(config, result), *_source("rivals", config, result)]
+    if result is not None and any(runs_of(result, label) for label in labels):
+        parts += [setting_line(result), tables.verdict(config, result), *_picture(f"rivals-{config}", {config: result})]
     details = "<details><summary>How the settings were chosen</summary>"
-    return [*parts, details, tuning(config, tuned, result), "</details>"]
+    return [*parts, details, tables.tuning(config, tuned, result), "</details>"]
 
 
 def _regret(regrets: dict[str, Any] | None) -> list[str]:
@@ -260,28 +257,6 @@ def _existing(results: Results) -> dict[str, Result]:
         for config, result in results.items()
         if result is not None and any(row["runs"] for row in result["rows"].values())
     }
-
-
-def _edge(point: str, grid: Mapping[str, tuple[float, ...]]) -> str:
-    """Whether a chosen point lies at the end of a grid of more than two values."""
-    chosen = dict(setting.split(" ") for setting in point.split(", "))
-    ends = [
-        name
-        for name, values in grid.items()
-        if len(values) > 2 and chosen.get(name) in (f"{min(values):g}", f"{max(values):g}")
-    ]
-    return f" (an end of the grid: {', '.join(ends)})" if ends else ""
-
-
-def _mismatch(point: str, compared: Result | None, label: str) -> str:
-    row = None if compared is None else compared["rows"].get(label)
-    if row is None:
-        return ""
-    chosen = dict(setting.split(" ") for setting in point.split(", "))
-    used = {name: f"{row['settings'][name]:g}" if row["settings"][name] is not None else "None" for name in chosen}
-    if used == chosen:
-        return ""
-    return f" (but the comparison was run with {', '.join(f'{name} {value}' for name, value in used.items())})"
 
 
 if __name__ == "__main__":

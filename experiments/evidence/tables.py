@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,22 @@ import numpy as np
 from experiments import presets
 from experiments.evidence.readings import (
     OURS,
+    ROUNDING,
     TARGETS,
     Result,
     Spread,
     batches_to,
+    beats,
+    best_of,
+    gap_of,
+    memory_of,
+    rules_of,
     runs_of,
     targets_of,
     tests,
+    tried,
 )
-from experiments.evidence.studies import LATENT_FREE, RULES
+from experiments.evidence.studies import GRIDS, LATENT_FREE, RULES, TUNED_ON
 
 
 def not_run(study: str, config: str) -> str:
@@ -39,8 +46,8 @@ def table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
 
 
 def rivals(config: str, result: Result | None) -> str:
-    """Every rule on one config."""
-    targets = TARGETS[config]
+    """The rules that are compared on one config."""
+    labels, targets = rules_of(config), TARGETS[config]
     header = (
         "rule",
         "test accuracy, %",
@@ -52,48 +59,47 @@ def rivals(config: str, result: Result | None) -> str:
         "state, KiB",
         "compiled step, KiB",
     )
-    marks = _marks(tests(result, RULES))
-    return table(header, (_rival(config, result, label, marks) for label in RULES))
+    marks = _marks(tests(result, labels))
+    return table(header, (_rival(config, result, label, marks) for label in labels))
 
 
-def memory_of(result: Result | None, label: str) -> dict[str, int] | None:
-    """The bytes of a row's training, of the run in which they were measured."""
-    return next((run["memory"] for run in runs_of(result, label) if "memory" in run), None)
-
-
-def step_bytes(result: Result | None, label: str) -> int | None:
-    """Bytes of a row's compiled step: arguments and temporaries."""
-    memory = memory_of(result, label)
-    return None if memory is None else memory["step_arguments"] + memory["step_temporaries"]
-
-
-def beats(result: Result | None, labels: Iterable[str]) -> tuple[bool | None, str]:
-    """Whether ours is the best of some rules by more than the spread.
-
-    Returns:
-      The answer, None if runs are missing, and the sentence.
-    """
-    rivals_ = [label for label in labels if label != OURS]
-    found = tests(result, [OURS, *rivals_])
-    missing = [label for label in (OURS, *rivals_) if label not in found or found[label].seeds < 2]
-    if missing:
-        return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
-    ours = found[OURS]
-    leads = {label: (ours.mean - found[label].mean, max(ours.deviation, found[label].deviation)) for label in rivals_}
-    close = [label for label, (lead, spread) in leads.items() if lead <= spread]
-    if not close:
-        label = min(leads, key=lambda label: leads[label][0] - leads[label][1])
-        return True, f"**Yes**; {label} comes closest, {_points(leads[label])}."
-    named = "; ".join(f"{label} ({_points(leads[label])})" for label in close)
-    return False, f"**No**; it is not ahead by more than the spread of {named}."
-
-
-def verdict(result: Result | None) -> str:
+def verdict(config: str, result: Result | None) -> str:
     """The sentences below a comparison."""
+    labels = rules_of(config)
+    those = "all rules" if set(labels) == set(RULES) else "these rules"
+    latent_free = [label for label in labels if label in LATENT_FREE]
     return (
-        f"Is {OURS} the best of all rules by more than the spread (difference of means > the larger standard "
-        f"deviation)? {beats(result, RULES)[1]} And of the latent-free rules? {beats(result, LATENT_FREE)[1]}"
+        f"Is {OURS} the best of {those} by more than the spread (difference of means > the larger standard "
+        f"deviation)? {beats(result, labels)[1]} And of the latent-free among them? {beats(result, latent_free)[1]}"
     )
+
+
+def tuning(config: str, result: Result | None, compared: Result | None) -> str:
+    """The grids, and the point of each that was best on validation data; or whose settings a config takes over.
+
+    Args:
+      config: the config's name.
+      result: of the study tuning, on the config that the settings were chosen on.
+      compared: of the study rivals; where its row was run with another point, that is said.
+    """
+    origin, labels = TUNED_ON.get(config, config), rules_of(config)
+    tuned, untuned = [label for label in labels if label in GRIDS], [label for label in labels if label not in GRIDS]
+    points = {label: tried(origin, result, label) for label in tuned}
+    best = {label: best_of(scores) for label, scores in points.items()}
+    others = {label: _mismatch(point, compared, label) if point else "" for label, point in best.items()}
+    if origin != config:
+        notes = "".join(f" {label}: {best[label]}{other}." for label, other in others.items() if other)
+        return f"The settings are those chosen on {origin} (see there).{notes} Not tuned: {'; '.join(untuned)}."
+    if result is None:
+        return f"Tuning: {not_run('tuning', config)}."
+    rows = []
+    for label, found in points.items():
+        scores = "; ".join(f"{point}: {100 * score:.2f}" for point, score in found.items() if score is not None)
+        point, missing = best[label], not_run("tuning", config)
+        chosen = f"{point}{_edge(point, GRIDS[label])}{others[label]}" if point else f"{missing} (incomplete)"
+        rows.append((label, scores, chosen) if scores else (label, missing, ""))
+    header = ("rule", "tried, and its validation accuracy at the end, %", "chosen")
+    return f"{table(header, rows)}\n\nNot tuned: {'; '.join(untuned)}. {source('tuning', config, result)}"
 
 
 def norms(config: str, result: Result | None, labels: Iterable[str]) -> str:
@@ -130,18 +136,11 @@ def remaining_gaps(result: Result | None, labels: Iterable[str]) -> str:
     parts = [f"Highest re-estimated accuracy: {best} ({100 * accuracy[best]:.2f} %)."]
     for key, name in (("test_running", "running"), ("test", "re-estimated")):
         gaps = {label: gap for label, runs in done.items() if (gap := gap_of(runs, key)) is not None}
-        closed = [label for label, gap in gaps.items() if gap.seeds > 1 and gap.mean <= gap.deviation]
+        closed = [label for label, gap in gaps.items() if gap.seeds > 1 and gap.mean <= gap.deviation + ROUNDING]
         parts.append(
             f"With {name} statistics no gap beyond the spread of its seeds remains for: {'; '.join(closed) or 'none'}."
         )
     return " ".join(parts)
-
-
-def gap_of(runs: list[dict[str, Any]], key: str) -> Spread | None:
-    """Accuracy with the test batch's own statistics minus that with others, seed by seed."""
-    if any(run[key] is None for run in runs):
-        return None
-    return Spread.of(run["test_batch"] - run[key] for run in runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +158,8 @@ class Group:
     pairs: tuple[tuple[str, str], ...] = ()
 
 
-_PAPER, _CALIBRATED = f"paper, threshold {presets.PAPER_THRESHOLD:g}", f"calibrated, c = {presets.CALIBRATED_C:g}"
-
+_PAPER = f"paper, threshold {presets.PAPER_THRESHOLD:g}"
+_CALIBRATED = f"calibrated, c = {presets.CALIBRATED_C:g}"
 _STALE = "statistics not re-estimated"
 
 GROUPS = (
@@ -170,7 +169,11 @@ GROUPS = (
         (("paper, threshold 0", _PAPER),),
     ),
     Group("Momentum reset (BSO, paper)", lambda label: label.startswith("paper, ") and label.endswith("(BSO)")),
-    Group("c of the calibrated threshold", lambda label: label.startswith("calibrated, c = ")),
+    Group("Threshold of T-BSO, calibrated: c", lambda label: label.startswith("calibrated, c = ")),
+    Group(
+        f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}",
+        lambda label: label.startswith("calibrated, growth ") or label == _CALIBRATED,
+    ),
     Group("Trace", lambda label: label.startswith("calibrated, trace ")),
     Group("Time steps", lambda label: label.startswith("calibrated, T = ")),
     Group(
@@ -222,15 +225,31 @@ def _marks(found: dict[str, Spread]) -> dict[str, str]:
     near = [
         label
         for label, row in found.items()
-        if found[best].mean - row.mean <= math.sqrt((found[best].deviation ** 2 + row.deviation**2) / 2)
+        if found[best].mean - row.mean <= math.sqrt((found[best].deviation ** 2 + row.deviation**2) / 2) + ROUNDING
     ]
     return dict.fromkeys(near, "≈ {}") | {best: "**{}**"}
 
 
-def _points(lead: tuple[float, float]) -> str:
-    ahead, spread = lead
-    side = "ahead" if ahead >= 0 else "behind"
-    return f"{100 * abs(ahead):.2f} points {side}, spread {100 * spread:.2f}"
+def _edge(point: str, grid: Mapping[str, tuple[float, ...]]) -> str:
+    """Whether a chosen point lies at the end of a grid of more than two values."""
+    chosen = dict(setting.split(" ") for setting in point.split(", "))
+    ends = [
+        name
+        for name, values in grid.items()
+        if len(values) > 2 and chosen.get(name) in (f"{min(values):g}", f"{max(values):g}")
+    ]
+    return f" (an end of the grid: {', '.join(ends)})" if ends else ""
+
+
+def _mismatch(point: str, compared: Result | None, label: str) -> str:
+    row = None if compared is None else compared["rows"].get(label)
+    if row is None:
+        return ""
+    chosen = dict(setting.split(" ") for setting in point.split(", "))
+    used = {name: f"{row['settings'][name]:g}" if row["settings"][name] is not None else "None" for name in chosen}
+    if used == chosen:
+        return ""
+    return f" (but the comparison was run with {', '.join(f'{name} {value}' for name, value in used.items())})"
 
 
 def _of_key(runs: list[dict[str, Any]], key: str) -> str:
@@ -265,7 +284,7 @@ def _compared(found: dict[str, Spread], pairs: tuple[tuple[str, str], ...]) -> s
         if first in repeated and second in repeated:
             step = repeated[second].mean - repeated[first].mean
             spread = max(repeated[first].deviation, repeated[second].deviation)
-            more = "more than" if abs(step) > spread else "within"
+            more = "more than" if abs(step) > spread + ROUNDING else "within"
             sentences.append(
                 f"From '{first}' to '{second}': {100 * step:+.2f} points on the test set, {more} the larger standard "
                 f"deviation ({100 * spread:.2f})."
