@@ -14,5 +14,5 @@ CONFIG = Config(
     binary_ends=True,
     num_steps=2,
     batch_size=64,
-    epochs=5,
+    epochs=3,
 )
