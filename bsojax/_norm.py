@@ -100,7 +100,7 @@ class BatchRenorm(BatchNorm):
 
     Use it where training and evaluation must see the same normalisation, between time steps too: the value of its
     output is that of evaluation, while the gradient flows through the batch's own statistics. Variables and attributes
-    as in BatchNorm.
+    as in BatchNorm. ``refresh_statistics`` refuses it: its statistics are those that training used.
 
     Source: Ioffe, Batch Renormalization, NeurIPS 2017, without its limits on the correction; over time steps it is the
     online spiking renormalisation of Zhu et al., ICLR 2024.

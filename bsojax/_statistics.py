@@ -33,21 +33,28 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
       num_steps: the number of time steps, as in training.
 
     Raises:
-      ValueError: there is no batch, or the statistics came out not finite.
+      ValueError: there is no batch, the statistics came out not finite, or the model's output in training depends on
+        them, as with BatchRenorm: they then cannot be measured apart from their present values.
     """
     check_num_steps(num_steps)
     if not jax.tree.leaves(state.batch_stats):
         return state
 
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    sums, count = (zeros, zeros), 0
+    sums, count, depends = (zeros, zeros), 0, False
     for batch in batches:
         x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
         labels = jnp.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, jnp.int32)
         sequence = is_sequence(x, labels, state.input_shape, num_steps)
-        sums, count = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x), count + 1
+        sums, differs = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x)
+        count, depends = count + 1, depends or bool(differs)
     if not count:
         raise ValueError("batches: there is none; give at least one batch of training inputs.")
+    if depends:
+        raise ValueError(
+            "model: its output in training depends on its running statistics (BatchRenorm normalises by them), so they "
+            "cannot be re-estimated; they are what training used, so evaluate with them as they are."
+        )
     fresh = jax.tree.map(
         lambda old, value, weight: jnp.where(weight > 0, value / jnp.where(weight > 0, weight, 1), old),
         state.batch_stats,
@@ -79,30 +86,31 @@ def _gather(
     variables: dict[str, Any],
     sums: tuple[Any, Any],
     x: jax.Array,
-) -> tuple[Any, Any]:
-    """Adds one batch's statistics, and their weights, to the sums."""
+) -> tuple[tuple[Any, Any], jax.Array]:
+    """Adds one batch's statistics, and their weights, to the sums; says whether the output depends on running ones."""
     model = static_model.model
 
     def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
-        t, neurons, values, weights = carry
+        t, neurons, values, weights, differs = carry
 
-        def followed(start: float) -> tuple[Any, Any]:
+        def followed(start: float) -> tuple[Any, Any, Any]:
             stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
-            _, changed = model.apply(
+            logits, changed = model.apply(
                 {**variables, "batch_stats": stats, NEURONS: neurons},
                 x[t] if sequence else x,
                 mutable=["batch_stats", NEURONS],
                 **call_options(model, train=True, time_step=t),
             )
-            return changed["batch_stats"], changed.get(NEURONS, neurons)
+            return changed["batch_stats"], changed.get(NEURONS, neurons), logits
 
         # A moving average that starts at 0 ends at w * (this batch's statistic); one that starts at 1 ends 1 - w
         # higher. Their difference gives w without knowing the norm; w is 0 for entries of other time steps.
-        (from_zero, after), (from_one, _) = followed(0.0), followed(1.0)
+        (from_zero, after, logits), (from_one, _, other) = followed(0.0), followed(1.0)
+        differs |= ~jnp.array_equal(logits, other, equal_nan=True)
         weights = jax.tree.map(lambda w, zero, one: w + 1 - (one - zero), weights, from_zero, from_one)
-        return (t + 1, after, optax.tree.add(values, from_zero), weights), None
+        return (t + 1, after, optax.tree.add(values, from_zero), weights, differs), None
 
     neurons = without_traces(resting_neurons(model, x[0] if sequence else x))
-    start = (jnp.zeros((), jnp.int32), neurons, *sums)
-    (_, _, values, weights), _ = jax.lax.scan(body, start, None, length=num_steps)
-    return values, weights
+    start = (jnp.zeros((), jnp.int32), neurons, *sums, jnp.array(False))
+    (_, _, values, weights, differs), _ = jax.lax.scan(body, start, None, length=num_steps)
+    return (values, weights), differs

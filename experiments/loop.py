@@ -156,7 +156,9 @@ def evaluate(run: Run, state: bsojax.TrainState, split: Split) -> dict[str, floa
 
 
 def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
-    """Returns the state with the norms' statistics re-estimated from training batches."""
+    """Returns the state with the norms' statistics re-estimated from training batches, where that can be done."""
+    if run.config.norm == "across-time":
+        return state  # training normalised by the running statistics: they are the right ones
     batches = run.data.train.batches(run.config.batch_size, jax.random.fold_in(jax.random.key(run.config.seed), 0))
     frames = (run.data.front_end.evaluate(x) for x, _ in itertools.islice(batches, STATISTICS_BATCHES))
     return bsojax.refresh_statistics(run.model, state, frames, run.config.num_steps)

@@ -254,10 +254,10 @@ def test_the_chosen_point_is_the_best_on_validation_and_another_one_in_the_compa
 
 
 def test_a_config_that_takes_settings_over_says_from_where_and_which_of_its_rows_were_run_with_others(monkeypatch):
-    monkeypatch.setitem(TUNED_ON, "digits", "digits-binary")
-    tuned, best, _ = tuned_bop("digits-binary")
+    monkeypatch.setitem(TUNED_ON, "digits", "fashion-mnist-binary")
+    tuned, best, _ = tuned_bop("fashion-mnist-binary")
     same, other = (result_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
-    sentence = "The settings are those chosen on digits-binary (see there)."
+    sentence = "The settings are those chosen on fashion-mnist-binary (see there)."
     untuned = f"Not tuned: {'; '.join(label for label in RULES if label not in studies.GRIDS)}."
     assert tables.tuning("digits", tuned, same) == f"{sentence} {untuned}"
     assert tables.tuning("digits", None, other) == f"{sentence} {untuned}"
@@ -426,14 +426,14 @@ def test_the_page_of_whole_studies_misses_nothing_and_ends_with_the_notes(eviden
 
 
 def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):
-    part = {"rivals": "digits-binary", "norms": "digits", "ablations": ABLATED}
+    part = {"rivals": "fashion-mnist-binary", "norms": "digits", "ablations": ABLATED}
     write(tmp_path, {name: {config: evidence[name][config]} for name, config in part.items()})
     render.main(tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
     shown = {tmp_path / "docs" / path for path in re.findall(r"\]\((pictures/.*?)\)", text)}
     assert shown == set((tmp_path / "docs" / "pictures").iterdir())
     assert {path.name for path in shown} == {
-        "rivals-digits-binary.png",
+        "rivals-fashion-mnist-binary.png",
         "overview.png",
         "norms.png",
         f"ablations-{ABLATED}.png",
@@ -450,7 +450,7 @@ def test_the_readme_changes_between_its_marks_only_and_rendering_twice_changes_n
     after = render.with_table(before, evidence["rivals"])
     assert after == f"top | x |\n<!-- digits -->\n{render.digits_table(evidence['rivals'])}\n<!-- end -->\nbottom\\1\n"
     assert render.with_table(after, evidence["rivals"]) == after
-    spread = Spread.of(run["test"] for run in evidence["rivals"]["digits-binary"]["rows"][OURS]["runs"])
+    spread = Spread.of(run["test"] for run in evidence["rivals"]["fashion-mnist-binary"]["rows"][OURS]["runs"])
     (line,) = (line for line in after.splitlines() if line.startswith(f"| {OURS} |"))
     assert line.endswith(f" | {spread} |")
     assert tables.not_run("rivals", "digits") in render.with_table(before, {})

@@ -2,7 +2,7 @@
 
 Row: none of the paper's; speech that fits on a CPU (the paper's is speech-commands-vgg11).
 Command: python -m experiments.train spoken-digits
-Expected: the row "T-BSO, calibrated" of spoken-digits in docs/RESULTS.md; a minute on 2 CPU cores.
+Expected: the row "T-BSO, calibrated" of spoken-digits in docs/RESULTS.md; half a minute on 2 CPU cores.
 """
 
 from experiments.config import Config

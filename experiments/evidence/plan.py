@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from experiments.evidence import studies
 
-COMPARED = ("digits", "digits-binary", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", "n-mnist")
+COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", "n-mnist")
 """The configs on which all rules are compared."""
 
 PLAN: Sequence[tuple[str, studies.Study, Sequence[str]]] = (
     ("tuning", studies.tuning, COMPARED),
     ("rivals", studies.rivals, (*COMPARED, *studies.FEW)),
-    ("norms", studies.norms, ("digits", "fashion-mnist-binary", "spoken-digits")),
+    ("norms", studies.norms, ("digits",)),
     ("ablations", studies.ablations, ("fashion-mnist-binary",)),
 )
 """A study's name, its jobs, and the configs that it is run on."""
