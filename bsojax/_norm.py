@@ -51,21 +51,20 @@ class BatchNorm(nn.Module):
                 for running, new in ((running_mean, mean), (running_var, var)):
                     followed = self.momentum * running.value[at] + (1 - self.momentum) * jax.lax.stop_gradient(new)
                     running.value = running.value.at[at].set(followed)
-            inverse, offset = self._standardise(mean, var, running_mean.value[at], running_var.value[at])
+            mean, inverse = self._centre_and_inverse(mean, var, running_mean.value[at], running_var.value[at])
         else:
-            inverse = jax.lax.rsqrt(running_var.value[at] + self.epsilon)
-            offset = -running_mean.value[at] * inverse
-        gain, shift = scale * inverse, bias + scale * offset
+            mean, inverse = running_mean.value[at], jax.lax.rsqrt(running_var.value[at] + self.epsilon)
+        gain = scale * inverse
+        shift = bias - mean * gain
         spread = (1,) * (x.ndim - 1) + (channels,)
         return (x * gain.reshape(spread) + shift.reshape(spread)).astype(x.dtype)
 
-    def _standardise(
+    def _centre_and_inverse(
         self, mean: jax.Array, var: jax.Array, running_mean: jax.Array, running_var: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Factor and summand that standardise a training batch of the given statistics."""
+        """What a training batch of the given statistics is centred at, and what it is multiplied by."""
         del running_mean, running_var
-        inverse = jax.lax.rsqrt(var + self.epsilon)
-        return inverse, -mean * inverse
+        return mean, jax.lax.rsqrt(var + self.epsilon)
 
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
@@ -106,14 +105,13 @@ class BatchRenorm(BatchNorm):
     online spiking renormalisation of Zhu et al., ICLR 2024.
     """
 
-    def _standardise(
+    def _centre_and_inverse(
         self, mean: jax.Array, var: jax.Array, running_mean: jax.Array, running_var: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        inverse, offset = super()._standardise(mean, var, running_mean, running_var)
-        running_inverse = jax.lax.rsqrt(running_var + self.epsilon)
-        ratio = jax.lax.stop_gradient(running_inverse / inverse)
+        inverse, running_inverse = (jax.lax.rsqrt(value + self.epsilon) for value in (var, running_var))
+        scaled = inverse * jax.lax.stop_gradient(running_inverse / inverse)
         drift = jax.lax.stop_gradient((mean - running_mean) * running_inverse)
-        return inverse * ratio, offset * ratio + drift
+        return mean - drift / scaled, scaled  # the drift is a summand of the output, and constant there
 
 
 class Affine(nn.Module):

@@ -43,8 +43,9 @@ def test_the_settings_named_are_those_of_the_results():
     for name in ("channels", "num_steps", "batch_size", "epochs", "preset", "learning_rate"):
         value = getattr(config, name)
         assert result[name] == (list(value) if isinstance(value, tuple) else value), name
-    assert f"channels {'-'.join(map(str, config.channels))}, T = {config.num_steps}, batch" in README
-    assert f"{config.batch_size}, {config.epochs} epochs" in README.replace("\n", " ")
+    text = README.replace("\n", " ")
+    assert f"channels {'-'.join(map(str, config.channels))}, T = {config.num_steps}, batch" in text
+    assert f"{config.batch_size}, {config.epochs} epochs" in text
 
 
 @pytest.mark.parametrize("target", ["setup", "train", "test", "lint", "evidence"])
