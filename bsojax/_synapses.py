@@ -223,11 +223,12 @@ def _convolve(
     groups: int = 1,
 ) -> jax.Array:
     if any(min(side) < 0 for side in padding):
-        # Cropped by hand: where a negative padding before an axis meets a positive one after it, XLA's convolution on a
-        # CPU reads past the image (jaxlib 0.10).
-        crop = [(min(before, 0), min(after, 0), 0) for before, after in padding]
-        image = lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), *crop, (0, 0, 0)))
-        padding = [(max(before, 0), max(after, 0)) for before, after in padding]
+        # By hand: where a negative padding before an axis meets a positive one after it, XLA's convolution on a CPU
+        # reads past the image (jaxlib 0.10). Padded first, then cropped: the crop may be wider than the image.
+        for bound in (max, min):
+            sides = [(bound(before, 0), bound(after, 0), 0) for before, after in padding]
+            image = lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+        padding = [(0, 0), (0, 0)]
     return lax.conv_general_dilated(
         image,
         kernel,

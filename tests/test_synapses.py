@@ -143,6 +143,7 @@ def geometries(draw):
 
 @hypothesis.settings(max_examples=15)  # each one compiles
 @hypothesis.given(geometries())
+@hypothesis.example(((1, 1), (1, 1), {"strides": (1, 2), "dilation": (1, 1), "padding": ((0, 0), (2, -1))}, 1))
 def test_conv_agrees_with_the_ordinary_convolution_for_any_geometry(case):
     check_geometry(*case)
 
