@@ -12,7 +12,9 @@ class BatchNorm(nn.Module):
 
     Use it between a synapse and its neuron. In training it normalises by the statistics of this time step's batch and
     lets the running ones follow; otherwise by the running ones. Signs that flip make those stale: see
-    ``refresh_statistics``. Statistics are float32 whatever the dtype of x; the result has the dtype of x.
+    ``refresh_statistics``. Give num_steps where it is known: time steps differ, and statistics that they share leave a
+    gap between training and evaluation even when re-estimated (docs/RESULTS.md, section 4). Statistics are float32
+    whatever the dtype of x; the result has the dtype of x.
 
     Variables: "scale" and "bias" in the collection "params", "mean" and "var" in "batch_stats", of shape
     ``(channels,)``, or ``(num_steps, channels)`` for the latter two where num_steps is given.

@@ -41,16 +41,16 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
         return state
 
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    sums, count, depends = (zeros, zeros), 0, False
+    sums, count, depends = (zeros, zeros), 0, jnp.array(False)
     for batch in batches:
         x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
         labels = jnp.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, jnp.int32)
         sequence = is_sequence(x, labels, state.input_shape, num_steps)
         sums, differs = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x)
-        count, depends = count + 1, depends or bool(differs)
+        count, depends = count + 1, depends | differs
     if not count:
         raise ValueError("batches: there is none; give at least one batch of training inputs.")
-    if depends:
+    if bool(depends):
         raise ValueError(
             "model: its output in training depends on its running statistics (BatchRenorm normalises by them), so they "
             "cannot be re-estimated; they are what training used, so evaluate with them as they are."

@@ -27,14 +27,12 @@ class Rule:
       make_flip: a function of the config and the number of updates of the run that returns the signs' optimizer.
       trace: the presynaptic trace of its gradient, by its name in TRACES.
       through_time: whether the gradient is backpropagated through the whole sequence, for one update a batch.
-      latent: whether it keeps a latent weight behind every sign.
     """
 
     label: str
     make_flip: MakeFlip
     trace: str = "ottt"
     through_time: bool = False
-    latent: bool = False
 
 
 def make_optimizer(config: Config, batches: int) -> optax.GradientTransformationExtraArgs:
@@ -100,10 +98,10 @@ RULES: dict[OptimizerName, Rule] = {
     "bso-reset": Rule("BSO with reset", presets.flip_optimizer),
     "t-bso": Rule("T-BSO", presets.flip_optimizer),
     "bop": Rule("Bop", _bop, through_time=True),
-    "bptt-sgd": Rule("BPTT, SGD", _latent(_sgd, 1.0), through_time=True, latent=True),
-    "bptt-adam": Rule("BPTT, Adam", _latent(optax.adam, 1e-2), through_time=True, latent=True),
-    "ottt": Rule("OTTT", _latent(optax.adam, 1e-2), latent=True),
-    "ndot": Rule("NDOT", _latent(optax.adam, 1e-2), trace="ndot", latent=True),
-    "sltt": Rule("SLTT", _latent(optax.adam, 1e-2), trace="none", latent=True),
+    "bptt-sgd": Rule("BPTT, SGD", _latent(_sgd, 1.0), through_time=True),
+    "bptt-adam": Rule("BPTT, Adam", _latent(optax.adam, 1e-2), through_time=True),
+    "ottt": Rule("OTTT", _latent(optax.adam, 1e-2)),
+    "ndot": Rule("NDOT", _latent(optax.adam, 1e-2), trace="ndot"),
+    "sltt": Rule("SLTT", _latent(optax.adam, 1e-2), trace="none"),
 }
 """Every rule by its name on the command line."""

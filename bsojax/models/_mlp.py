@@ -23,8 +23,8 @@ class SpikingMLP(nn.Module):
       num_classes: the number of logits.
       binary_ends: whether the first layer and the readout are binary too.
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
-      norm: makes a module called with (current, train, time_step), such as
-        ``functools.partial(bsojax.BatchNorm, num_steps=4)``.
+      norm: makes a module called with (current, train, time_step). The default serves any number of time steps; where
+        that is known, ``functools.partial(bsojax.BatchNorm, num_steps=4)`` is the better choice (see BatchNorm).
       scale: the factor on the current of each binary hidden layer; rsqrt_fan_in where the norm has no statistics.
     """
 

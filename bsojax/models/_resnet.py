@@ -54,8 +54,8 @@ class SpikingResNet(nn.Module):
       stem: makes the first current out of the frame: imagenet_stem, cifar_stem, or a function of (x, width, norm) that
         returns an array of ``width`` channels; ``norm(current, name)`` is the model's norm.
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
-      norm: makes a module called with (current, train, time_step), such as
-        ``functools.partial(bsojax.BatchNorm, num_steps=4)``.
+      norm: makes a module called with (current, train, time_step). The default serves any number of time steps; where
+        that is known, ``functools.partial(bsojax.BatchNorm, num_steps=4)`` is the better choice (see BatchNorm).
       scale: the factor on the current of each binary convolution; rsqrt_fan_in where the norm has no statistics.
 
     Raises:

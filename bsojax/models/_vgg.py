@@ -34,8 +34,8 @@ class SpikingVGG(nn.Module):
       channels: the channels of each convolution, and "M" where a 2x2 average pooling stands.
       binary_ends: whether the first convolution and the readout are binary too; the paper keeps them real.
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
-      norm: makes a module called with (current, train, time_step), such as
-        ``functools.partial(bsojax.BatchNorm, num_steps=4)``.
+      norm: makes a module called with (current, train, time_step). The default serves any number of time steps; where
+        that is known, ``functools.partial(bsojax.BatchNorm, num_steps=4)`` is the better choice (see BatchNorm).
       scale: the factor on the current of each binary convolution; rsqrt_fan_in where the norm has no statistics.
 
     Raises:

@@ -237,14 +237,16 @@ def alone(results: Results) -> str:
         if result is None:
             continue
         for _, part, target in targets_of(config):
+            if part != "validation":  # as on_validation
+                continue
             there = {label: batches_to(result["rows"][label], part, target).by_all for label in _present(result)}
             for rule, rival in itertools.product(FLIPPING, THROUGH_TIME):
                 if rule in there and rival in there:
                     flips += there[rule] and not there[rival]
                     rivals += there[rival] and not there[rule]
     return (
-        f"Without a ratio, because only one side reached the target with every seed: the flip rule alone in {flips} "
-        f"comparisons, BPTT alone in {rivals}."
+        "Without a ratio, because only one side reached the validation target with every seed: the flip rule alone in "
+        f"{flips} comparisons, BPTT alone in {rivals}."
     )
 
 

@@ -10,7 +10,7 @@ COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", 
 PLAN: Sequence[tuple[str, studies.Study, Sequence[str]]] = (
     ("tuning", studies.tuning, COMPARED),
     ("rivals", studies.rivals, (*COMPARED, *studies.FEW)),
-    ("norms", studies.norms, ("digits",)),
+    ("norms", studies.norms, ("digits", "spoken-digits")),
     ("ablations", studies.ablations, ("fashion-mnist-binary",)),
 )
 """A study's name, its jobs, and the configs that it is run on."""

@@ -31,7 +31,8 @@ def run(jobs: list[Job], path: Path, console: Console, workers: int) -> dict[str
       console: where a line a job goes.
       workers: processes; each keeps to one core.
     """
-    rows = _rows(jobs, path)
+    old = read(path)["rows"] if path.exists() else {}
+    rows = _rows(jobs, old)
     todo = [job for job in jobs if job.config.seed not in {done["seed"] for done in rows[job.label]["runs"]}]
     console.print(f"{path}: {len(jobs) - len(todo)} of {len(jobs)} runs are done", highlight=False)
     if todo:
@@ -53,7 +54,8 @@ def run(jobs: list[Job], path: Path, console: Console, workers: int) -> dict[str
                     highlight=False,
                     soft_wrap=True,
                 )
-    _write(path, rows)
+    elif rows != old:
+        _write(path, rows)  # not otherwise: command and versions are those of the process that ran the jobs
     return read(path)
 
 
@@ -68,8 +70,8 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _rows(jobs: list[Job], path: Path) -> dict[str, dict[str, Any]]:
-    old = read(path)["rows"] if path.exists() else {}
+def _rows(jobs: list[Job], old: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of the jobs, with those runs of the old ones that their settings allow to keep."""
     rows: dict[str, dict[str, Any]] = {}
     for job in jobs:
         wanted = settings(job.config)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.front_ends._front_end import FrontEnd
-from experiments.front_ends.images import per_example
+from experiments.front_ends._per_example import per_example
 
 SMALLEST_POWER = 1e-10
 DYNAMIC_RANGE = 80.0

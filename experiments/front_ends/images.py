@@ -5,12 +5,13 @@ under ``jit`` the result does not depend on how many devices share the batch.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from experiments.front_ends._front_end import FrontEnd
+from experiments.front_ends._per_example import per_example
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -176,20 +177,6 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
     """
     _check_not_negative("size", size)
     return _cut_out(key, images, size)
-
-
-def per_example(function: Callable[[jax.Array, jax.Array], jax.Array], key: jax.Array, batch: jax.Array) -> jax.Array:
-    """Applies a random function to each example with a key of its own: ``key`` folded with the position in the batch.
-
-    Under ``jit`` the position is that in the global batch, however many devices share it.
-
-    Args:
-      function: of a key and one example.
-      key: a PRNG key.
-      batch: shape ``(batch, ...)``.
-    """
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(len(batch)))
-    return jax.vmap(function)(keys, batch)
 
 
 def _standard(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
