@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from bsojax._neurons import NEURONS
+from bsojax._neurons import IF, LIF, NEURONS, held_before_reset
 
 
 def call_options(model: nn.Module, *, train: bool, time_step: int | jax.Array) -> dict[str, Any]:
@@ -24,6 +24,20 @@ def resting_neurons(model: nn.Module, frame: jax.Array) -> Any:
     """
     variables = model.init(jax.random.key(0), frame, **call_options(model, train=True, time_step=0))
     return variables.get(NEURONS, {})
+
+
+def training_neurons(model: nn.Module, frame: jax.Array) -> Any:
+    """Returns the same for training, where LIF and IF hold the membrane before the reset, which the gradient needs."""
+    paths = set()
+
+    def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if type(context.module) in (LIF, IF):  # a class derived from them may look at its membrane
+            paths.add(context.module.path)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        neurons = resting_neurons(model, frame)
+    return held_before_reset(neurons, paths)
 
 
 def infer(

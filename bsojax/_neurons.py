@@ -1,17 +1,21 @@
 """Spiking neurons: integrate a current, fire, reset. Nothing flows back through time."""
 
+import functools
 import math
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bsojax._compiler import in_place
 from bsojax._spikes import Spikes
 from bsojax._surrogates import Surrogate, sigmoid
 from bsojax._traces import TraceInputs, TraceRule, ottt
 
 NEURONS = "neurons"
+MEMBRANE, CHARGED = "membrane", "charged"
 SPIKE_RATES = "spike_rates"
 
 
@@ -25,6 +29,72 @@ def reset(membrane: jax.Array, spike: jax.Array, v_threshold: float, v_reset: fl
     if v_reset is None:
         return membrane - v_threshold * spike
     return jnp.where(spike > 0, jnp.asarray(v_reset, membrane.dtype), membrane)
+
+
+class Dynamics(NamedTuple):
+    """The constants of a neuron's step.
+
+    Attributes:
+      decay: factor on the membrane's distance from rest.
+      gain: factor on the current.
+      v_threshold, v_reset: see LIF.
+      surrogate: the spike function and its gradient.
+      resets_first: whether the membrane that comes in is the one before the last reset.
+    """
+
+    decay: float
+    gain: float
+    v_threshold: float
+    v_reset: float | None
+    surrogate: Surrogate
+    resets_first: bool
+
+    def spikes(self, charged: jax.Array) -> jax.Array:
+        """The spikes of a membrane before the reset."""
+        return (charged >= self.v_threshold).astype(charged.dtype)
+
+    def after_reset(self, charged: jax.Array) -> jax.Array:
+        """The membrane after the reset that follows from the one before it."""
+        return reset(charged, self.spikes(charged), self.v_threshold, self.v_reset)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def fire(dynamics: Dynamics, membrane: jax.Array, current: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the spikes of one time step and the membrane before the reset; only the spikes have a gradient.
+
+    The membrane is all that it keeps for the gradient. Spikes and the membrane after the reset both follow from it, so
+    that a loop which carries it from one time step to the next carries no other.
+
+    Args:
+      dynamics: the neuron's constants.
+      membrane: the membrane of the last time step; nothing flows back into it.
+      current: of the same shape.
+    """
+    rest = 0.0 if dynamics.v_reset is None else dynamics.v_reset
+
+    def advance(membrane: jax.Array, current: jax.Array) -> jax.Array:
+        if dynamics.resets_first:
+            membrane = dynamics.after_reset(membrane)
+        return charge(membrane, current, dynamics.decay, dynamics.gain, rest).astype(membrane.dtype)
+
+    charged = in_place(advance, membrane, current)
+    return dynamics.spikes(charged), charged
+
+
+def _fire_forward(
+    dynamics: Dynamics, membrane: jax.Array, current: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    spike, charged = fire(dynamics, membrane, current)
+    return (spike, charged), charged
+
+
+def _fire_backward(
+    dynamics: Dynamics, charged: jax.Array, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[None, jax.Array]:
+    return None, dynamics.gain * cotangents[0] * dynamics.surrogate.gradient(charged - dynamics.v_threshold)
+
+
+fire.defvjp(_fire_forward, _fire_backward)
 
 
 class LIF(nn.Module):
@@ -84,9 +154,23 @@ class IF(nn.Module):
 
 def without_traces(neurons: Any) -> Any:
     """Returns the neurons' state without what only the traces need, for evaluation."""
-    if not isinstance(neurons, dict) or "membrane" not in neurons:
+    if not isinstance(neurons, dict) or MEMBRANE not in neurons:
         return {key: without_traces(value) for key, value in neurons.items()} if isinstance(neurons, dict) else neurons
     return {key: value for key, value in neurons.items() if key not in ("trace", "spike")}
+
+
+def held_before_reset(neurons: Any, paths: Collection[tuple[str, ...]]) -> Any:
+    """Returns the resting state of neurons such that those at the given paths hold their membrane before the reset.
+
+    At rest, where nothing has spiked, the two are equal.
+    """
+    if not isinstance(neurons, dict):
+        return neurons
+    if () in paths:
+        return {CHARGED if key == MEMBRANE else key: value for key, value in neurons.items()}
+    return {
+        key: held_before_reset(value, [path[1:] for path in paths if path[0] == key]) for key, value in neurons.items()
+    }
 
 
 def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
@@ -96,22 +180,24 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
     if not jnp.issubdtype(current.dtype, jnp.floating):
         raise TypeError(f"current: neuron '{neuron.name}' needs a floating current, not {current.dtype}.")
     rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+    resets_first = neuron.has_variable(NEURONS, CHARGED)
+    name = CHARGED if resets_first else MEMBRANE
     keeps_trace = neuron.trace is not None and (
-        neuron.has_variable(NEURONS, "trace") or not neuron.has_variable(NEURONS, "membrane")
+        neuron.has_variable(NEURONS, "trace") or not neuron.has_variable(NEURONS, name)
     )
-    membrane = neuron.variable(NEURONS, "membrane", lambda: jnp.full_like(current, rest))
+    membrane = neuron.variable(NEURONS, name, lambda: jnp.full_like(current, rest))
     if membrane.value.shape != current.shape:
         raise ValueError(
             f"current: neuron '{neuron.name}' holds a state of shape {membrane.value.shape} and got {current.shape}; "
             "start a new sequence with an empty 'neurons' collection."
         )
+    dynamics = Dynamics(decay, gain, neuron.v_threshold, neuron.v_reset, neuron.surrogate, resets_first)
     before = membrane.value
-    charged = charge(before, current, decay, gain, rest)
-    spike = neuron.surrogate(charged - neuron.v_threshold)
-    after, fired = jax.lax.stop_gradient((reset(charged, spike, neuron.v_threshold, neuron.v_reset), spike))
+    spike, charged = fire(dynamics, before, current)
+    charged, fired = jax.lax.stop_gradient((charged, spike))
     advancing = not neuron.is_initializing()
     if advancing:
-        membrane.value = after
+        membrane.value = charged if resets_first else dynamics.after_reset(charged)
     trace_value = None
     if keeps_trace and neuron.trace is not None:
         trace = neuron.variable(NEURONS, "trace", lambda: jnp.zeros_like(current))
@@ -121,9 +207,15 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
             previous_spike = last.value
             if advancing:
                 last.value = fired
-        mu = neuron.trace.factor(TraceInputs(after, before, fired, previous_spike, decay, neuron.v_threshold))
-        trace_value = (mu * trace.value + fired).astype(current.dtype)
+        after = dynamics.after_reset(charged)
+        previous = dynamics.after_reset(before) if resets_first else before
+        mu = neuron.trace.factor(TraceInputs(after, previous, fired, previous_spike, decay, neuron.v_threshold))
+        trace_value = in_place(_filter, trace.value, mu, fired)
         if advancing:
             trace.value = trace_value
     neuron.sow(SPIKE_RATES, "rate", jnp.mean(fired, dtype=jnp.float32), reduce_fn=lambda _, rate: rate, init_fn=float)
     return Spikes(spike, trace_value)
+
+
+def _filter(trace: jax.Array, mu: jax.Array | float, spike: jax.Array) -> jax.Array:
+    return (mu * trace + spike).astype(trace.dtype)

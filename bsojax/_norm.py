@@ -1,10 +1,93 @@
 """Batch normalisation for spiking networks: statistics of one time step's batch, kept for all steps or for each."""
 
+import functools
 import types
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+class Correction(NamedTuple):
+    """What a norm makes of the normalised input, as constants of the gradient: ``factor * normalised + drift``.
+
+    Attributes:
+      factor, drift: float32 of shape ``(channels,)``.
+    """
+
+    factor: jax.Array
+    drift: jax.Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def normalise(
+    axis_name: str | None,
+    x: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    correction: Correction | None,
+) -> jax.Array:
+    """Returns ``scale * (factor * (x - mean) * inverse + drift) + bias``, in the dtype of x.
+
+    Its gradient is that of a normalisation by the batch's own statistics. All that it keeps for it is x, where
+    automatic differentiation would keep float32 intermediates of x's size.
+
+    Args:
+      axis_name: the device axis that shares the statistics, or None.
+      x: shape ``(..., channels)``.
+      mean: the batch's mean of x a channel; it is a function of x, and the gradient of x holds its share.
+      inverse: the batch's inverse standard deviation, likewise.
+      scale: float32 of shape ``(channels,)``.
+      bias: likewise.
+      correction: None is a factor of 1 and no drift.
+    """
+    factor, drift = correction or (1.0, 0.0)
+    gain = scale * inverse * factor
+    shift = bias + scale * drift - mean * gain
+    return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
+
+
+_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Correction | None]
+
+
+def _normalise_forward(
+    axis_name: str | None,
+    x: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    correction: Correction | None,
+) -> tuple[jax.Array, _Residuals]:
+    return normalise(axis_name, x, mean, inverse, scale, bias, correction), (x, mean, inverse, scale, correction)
+
+
+def _normalise_backward(
+    axis_name: str | None, residuals: _Residuals, g: jax.Array
+) -> tuple[jax.Array, None, None, jax.Array, jax.Array, None]:
+    x, mean, inverse, scale, correction = residuals
+    factor, drift = correction or (1.0, 0.0)
+    axes = tuple(range(x.ndim - 1))
+    g = g.astype(jnp.float32)
+    total = jnp.sum(g, axes)
+    projected = (jnp.sum(g * x, axes) - mean * total) * inverse
+    mean_g, mean_projected = total / (x.size // x.shape[-1]), projected / (x.size // x.shape[-1])
+    if axis_name is not None:
+        mean_g, mean_projected = jax.lax.pmean((mean_g, mean_projected), axis_name)
+    along = _spread(mean_projected * inverse, x) * (x - _spread(mean, x))
+    x_grad = _spread(scale * factor * inverse, x) * (g - _spread(mean_g, x) - along)
+    return x_grad.astype(x.dtype), None, None, factor * projected + drift * total, total, None
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
+    """One value a channel, as an array that broadcasts to x."""
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
 class BatchNorm(nn.Module):
@@ -51,22 +134,22 @@ class BatchNorm(nn.Module):
             mean, var = self._batch_statistics(x)
             if not self.is_initializing():
                 for running, new in ((running_mean, mean), (running_var, var)):
-                    followed = self.momentum * running.value[at] + (1 - self.momentum) * jax.lax.stop_gradient(new)
+                    followed = self.momentum * running.value[at] + (1 - self.momentum) * new
                     running.value = running.value.at[at].set(followed)
-            mean, inverse = self._centre_and_inverse(mean, var, running_mean.value[at], running_var.value[at])
-        else:
-            mean, inverse = running_mean.value[at], jax.lax.rsqrt(running_var.value[at] + self.epsilon)
-        gain = scale * inverse
-        shift = bias - mean * gain
-        spread = (1,) * (x.ndim - 1) + (channels,)
-        return (x * gain.reshape(spread) + shift.reshape(spread)).astype(x.dtype)
+            inverse = jax.lax.rsqrt(var + self.epsilon)
+            correction = self._correction(mean, inverse, running_mean.value[at], running_var.value[at])
+            axis_name = None if self.is_initializing() else self.axis_name
+            return normalise(axis_name, x, mean, inverse, scale, bias, correction)
+        gain = scale * jax.lax.rsqrt(running_var.value[at] + self.epsilon)
+        shift = bias - running_mean.value[at] * gain
+        return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
 
-    def _centre_and_inverse(
-        self, mean: jax.Array, var: jax.Array, running_mean: jax.Array, running_var: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """What a training batch of the given statistics is centred at, and what it is multiplied by."""
-        del running_mean, running_var
-        return mean, jax.lax.rsqrt(var + self.epsilon)
+    def _correction(
+        self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
+    ) -> Correction | None:
+        """What becomes of an input that was normalised by the given statistics of its batch."""
+        del mean, inverse, running_mean, running_var
+        return None
 
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
@@ -84,13 +167,13 @@ class BatchNorm(nn.Module):
         return time_step
 
     def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        values = x.astype(jnp.float32)
+        values = jax.lax.stop_gradient(x).astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
         mean = jnp.mean(values, axes)
         if self.axis_name is not None and not self.is_initializing():
             mean = jax.lax.pmean(mean, self.axis_name)
         # Around the mean, not E[x^2] - E[x]^2: that difference cancels in float32 where the mean is large.
-        var = jnp.mean(jnp.square(values - mean.reshape((1,) * (x.ndim - 1) + mean.shape)), axes)
+        var = jnp.mean(jnp.square(values - _spread(mean, x)), axes)
         if self.axis_name is not None and not self.is_initializing():
             var = jax.lax.pmean(var, self.axis_name)
         return mean, var
@@ -107,13 +190,11 @@ class BatchRenorm(BatchNorm):
     online spiking renormalisation of Zhu et al., ICLR 2024.
     """
 
-    def _centre_and_inverse(
-        self, mean: jax.Array, var: jax.Array, running_mean: jax.Array, running_var: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        inverse, running_inverse = (jax.lax.rsqrt(value + self.epsilon) for value in (var, running_var))
-        scaled = inverse * jax.lax.stop_gradient(running_inverse / inverse)
-        drift = jax.lax.stop_gradient((mean - running_mean) * running_inverse)
-        return mean - drift / scaled, scaled  # the drift is a summand of the output, and constant there
+    def _correction(
+        self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
+    ) -> Correction | None:
+        running_inverse = jax.lax.rsqrt(running_var + self.epsilon)
+        return Correction(running_inverse / inverse, (mean - running_mean) * running_inverse)
 
 
 class Affine(nn.Module):

@@ -14,7 +14,7 @@ from bsojax._checks import check_logits, is_sequence
 from bsojax._compose import checked
 from bsojax._flips import all_finite
 from bsojax._losses import Loss, cross_entropy_mse
-from bsojax._model import call_options, infer, resting_neurons
+from bsojax._model import call_options, infer, resting_neurons, training_neurons
 from bsojax._neurons import NEURONS, SPIKE_RATES, without_traces
 from bsojax._signs import apply_updates, count_flips, leaf_name, value_and_grad
 from bsojax._state import TrainState
@@ -135,7 +135,7 @@ def make_train_step(
             "trainable": state.trainable,
             "opt_state": state.opt_state,
             "batch_stats": state.batch_stats,
-            "neurons": resting_neurons(model, frame_at(jnp.zeros((), jnp.int32))),
+            "neurons": training_neurons(model, frame_at(jnp.zeros((), jnp.int32))),
             "loss": jnp.zeros(()),
             "skipped": jnp.zeros((), jnp.int32),
             "flips": jax.tree.map(jnp.zeros_like, count_flips(state.signs, state.signs)),

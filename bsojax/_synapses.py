@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bsojax._compiler import not_before
 from bsojax._spikes import Spikes, as_spikes
 
 Padding = str | int | Sequence[int | tuple[int, int]]
@@ -166,7 +167,11 @@ def _conv_backward(
         value_grad, kernel_grad = by_transposition(trace, kernel, g)
     else:
         by_convolution = functools.partial(_backward_by_convolution, geometry)
-        value_grad, kernel_grad = lax.platform_dependent(trace, kernel, g, cpu=by_convolution, default=by_transposition)
+
+        def when_needed(trace: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return not_before(g, by_convolution, trace, kernel, g)
+
+        value_grad, kernel_grad = lax.platform_dependent(trace, kernel, g, cpu=when_needed, default=by_transposition)
     return value_grad, None, kernel_grad
 
 
