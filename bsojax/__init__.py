@@ -16,6 +16,7 @@ from bsojax._layers import rsqrt_fan_in as rsqrt_fan_in
 from bsojax._layers import unit_scale as unit_scale
 from bsojax._losses import cross_entropy_mse as cross_entropy_mse
 from bsojax._memory import memory_report as memory_report
+from bsojax._momentum import IntegerMomentum as IntegerMomentum
 from bsojax._neurons import IF as IF
 from bsojax._neurons import LIF as LIF
 from bsojax._norm import Affine as Affine
@@ -29,12 +30,11 @@ from bsojax._optimizers import BSOState as BSOState
 from bsojax._optimizers import noise_threshold as noise_threshold
 from bsojax._optimizers import t_bso as t_bso
 from bsojax._optimizers import TBSOState as TBSOState
-from bsojax._signs import apply_updates as apply_updates
-from bsojax._signs import pack_signs as pack_signs
-from bsojax._signs import PackedSigns as PackedSigns
+from bsojax._packing import pack_signs as pack_signs
+from bsojax._packing import PackedSigns as PackedSigns
+from bsojax._packing import unpack_signs as unpack_signs
 from bsojax._signs import to_signs as to_signs
 from bsojax._signs import to_weights as to_weights
-from bsojax._signs import unpack_signs as unpack_signs
 from bsojax._signs import value_and_grad as value_and_grad
 from bsojax._spikes import Spikes as Spikes
 from bsojax._state import init as init
@@ -57,3 +57,4 @@ from bsojax._traces import ndot_released as ndot_released
 from bsojax._traces import ottt as ottt
 from bsojax._traces import TraceInputs as TraceInputs
 from bsojax._traces import TraceRule as TraceRule
+from bsojax._updates import apply_updates as apply_updates

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bsojax._signs import is_sign, leaf_name, same_structure
+from bsojax._momentum import MOMENTUM_DTYPES, IntegerMomentum, is_integer_momentum, scale_shape
+from bsojax._packing import is_sign
+from bsojax._signs import leaf_name, same_structure
 
 Schedule: TypeAlias = Callable[[Any], Any]
 ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
@@ -53,6 +55,16 @@ def check_num_steps(num_steps: Any) -> int:
     return int(num_steps)
 
 
+def check_backward_steps(backward_steps: Any, num_steps: int) -> None:
+    """Raises unless backward_steps is None or an int in 1 .. num_steps."""
+    if backward_steps is None:
+        return
+    if isinstance(backward_steps, bool) or not isinstance(backward_steps, int | np.integer):
+        raise TypeError(f"backward_steps: needs an int or None, not {backward_steps!r}.")
+    if not 1 <= backward_steps <= num_steps:
+        raise ValueError(f"backward_steps: must be in 1 .. num_steps, here {num_steps}, got {backward_steps}.")
+
+
 def check_time_step(time_step: Any, num_steps: int) -> int | jax.Array:
     """Raises unless time_step is an integer scalar in range; the value of a traced one is not seen."""
     if not jnp.issubdtype(jnp.result_type(time_step), jnp.integer) or jnp.shape(time_step) != ():
@@ -77,6 +89,32 @@ def check_update_dtype(dtype: chex.ArrayDType) -> np.dtype:
     return dtype
 
 
+def check_momentum_dtype(dtype: chex.ArrayDType) -> np.dtype:
+    """Raises unless dtype is one in which the momentum can be kept."""
+    advice = ""
+    if isinstance(dtype, jax.Array | np.ndarray | np.generic):
+        advice = "; under optax.inject_hyperparams write it as a string"
+    else:
+        try:
+            if jnp.dtype(dtype).name in MOMENTUM_DTYPES:
+                return jnp.dtype(dtype)
+        except TypeError:
+            pass
+    raise TypeError(f"momentum_dtype: needs one of {', '.join(MOMENTUM_DTYPES)}, not {dtype!r}{advice}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Raises unless seed is an integer of 32 bits; the value of an array is not seen."""
+    if isinstance(seed, jax.Array | np.ndarray | np.generic):
+        if jnp.issubdtype(seed.dtype, jnp.integer) and seed.shape == ():
+            return
+    elif isinstance(seed, int) and not isinstance(seed, bool):
+        if 0 <= seed < 2**32:
+            return
+        raise ValueError(f"seed: must be in 0 .. 2^32 - 1, got {seed}.")
+    raise TypeError(f"seed: needs an int, not {seed!r}.")
+
+
 def check_signs(signs: optax.Params) -> None:
     """Raises unless every leaf is boolean, or floating with values of +1 and -1 only."""
     leaves = jax.tree_util.tree_leaves_with_path(signs)
@@ -98,20 +136,17 @@ def check_signs(signs: optax.Params) -> None:
             )
 
 
-def check_gradients(grads: optax.Updates, momentum: optax.Updates, signs: optax.Params | None) -> optax.Params:
-    """Returns the signs; raises unless the gradients are floating and match them in structure and shapes."""
+def check_gradients(
+    grads: optax.Updates, momentum: optax.Updates, signs: optax.Params | None, momentum_dtype: np.dtype
+) -> optax.Params:
+    """Returns the signs; raises unless the gradients are floating and they and the momentum match the signs."""
     if signs is None:
         raise ValueError("signs: update needs the current signs, as in tx.update(grads, state, signs).")
     if not same_structure(grads, signs):
         raise ValueError(
             f"grads: their tree {jax.tree.structure(grads)} differs from that of the signs {jax.tree.structure(signs)}."
         )
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(momentum)]
-    if not same_structure(momentum, signs) or shapes != [jnp.shape(leaf) for leaf in jax.tree.leaves(signs)]:
-        raise ValueError(
-            f"state: its momentum has the tree {jax.tree.structure(momentum)} with shapes {shapes}, other than the "
-            "signs; it was made for other parameters, or optax.partition got labels by dtype (label by path instead)."
-        )
+    _check_momentum(momentum, signs, momentum_dtype)
     flat = jax.tree_util.tree_leaves_with_path(grads)
     for (path, grad), leaf in zip(flat, jax.tree.leaves(signs), strict=True):
         if not jnp.issubdtype(jnp.result_type(grad), jnp.floating):
@@ -124,3 +159,26 @@ def check_gradients(grads: optax.Updates, momentum: optax.Updates, signs: optax.
                 f"grads: leaf '{leaf_name(path)}' has shape {jnp.shape(grad)}, its signs have {jnp.shape(leaf)}."
             )
     return signs
+
+
+def _check_momentum(momentum: optax.Updates, signs: optax.Params, dtype: np.dtype) -> None:
+    structure: Any = jax.tree.structure(momentum, is_leaf=is_integer_momentum)
+    leaves = jax.tree.leaves(momentum, is_leaf=is_integer_momentum)
+    values = [leaf.values if is_integer_momentum(leaf) else leaf for leaf in leaves]
+    shapes = [jnp.shape(leaf) for leaf in values]
+    if structure != jax.tree.structure(signs) or shapes != [jnp.shape(leaf) for leaf in jax.tree.leaves(signs)]:
+        raise ValueError(
+            f"state: its momentum has the tree {structure} with shapes {shapes}, other than the signs; it was made for "
+            "other parameters, or optax.partition got labels by dtype (label by path instead)."
+        )
+    for leaf, array in zip(leaves, values, strict=True):
+        if jnp.result_type(array) != dtype:
+            raise TypeError(
+                f"state: its momentum is {jnp.result_type(array)}, but the optimizer was made with "
+                f"momentum_dtype={dtype.name!r}; give it the dtype of the state, or start with tx.init."
+            )
+        if isinstance(leaf, IntegerMomentum) and jnp.shape(leaf.scale) != scale_shape(jnp.shape(array)):
+            raise ValueError(
+                f"state: momentum of shape {jnp.shape(array)} needs scales of shape {scale_shape(jnp.shape(array))}, "
+                f"one for each index of the last axis, not {jnp.shape(leaf.scale)}."
+            )

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bsojax._signs import check_updates, is_sign, leaf_name, same_structure, to_weights
+from bsojax._packing import is_packed, is_sign
+from bsojax._signs import leaf_name, same_structure, to_weights
+from bsojax._updates import check_updates
 
 
 def split_optimizer(
@@ -35,7 +37,8 @@ def split_optimizer(
         if not isinstance(params, dict) or set(params) != {"signs", "params"}:
             keys = sorted(params) if isinstance(params, dict) else type(params).__name__
             raise ValueError(f'params: split_optimizer needs a dict {{"signs": ..., "params": ...}}, got {keys}.')
-        if not any(map(is_sign, jax.tree.leaves(params["signs"]))):
+        leaves = jax.tree.leaves(params["signs"], is_leaf=is_packed)
+        if not any(is_sign(leaf) or is_packed(leaf) for leaf in leaves):
             raise ValueError(
                 "signs: the tree has no boolean leaf, so nothing would ever flip; give the model a binary layer "
                 "(bsojax.BinaryDense, bsojax.BinaryConv), or train it with optax alone."

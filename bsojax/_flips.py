@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bsojax._signs import is_sign
+from bsojax._packing import PackedSigns, is_sign
 
 
 def moving_average(average: jax.Array, value: jax.Array, decay: float | jax.Array) -> jax.Array:
@@ -35,12 +35,16 @@ def flip_mask(signs: jax.Array, momentum: jax.Array, threshold: float | jax.Arra
     return aligned > threshold
 
 
-def flip_delta(signs: jax.Array, flips: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def flip_delta(signs: jax.Array | PackedSigns, flips: jax.Array, dtype: jnp.dtype) -> jax.Array | PackedSigns:
     """Returns what to add to the leaf so that the chosen weights flip and no other changes.
 
     For boolean signs: -1 where a True flips, +1 where a False flips, 0 elsewhere, in the given dtype. For floating
-    weights: ``-2 * weight`` where it flips, in the weights' dtype.
+    weights: ``-2 * weight`` where it flips, in the weights' dtype. For PackedSigns: what to add to their bytes, modulo
+    256, as PackedSigns.
     """
+    if isinstance(signs, PackedSigns):
+        after = signs.bits ^ jnp.packbits(jnp.ravel(flips))
+        return PackedSigns(after - signs.bits, signs.shape)
     if is_sign(signs):
         return jnp.where(flips, jnp.where(signs, -1, 1), 0).astype(dtype)
     return jnp.where(flips, -2 * signs, 0).astype(signs.dtype)

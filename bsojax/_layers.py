@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _synapses
-from bsojax._signs import PackedSigns, is_sign, to_weights, unpack_signs
+from bsojax._packing import PackedSigns, is_sign
+from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes, map_spikes
 from bsojax._synapses import Padding
 
@@ -171,14 +172,15 @@ def flatten(x: Spikes | jax.Array) -> Spikes | jax.Array:
     return map_spikes(lambda value: value.reshape(value.shape[0], -1), x)
 
 
-def _sign_kernel(module: nn.Module, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def _sign_kernel(module: nn.Module, shape: tuple[int, ...], dtype: Any) -> jax.Array | SignKernel:
     variable = module.variable("signs", "kernel", lambda: jax.random.bernoulli(module.make_rng("params"), shape=shape))
     kernel = variable.value
-    if isinstance(kernel, PackedSigns):
-        kernel = unpack_signs(kernel)
-    if kernel.shape != shape:
-        raise ValueError(f"x: '{module.name}' holds signs of shape {kernel.shape}, but this input needs {shape}.")
-    return to_weights(kernel, dtype) if is_sign(kernel) else kernel.astype(dtype)
+    held = kernel.packed.shape if isinstance(kernel, SignKernel) else kernel.shape
+    if held != shape:
+        raise ValueError(f"x: '{module.name}' holds signs of shape {held}, but this input needs {shape}.")
+    if isinstance(kernel, SignKernel):
+        return kernel
+    return to_weights(kernel, dtype) if is_sign(kernel) or isinstance(kernel, PackedSigns) else kernel.astype(dtype)
 
 
 def _check_input(module: Any, x: Spikes | jax.Array) -> int:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from bsojax._model import resting_neurons
-from bsojax._signs import is_sign
+from bsojax._packing import sign_counts
 from bsojax._state import TrainState
 
 
@@ -31,8 +31,9 @@ def memory_report(
       y: its labels, likewise.
 
     Returns:
-      A dict of bytes: "signs" (one byte each, as jax stores booleans), "signs_packed" (one bit each), "params",
-      "batch_stats", "momentum" (the flip optimizer's), "optimizer_other" (the rest of the optimizer's state),
+      A dict of bytes: "signs" (one byte each, as jax stores booleans, or one bit where the state is packed),
+      "signs_packed" (one bit each), "params", "batch_stats", "momentum" (the flip optimizer's), "optimizer_other" (the
+      rest of the optimizer's state),
       "latent_adam" (for comparison: what the binary weights would take as float32 latent weights with Adam's two
       moments); if asked for, "neurons", and "step_arguments" and "step_temporaries" of the compiled step.
 
@@ -43,17 +44,17 @@ def memory_report(
         raise ValueError("x: the size of the neurons' state depends on the batch; give x together with model.")
     if step is not None and (x is None or y is None):
         raise ValueError("x, y: the compiled step depends on the batch; give both together with step.")
-    signs = [leaf for leaf in jax.tree.leaves(state.signs) if is_sign(leaf)]
+    counts = sign_counts(state.signs)
     optimizer = jax.tree_util.tree_leaves_with_path(state.opt_state)
     momentum = [leaf for path, leaf in optimizer if any(getattr(key, "name", "") == "momentum" for key in path)]
     report = {
         "signs": _bytes(state.signs),
-        "signs_packed": sum((math.prod(leaf.shape) + 7) // 8 for leaf in signs),
+        "signs_packed": sum((count + 7) // 8 for count in counts),
         "params": _bytes(state.params),
         "batch_stats": _bytes(state.batch_stats),
         "momentum": _bytes(momentum),
         "optimizer_other": _bytes(state.opt_state) - _bytes(momentum),
-        "latent_adam": 12 * sum(math.prod(leaf.shape) for leaf in signs),
+        "latent_adam": 12 * sum(counts),
     }
     if model is not None:
         report["neurons"] = _bytes(jax.eval_shape(lambda frame: resting_neurons(model, frame), x))

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bsojax._arguments import check_num_steps
+from bsojax._arguments import check_backward_steps, check_num_steps
 from bsojax._checks import check_logits, is_sequence
 from bsojax._compose import checked
 from bsojax._flips import all_finite
 from bsojax._losses import Loss, cross_entropy_mse
 from bsojax._model import call_options, infer, resting_neurons, training_neurons
 from bsojax._neurons import NEURONS, SPIKE_RATES, without_traces
-from bsojax._signs import apply_updates, count_flips, leaf_name, value_and_grad
+from bsojax._signs import check_differentiable, leaf_name, to_differentiable, to_kernels
 from bsojax._state import TrainState
 from bsojax._step import Step
+from bsojax._updates import apply_updates, count_flips
 
 Metrics: TypeAlias = dict[str, Any]
 
@@ -32,6 +33,7 @@ def make_train_step(
     *,
     loss: Loss = _DEFAULT_LOSS,
     accumulate: bool = False,
+    backward_steps: int | None = None,
     axis_name: str | None = None,
     dtype: chex.ArrayDType = jnp.float32,
 ) -> Step:
@@ -53,6 +55,9 @@ def make_train_step(
       num_steps: T, the number of time steps of a sequence, >= 1.
       loss: a function of logits and labels, the mean over the batch; it is divided by num_steps.
       accumulate: whether gradients are summed over the sequence for a single update (with time_step 0) at its end.
+      backward_steps: K: backpropagate at K of the T time steps only, drawn anew for each batch, and go forward alone at
+        the others, which changes no weight there. Use it to trade accuracy for time: a backward pass costs two forward
+        passes. None is all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
       axis_name: the axis of pmap or shard_map over which the batch is split. Give the model's norms the same name for
         statistics of the global batch; otherwise each device normalises by its own share. None under jit.
       dtype: dtype of the activations, and so of membranes and traces.
@@ -61,15 +66,23 @@ def make_train_step(
       A jitted function: it has ``lower``, and may be called inside jit, pmap, shard_map and scan.
 
     Raises:
-      TypeError, ValueError: num_steps < 1; and at a call, x, y, the model or the optimizer do not fit each other.
-      Values (labels, NaN) are checked at each call where x and y lie in host memory, else at the first call.
+      TypeError, ValueError: num_steps < 1, or backward_steps outside 1 .. num_steps; and at a call, x, y, the model or
+        the optimizer do not fit each other. Values (labels, NaN) are checked at each call where x and y lie in host
+        memory, else at the first call.
     """
     check_num_steps(num_steps)
+    check_backward_steps(backward_steps, num_steps)
     tx = checked(tx)
 
     def time_step_grads(
-        trainable: dict[str, Any], batch_stats: Any, neurons: Any, frame: jax.Array, y: jax.Array, t: jax.Array
-    ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any, Any, Any]], Any]:
+        trainable: dict[str, Any],
+        batch_stats: Any,
+        neurons: Any,
+        frame: jax.Array,
+        y: jax.Array,
+        t: jax.Array,
+        backward: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[jax.Array, Any, Any, Any], Any]:
         def objective(weights: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, Any, Any, Any]]:
             logits, changed = model.apply(
                 {**weights, "batch_stats": batch_stats, NEURONS: neurons},
@@ -87,7 +100,17 @@ def make_train_step(
             # Under shard_map the gradient of a replicated input is already a sum over devices; of a varying one it is
             # each device's own, and the mean below is a mean.
             trainable = _varying(trainable, axis_name)
-        return value_and_grad(objective, has_aux=True, dtype=dtype)(trainable)
+        check_differentiable(trainable, name="state")
+        weights = to_differentiable(trainable, dtype)
+        value, pull_back, aux = jax.vjp(
+            lambda weights: objective(to_kernels(trainable, weights)), weights, has_aux=True
+        )
+        one = jnp.ones_like(value)
+        if backward is None:
+            return value, aux, pull_back(one)[0]
+        # Gradients of zero where there is no backward pass: the same buffers, whichever way it goes.
+        nothing = jax.tree.map(jnp.zeros_like, weights)
+        return value, aux, jax.lax.cond(backward, lambda: pull_back(one)[0], lambda: nothing)
 
     def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, Metrics]:
         sequence = is_sequence(x, y, state.input_shape, num_steps)
@@ -95,22 +118,26 @@ def make_train_step(
         _check_time_steps(tx, state, 1 if accumulate else num_steps)
         mean = (lambda tree: jax.lax.pmean(tree, axis_name)) if axis_name is not None else (lambda tree: tree)
 
+        chosen = None
+        if backward_steps is not None and backward_steps < num_steps:
+            chosen = chosen_steps(state.step, backward_steps, num_steps)
+
         def frame_at(t: jax.Array) -> jax.Array:
             return x[t] if sequence else x
 
-        def update(carry: dict[str, Any], grads: Any, finite: jax.Array, t: jax.Array) -> None:
+        def update(carry: dict[str, Any], grads: Any, changes: jax.Array, t: jax.Array) -> None:
             trainable, opt_state = carry["trainable"], carry["opt_state"]
             updates, new_opt_state = tx.update(grads, opt_state, trainable, time_step=t)
-            updates = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), updates)
+            updates = jax.tree.map(lambda u: jnp.where(changes, u, jnp.zeros_like(u)), updates)
             carry["trainable"] = apply_updates(trainable, updates)
-            carry["opt_state"] = optax.tree.where(finite, new_opt_state, opt_state)
+            carry["opt_state"] = optax.tree.where(changes, new_opt_state, opt_state)
             carry["flips"] = optax.tree.add(carry["flips"], count_flips(trainable["signs"], updates["signs"]))
-            carry["skipped"] += ~finite
 
         def body(carry: dict[str, Any], _: None) -> tuple[dict[str, Any], None]:
             t = carry["t"]
-            (value, (logits, batch_stats, neurons, rates)), grads = time_step_grads(
-                carry["trainable"], carry["batch_stats"], carry["neurons"], frame_at(t), y, t
+            backward = None if chosen is None else chosen[t]
+            value, (logits, batch_stats, neurons, rates), grads = time_step_grads(
+                carry["trainable"], carry["batch_stats"], carry["neurons"], frame_at(t), y, t, backward
             )
             grads, value, batch_stats = mean(grads), mean(value), mean(batch_stats)
             finite = all_finite(grads) & jnp.isfinite(value)
@@ -127,7 +154,8 @@ def make_train_step(
                 carry["grads"] = optax.tree.add(carry["grads"], grads)
                 carry["finite"] &= finite
             else:
-                update(carry, grads, finite, t)
+                update(carry, grads, finite if backward is None else finite & backward, t)
+                carry["skipped"] += ~finite
             return carry, None
 
         carry: dict[str, Any] = {
@@ -140,9 +168,8 @@ def make_train_step(
             "skipped": jnp.zeros((), jnp.int32),
             "flips": jax.tree.map(jnp.zeros_like, count_flips(state.signs, state.signs)),
         }
-        (_, (logits, _, _, rates)), grads = jax.eval_shape(
-            time_step_grads, state.trainable, state.batch_stats, carry["neurons"], frame_at(carry["t"]), y, carry["t"]
-        )
+        at_start = (state.trainable, state.batch_stats, carry["neurons"], frame_at(carry["t"]), y, carry["t"], None)
+        _, (logits, _, _, rates), grads = jax.eval_shape(time_step_grads, *at_start)
         check_logits(logits, y)
         carry |= {"logits": jnp.zeros(logits.shape), "spikes": _zeros(rates)}
         if axis_name is not None:
@@ -156,6 +183,7 @@ def make_train_step(
         carry, _ = jax.lax.scan(body, carry, None, length=num_steps)
         if accumulate:
             update(carry, carry["grads"], carry["finite"], jnp.zeros((), jnp.int32))
+            carry["skipped"] += ~carry["finite"]
         metrics = {
             "loss": carry["loss"],
             "accuracy": mean(_accuracy(carry["logits"], y)),
@@ -214,10 +242,15 @@ def _check_time_steps(tx: optax.GradientTransformationExtraArgs, state: TrainSta
     """Lets the optimizer refuse the last time step as a plain int; in the scan it is traced and cannot be refused."""
 
     def last_update(trainable: Any, opt_state: Any) -> Any:
-        grads = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), trainable)
+        grads = to_differentiable(trainable, jnp.float32)
         return tx.update(grads, opt_state, trainable, time_step=num_steps - 1)
 
     jax.eval_shape(last_update, state.trainable, state.opt_state)
+
+
+def chosen_steps(step: jax.Array, backward_steps: int, num_steps: int) -> jax.Array:
+    """Returns at which time steps the batch of this number backpropagates: boolean of shape ``(num_steps,)``."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.key(0), step), num_steps) < backward_steps
 
 
 def _accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:

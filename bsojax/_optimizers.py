@@ -9,17 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bsojax import _flips
+from bsojax import _flips, _momentum
 from bsojax._arguments import (
     ScalarOrSchedule,
     as_schedule,
     check_gradients,
+    check_momentum_dtype,
     check_num_steps,
     check_scalar,
+    check_seed,
     check_signs,
     check_time_step,
     check_update_dtype,
 )
+from bsojax._packing import is_packed, unpack_signs
 
 
 class BSOState(NamedTuple):
@@ -27,7 +30,8 @@ class BSOState(NamedTuple):
 
     Attributes:
       count: int32, the number of calls of update.
-      momentum: float32 tree like the signs, the moving average of the gradients.
+      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
+        one :class:`IntegerMomentum`.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
     """
 
@@ -41,7 +45,8 @@ class TBSOState(NamedTuple):
 
     Attributes:
       count: int32, the number of calls of update.
-      momentum: float32 tree like the signs, the moving average of the gradients.
+      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
+        one :class:`IntegerMomentum`.
       second_moment: tree like the signs with float32 leaves of shape ``(num_steps,)``: for each layer and time step
         the moving average of the mean squared gradient.
       second_moment_weight: float32 of shape ``(num_steps,)``, the weight that those averages have gathered so far,
@@ -62,6 +67,8 @@ def bso(
     *,
     reset_on_flip: bool = False,
     update_dtype: chex.ArrayDType = "int8",
+    momentum_dtype: chex.ArrayDType = "float32",
+    seed: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Binary Spiking Online optimization: flip a weight where ``weight * momentum > threshold``.
 
@@ -89,6 +96,11 @@ def bso(
       reset_on_flip: whether the momentum of a weight that flips starts again at zero.
       update_dtype: dtype of the deltas. int8, unless a wrapper such as ``optax.apply_if_finite`` wants the gradient's;
         ``bsojax.apply_updates`` takes int8 only.
+      momentum_dtype: dtype of the momentum at rest: float32, or to save memory bfloat16, int16 or int8. Those round at
+        random, without bias, and add noise that grows with the window ``1 / (1 - b1)``. Of the momentum's own noise,
+        for white gradients: int16 adds MEASURED16, bfloat16 MEASUREDBF, int8 MEASURED8. Take int16 first; it takes the
+        bytes of bfloat16. Integers have a float32 scale for each index of the last axis (see IntegerMomentum).
+      seed: of that rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
 
     Returns:
       A transformation with state :class:`BSOState`. ``init`` and ``update`` take the tree of signs as params.
@@ -98,27 +110,30 @@ def bso(
 
     Source: Liang et al., BSO, ICML 2025, eq. 11-12.
     """
-    # update_dtype has a string for its default: optax.inject_hyperparams takes callables, as jnp.int8, for schedules.
+    # Dtypes have strings for their defaults: optax.inject_hyperparams takes callables, as jnp.int8, for schedules.
     threshold_at = as_schedule("threshold", threshold, 0.0, math.inf)
     b1_at = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
     update_dtype = check_update_dtype(update_dtype)
+    momentum_dtype = check_momentum_dtype(momentum_dtype)
+    check_seed(seed)
 
     def init_fn(signs: optax.Params) -> BSOState:
+        signs = unpack_signs(signs)
         check_signs(signs)
-        return BSOState(jnp.zeros((), jnp.int32), _zeros_like(signs), jnp.zeros((), jnp.int32))
+        return BSOState(
+            jnp.zeros((), jnp.int32), _momentum.zero_momentum(signs, momentum_dtype), jnp.zeros((), jnp.int32)
+        )
 
     def update_fn(
         grads: optax.Updates, state: BSOState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, BSOState]:
         del extra_args
-        signs = check_gradients(grads, state.momentum, params)
+        signs = check_gradients(grads, state.momentum, unpack_signs(params), momentum_dtype)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
         keep = _flips.all_finite(grads)
-        momentum = jax.tree.map(
-            lambda m, g: jnp.where(keep, _flips.moving_average(m, g, decay), m), state.momentum, grads
-        )
-        flips = jax.tree.map(lambda w, m: keep & _flips.flip_mask(w, m, gamma), signs, momentum)
-        deltas, momentum = _apply_flips(signs, flips, momentum, reset_on_flip, update_dtype)
+        momentum, average = _momentum.advance(state.momentum, grads, decay, keep, state.count, seed)
+        flips = jax.tree.map(lambda w, m: keep & _flips.flip_mask(w, m, gamma), signs, average)
+        deltas, momentum = _apply_flips(params, flips, momentum, reset_on_flip, update_dtype)
         return deltas, BSOState(_increment(state.count), momentum, state.skipped + ~keep)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -134,6 +149,8 @@ def t_bso(
     reset_on_flip: bool = False,
     debias: bool = False,
     update_dtype: chex.ArrayDType = "int8",
+    momentum_dtype: chex.ArrayDType = "float32",
+    seed: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """Temporal-aware BSO: flip where ``weight * momentum > threshold * sqrt(v[t] + eps)``.
 
@@ -156,6 +173,8 @@ def t_bso(
       debias: whether v is divided by the weight it has gathered, so that it is a mean from the first update on. (The
         momentum is not: a single gradient is noise.) The paper does not.
       update_dtype: dtype of the deltas (see bso).
+      momentum_dtype: dtype of the momentum at rest: float32, bfloat16, int16 or int8 (see bso).
+      seed: of the rounding to that dtype (see bso).
 
     Returns:
       A transformation with state :class:`TBSOState`. ``update(grads, state, signs, time_step=t)`` takes the time step
@@ -173,12 +192,15 @@ def t_bso(
     check_scalar("eps", eps, 0.0, math.inf, open_above=True)
     num_steps = check_num_steps(num_steps)
     update_dtype = check_update_dtype(update_dtype)
+    momentum_dtype = check_momentum_dtype(momentum_dtype)
+    check_seed(seed)
 
     def init_fn(signs: optax.Params) -> TBSOState:
+        signs = unpack_signs(signs)
         check_signs(signs)
         return TBSOState(
             count=jnp.zeros((), jnp.int32),
-            momentum=_zeros_like(signs),
+            momentum=_momentum.zero_momentum(signs, momentum_dtype),
             second_moment=jax.tree.map(lambda _: jnp.zeros((num_steps,), jnp.float32), signs),
             second_moment_weight=jnp.zeros((num_steps,), jnp.float32) if debias else None,
             skipped=jnp.zeros((), jnp.int32),
@@ -193,7 +215,7 @@ def t_bso(
         **extra_args: Any,
     ) -> tuple[optax.Updates, TBSOState]:
         del extra_args
-        signs = check_gradients(grads, state.momentum, params)
+        signs = check_gradients(grads, state.momentum, unpack_signs(params), momentum_dtype)
         if time_step is None:
             time_step = state.count % num_steps
         t = check_time_step(time_step, num_steps)
@@ -205,9 +227,7 @@ def t_bso(
             average = jnp.asarray(average)  # a restored state may hold NumPy arrays
             return average.at[t].set(jnp.where(keep, _flips.moving_average(average[t], value, b2), average[t]))
 
-        momentum = jax.tree.map(
-            lambda m, g: jnp.where(keep, _flips.moving_average(m, g, decay), m), state.momentum, grads
-        )
+        momentum, average = _momentum.advance(state.momentum, grads, decay, keep, state.count, seed)
         second_moment = jax.tree.map(average_at_t, state.second_moment, squares)
         weight = None
         scale = jnp.ones(())
@@ -217,10 +237,10 @@ def t_bso(
         flips = jax.tree.map(
             lambda w, m, v: keep & _flips.flip_mask(w, m, gamma * jnp.sqrt(v[t] / scale + eps)),
             signs,
-            momentum,
+            average,
             second_moment,
         )
-        deltas, momentum = _apply_flips(signs, flips, momentum, reset_on_flip, update_dtype)
+        deltas, momentum = _apply_flips(params, flips, momentum, reset_on_flip, update_dtype)
         return deltas, TBSOState(_increment(state.count), momentum, second_moment, weight, state.skipped + ~keep)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -252,14 +272,9 @@ def _apply_flips(
     signs: optax.Params, flips: optax.Params, momentum: optax.Updates, reset_on_flip: bool, update_dtype: np.dtype
 ) -> tuple[optax.Updates, optax.Updates]:
     if reset_on_flip:
-        momentum = jax.tree.map(lambda f, m: jnp.where(f, 0, m), flips, momentum)
-    return jax.tree.map(lambda w, f: _flips.flip_delta(w, f, update_dtype), signs, flips), momentum
-
-
-def _zeros_like(signs: optax.Params) -> optax.Updates:
-    # Never in the dtype of the parameter: zeros like a boolean tree are boolean, and a bfloat16 momentum loses the
-    # increment of 1 - b1 = 1e-3 to rounding.
-    return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), signs)
+        momentum = jax.tree.map(_momentum.zero_where, flips, momentum)
+    deltas = jax.tree.map(lambda w, f: _flips.flip_delta(w, f, update_dtype), signs, flips, is_leaf=is_packed)
+    return deltas, momentum
 
 
 def _increment(count: jax.Array) -> jax.Array:

@@ -1,20 +1,26 @@
 """Signs: the weights of a binary network, kept as booleans (True = +1, False = -1)."""
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+
+from bsojax._packing import PackedSigns, is_packed, is_sign, unpack_signs
 
 
-def is_sign(leaf: Any) -> bool:
-    """Whether a leaf is a sign leaf, that is, a boolean array."""
-    return getattr(leaf, "dtype", None) == jnp.bool_
+class SignKernel(NamedTuple):
+    """Packed signs as a layer sees them in training: its kernel, and where the kernel's gradient goes.
+
+    Attributes:
+      packed: the signs.
+      probe: a floating array of their shape, whose values nothing reads; its gradient is that of the weights.
+    """
+
+    packed: PackedSigns
+    probe: jax.Array
 
 
 def same_structure(one: Any, other: Any) -> bool:
@@ -29,18 +35,23 @@ def leaf_name(path: tuple[Any, ...]) -> str:
 
 
 def to_weights(signs: chex.ArrayTree, dtype: chex.ArrayDType = jnp.float32) -> chex.ArrayTree:
-    """Returns the tree with every boolean leaf as weights of +1 and -1.
+    """Returns the tree with all signs as weights of +1 and -1.
 
-    Use it to hand signs to code that computes with numbers. Leaves that are not boolean pass through untouched, so a
+    Use it to hand signs to code that computes with numbers. Leaves that are not signs pass through untouched, so a
     mixed tree of signs and real parameters becomes one that ``jax.grad`` accepts.
 
     Args:
-      signs: a tree of arrays; boolean leaves of any shape are signs.
+      signs: a tree of arrays; boolean leaves of any shape, and PackedSigns, are signs.
       dtype: the floating dtype of the weights.
     """
     dtype = _floating(dtype)
     one = jnp.ones((), dtype)
-    return jax.tree.map(lambda leaf: jnp.where(leaf, one, -one) if is_sign(leaf) else leaf, signs)
+
+    def convert(leaf: Any) -> Any:
+        leaf = unpack_signs(leaf) if is_packed(leaf) else leaf
+        return jnp.where(leaf, one, -one) if is_sign(leaf) else leaf
+
+    return jax.tree.map(convert, signs, is_leaf=is_packed)
 
 
 def to_signs(weights: chex.ArrayTree) -> chex.ArrayTree:
@@ -61,56 +72,6 @@ def to_signs(weights: chex.ArrayTree) -> chex.ArrayTree:
         return leaf >= 0
 
     return jax.tree_util.tree_map_with_path(convert, weights)
-
-
-@flax.struct.dataclass
-class PackedSigns:
-    """Signs at one bit a weight.
-
-    Attributes:
-      bits: uint8 of shape ``(ceil(size / 8),)``: the raveled signs, eight a byte, the first in the highest bit, the
-        last byte filled with zeros.
-      shape: the shape of the signs (not traced).
-    """
-
-    bits: jax.Array
-    shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
-
-
-def pack_signs(signs: chex.ArrayTree) -> chex.ArrayTree:
-    """Returns the tree with every boolean leaf packed to one bit a weight, as :class:`PackedSigns`.
-
-    Use it to store or ship a network. Other leaves pass through. Exact for every shape, scalars and empty arrays too.
-    """
-
-    def pack(leaf: Any) -> Any:
-        if not is_sign(leaf):
-            return leaf
-        return PackedSigns(jnp.packbits(jnp.ravel(leaf)), tuple(np.shape(leaf)))
-
-    return jax.tree.map(pack, signs)
-
-
-def unpack_signs(packed: chex.ArrayTree) -> chex.ArrayTree:
-    """Returns the tree with every :class:`PackedSigns` as the boolean array it came from; the inverse of pack_signs.
-
-    Raises:
-      ValueError: the number of bytes does not fit the shape.
-    """
-
-    def unpack(leaf: Any) -> Any:
-        if not isinstance(leaf, PackedSigns):
-            return leaf
-        size = math.prod(leaf.shape)
-        expected = ((size + 7) // 8,)
-        if leaf.bits.shape != expected or leaf.bits.dtype != jnp.uint8:
-            raise ValueError(
-                f"packed: signs of shape {leaf.shape} take uint8{list(expected)}, not "
-                f"{leaf.bits.dtype}{list(leaf.bits.shape)}; was the array cut or converted?"
-            )
-        return jnp.unpackbits(leaf.bits, count=size).astype(bool).reshape(leaf.shape)
-
-    return jax.tree.map(unpack, packed, is_leaf=lambda leaf: isinstance(leaf, PackedSigns))
 
 
 def value_and_grad(
@@ -142,74 +103,38 @@ def value_and_grad(
             raise ValueError(f"argnums: {argnums} is out of range for {len(args)} positional arguments.")
         views = list(args)
         for number in chosen:
-            for path, leaf in jax.tree_util.tree_leaves_with_path(args[number]):
-                leaf_dtype = jnp.result_type(leaf)
-                if leaf_dtype != jnp.bool_ and not jnp.issubdtype(leaf_dtype, jnp.inexact):
-                    raise TypeError(
-                        f"argument {number}: leaf '{leaf_name(path)}' is {leaf_dtype} and has no gradient; make it "
-                        "boolean (signs) or floating, or leave it out of argnums."
-                    )
+            check_differentiable(args[number], name=f"argument {number}")
             views[number] = to_weights(args[number], dtype)
         return grad_fun(*views, **kwargs)
 
     return value_and_grad_fun
 
 
-def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
-    """Raises unless every boolean leaf of params gets an int8 update of its shape; costs nothing at run time.
-
-    Any other update would be silently wrong: adding a float to a boolean casts the sum back, so that whatever is not
-    exactly zero becomes True, and ``bool + bool`` can set a sign but never clear it.
-
-    Raises:
-      TypeError: an update of a sign leaf is not an int8 delta.
-      ValueError: the trees or shapes differ.
-    """
-    if not same_structure(params, updates):
-        raise ValueError(
-            f"updates: their tree {jax.tree.structure(updates)} differs from the parameters' "
-            f"{jax.tree.structure(params)}; pass what the optimizer returned for these parameters."
-        )
-    flat = jax.tree_util.tree_leaves_with_path(params)
-    for (path, leaf), update in zip(flat, jax.tree.leaves(updates), strict=True):
-        if is_sign(leaf) and jnp.result_type(update) != jnp.int8:
+def check_differentiable(tree: Any, *, name: str) -> None:
+    """Raises TypeError unless every leaf is signs or floating."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_packed):
+        leaf_dtype = jnp.bool_ if is_packed(leaf) else jnp.result_type(leaf)
+        if leaf_dtype != jnp.bool_ and not jnp.issubdtype(leaf_dtype, jnp.inexact):
             raise TypeError(
-                f"updates: sign leaf '{leaf_name(path)}' got a {jnp.result_type(update)} update, but needs an int8 "
-                "delta of -1, 0 or +1. Make bso or t_bso the last transform that touches this leaf (optax.scale, "
-                "add_decayed_weights or ema after it break the delta), and let no other optimizer own it: see "
-                "bsojax.split_optimizer."
-            )
-        if jnp.shape(update) != jnp.shape(leaf):
-            raise ValueError(
-                f"updates: leaf '{leaf_name(path)}' has shape {jnp.shape(leaf)}, its update {jnp.shape(update)}."
+                f"{name}: leaf '{leaf_name(path)}' is {leaf_dtype} and has no gradient; make it boolean (signs) or "
+                "floating, or leave it out of argnums."
             )
 
 
-def apply_updates(params: optax.Params, updates: optax.Updates) -> optax.Params:
-    """As ``optax.apply_updates``, refusing an update that would silently destroy a sign leaf.
-
-    Use it in place of optax's wherever parameters hold signs. The check is of dtypes and shapes alone, at trace time.
-
-    Args:
-      params: a tree of boolean signs and real parameters.
-      updates: the same tree; int8 deltas for signs, as ``bso`` and ``t_bso`` return them.
-
-    Raises:
-      TypeError: an update of a sign leaf is not an int8 delta; the message names the leaf.
-      ValueError: the trees or shapes differ.
-    """
-    check_updates(params, updates)
-    return optax.apply_updates(params, updates)
+def to_differentiable(tree: Any, dtype: chex.ArrayDType) -> Any:
+    """Returns the tree to take gradients for: boolean signs as weights, probes in the place of PackedSigns."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, dtype) if is_packed(leaf) else to_weights(leaf, dtype),
+        tree,
+        is_leaf=is_packed,
+    )
 
 
-def count_flips(params: chex.ArrayTree, updates: chex.ArrayTree) -> dict[str, jax.Array]:
-    """Returns how many signs each sign leaf's update flips, as int32 by leaf name."""
-    flat = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        leaf_name(path): jnp.sum(update != 0, dtype=jnp.int32)
-        for (path, leaf), update in zip(flat, jax.tree.leaves(updates), strict=True)
-        if is_sign(leaf)
-    }
+def to_kernels(tree: Any, differentiable: Any) -> Any:
+    """Returns what layers take: the differentiable tree, each probe together with the PackedSigns it stands for."""
+    return jax.tree.map(
+        lambda leaf, view: SignKernel(leaf, view) if is_packed(leaf) else view, tree, differentiable, is_leaf=is_packed
+    )
 
 
 def _floating(dtype: chex.ArrayDType) -> np.dtype:

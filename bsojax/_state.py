@@ -11,6 +11,7 @@ import optax
 
 from bsojax._model import call_options
 from bsojax._neurons import NEURONS, SPIKE_RATES
+from bsojax._packing import pack_signs
 
 _KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
 
@@ -20,7 +21,7 @@ class TrainState:
     """Everything that a training run carries from one batch to the next; a pytree.
 
     Attributes:
-      signs: boolean tree, the binary weights.
+      signs: the binary weights, a tree of booleans or of PackedSigns.
       params: float32 tree, the real parameters.
       batch_stats: float32 tree, the running statistics of the norms.
       opt_state: the optimizer's state over ``{"signs": signs, "params": params}``.
@@ -48,7 +49,9 @@ class TrainState:
         return {**self.trainable, "batch_stats": self.batch_stats}
 
 
-def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, x: Any) -> TrainState:
+def init(
+    model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, x: Any, *, packed: bool = False
+) -> TrainState:
     """Draws a model's signs and real parameters and starts the optimizer.
 
     Args:
@@ -58,6 +61,8 @@ def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, 
       key: a PRNG key.
       x: a batch of one time step, floating, of the shape that training will use; only its shape and dtype matter, and a
         ``jax.ShapeDtypeStruct`` does.
+      packed: whether the signs are kept at one bit a weight: the same network and the same training, bit for bit, whose
+        layers unpack their signs when they need them. Layers must be bsojax's.
 
     Raises:
       TypeError, ValueError: x is not a floating batch, the model keeps state in an unknown collection, has no binary
@@ -87,6 +92,8 @@ def init(model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, 
         variables = make.lower(key).compile({"xla_backend_optimization_level": "1"})(key)
     else:
         variables = make(key)
+    if packed:
+        variables["signs"] = pack_signs(variables["signs"])
     opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
     zero = jnp.zeros((), jnp.int32)
     return TrainState(opt_state=opt_state, step=zero, skipped=zero + 0, input_shape=x.shape[1:], **variables)

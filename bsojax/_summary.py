@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bsojax._model import call_options
 from bsojax._neurons import NEURONS, SPIKE_RATES
-from bsojax._signs import is_sign
+from bsojax._packing import is_sign
 from bsojax._spikes import Spikes
 
 _NOT_STORED = (NEURONS, SPIKE_RATES, "intermediates")

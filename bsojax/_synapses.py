@@ -5,7 +5,7 @@ kernel is the ordinary one with the trace in the place of the value.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +13,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from bsojax._compiler import not_before
+from bsojax._packing import PackedSigns
+from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
 
-def dense(x: Spikes | jax.Array, kernel: jax.Array) -> jax.Array:
+def dense(x: Spikes | jax.Array, kernel: jax.Array | SignKernel) -> jax.Array:
     """Returns ``value @ kernel``, with the kernel's gradient taken at the trace.
 
     Args:
@@ -29,6 +31,8 @@ def dense(x: Spikes | jax.Array, kernel: jax.Array) -> jax.Array:
       The current, of shape ``(..., out)``.
     """
     value, trace = as_spikes(x)
+    if isinstance(kernel, SignKernel):
+        return _dense_of_signs(value, value if trace is None else trace, *kernel)
     kernel = kernel.astype(value.dtype)
     return value @ kernel if trace is None else _dense(value, trace, kernel)
 
@@ -51,6 +55,33 @@ def _dense_backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tup
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
+
+
+@jax.custom_vjp
+def _dense_of_signs(value: jax.Array, trace: jax.Array, packed: PackedSigns, probe: jax.Array) -> jax.Array:
+    return value @ to_weights(packed, value.dtype)
+
+
+def _dense_of_signs_forward(
+    value: jax.Array, trace: jax.Array, packed: PackedSigns, probe: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, PackedSigns, jax.Array]]:
+    # The probe is a constant, and stored for its dtype alone.
+    return _dense_of_signs(value, trace, packed, probe), (trace, packed, probe[:0])
+
+
+def _dense_of_signs_backward(
+    residuals: tuple[jax.Array, PackedSigns, jax.Array], g: jax.Array
+) -> tuple[jax.Array, None, None, jax.Array]:
+    trace, packed, probe = residuals
+
+    def gradients(trace: jax.Array, packed: PackedSigns, g: jax.Array) -> tuple[jax.Array, None, jax.Array]:
+        return _dense_backward((trace, to_weights(packed, trace.dtype)), g)
+
+    value_grad, _, kernel_grad = not_before(g, gradients, trace, packed, g)
+    return value_grad, None, None, kernel_grad.astype(probe.dtype)
+
+
+_dense_of_signs.defvjp(_dense_of_signs_forward, _dense_of_signs_backward)
 
 
 class ConvGeometry(NamedTuple):
@@ -129,7 +160,7 @@ def _pads(
     return (top, bottom), (left, right)
 
 
-def conv(x: Spikes | jax.Array, kernel: jax.Array, geometry: ConvGeometry) -> jax.Array:
+def conv(x: Spikes | jax.Array, kernel: jax.Array | SignKernel, geometry: ConvGeometry) -> jax.Array:
     """Returns the convolution of value and kernel, with the kernel's gradient taken at the trace.
 
     Both backward passes are written as forward convolutions where the groups allow: inside ``lax.scan`` on a CPU, XLA
@@ -144,6 +175,8 @@ def conv(x: Spikes | jax.Array, kernel: jax.Array, geometry: ConvGeometry) -> ja
       The current, of shape ``(batch, height', width', out)``.
     """
     value, trace = as_spikes(x)
+    if isinstance(kernel, SignKernel):
+        return _conv_of_signs(geometry, value, value if trace is None else trace, *kernel)
     return _conv(geometry, value, value if trace is None else trace, kernel.astype(value.dtype))
 
 
@@ -161,21 +194,52 @@ def _conv_forward(
 def _conv_backward(
     geometry: ConvGeometry, residuals: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, None, jax.Array]:
-    trace, kernel = residuals
-    by_transposition = functools.partial(_backward_by_transposition, geometry)
-    if geometry.groups > 1:
-        value_grad, kernel_grad = by_transposition(trace, kernel, g)
-    else:
-        by_convolution = functools.partial(_backward_by_convolution, geometry)
-
-        def when_needed(trace: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return not_before(g, by_convolution, trace, kernel, g)
-
-        value_grad, kernel_grad = lax.platform_dependent(trace, kernel, g, cpu=when_needed, default=by_transposition)
+    value_grad, kernel_grad = _conv_gradients(geometry, *residuals, g)
     return value_grad, None, kernel_grad
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv_of_signs(
+    geometry: ConvGeometry, value: jax.Array, trace: jax.Array, packed: PackedSigns, probe: jax.Array
+) -> jax.Array:
+    return _plain_conv(geometry, value, to_weights(packed, value.dtype))
+
+
+def _conv_of_signs_forward(
+    geometry: ConvGeometry, value: jax.Array, trace: jax.Array, packed: PackedSigns, probe: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, PackedSigns, jax.Array]]:
+    return _conv_of_signs(geometry, value, trace, packed, probe), (trace, packed, probe[:0])
+
+
+def _conv_of_signs_backward(
+    geometry: ConvGeometry, residuals: tuple[jax.Array, PackedSigns, jax.Array], g: jax.Array
+) -> tuple[jax.Array, None, None, jax.Array]:
+    trace, packed, probe = residuals
+    value_grad, kernel_grad = _conv_gradients(geometry, trace, packed, g)
+    return value_grad, None, None, kernel_grad.astype(probe.dtype)
+
+
+_conv_of_signs.defvjp(_conv_of_signs_forward, _conv_of_signs_backward)
+
+
+def _conv_gradients(
+    geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array | PackedSigns, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of value and kernel; packed signs are unpacked when the gradient is there, and not before."""
+
+    def by(gradients: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        return lambda trace, kernel, g: gradients(geometry, trace, to_weights(kernel, trace.dtype), g)
+
+    def when_needed(trace: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return not_before(g, by(_backward_by_convolution), trace, kernel, g)
+
+    by_transposition = by(_backward_by_transposition)
+    if geometry.groups > 1:
+        return by_transposition(trace, kernel, g)
+    return lax.platform_dependent(trace, kernel, g, cpu=when_needed, default=by_transposition)
 
 
 def _backward_by_transposition(

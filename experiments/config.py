@@ -42,6 +42,10 @@ class Config:
     """How many updates the window of the momentum, 1 / (1 - b1), grows an update (calibrated); None: the preset's."""
     b2: float | None = None
     """Decay of the second moment (t-bso); None: the preset's."""
+    momentum_dtype: Literal["float32", "bfloat16", "int16", "int8"] = "float32"
+    """Dtype of the momentum at rest (not for rules with latent weights, which refuse all but float32)."""
+    packed: bool = False
+    """Keep the signs at one bit each in training too, for the same result (not for rules with latent weights)."""
     latent_learning_rate: float | None = None
     """Where the learning rate of latent weights (cosine decay) starts; None: the rule's."""
     learning_rate: float = 0.1
@@ -50,6 +54,8 @@ class Config:
     """Number of time steps T."""
     trace: Literal["ottt", "ndot", "ndot-released", "none"] | None = None
     """Presynaptic trace of the weight gradient; None: the optimizer's, which is ottt for bso and t-bso."""
+    backward_steps: int | None = None
+    """Backpropagate at so many of the time steps only, drawn anew for each batch; None: at all."""
     batch_size: int = 32
     """Examples a batch."""
     epochs: int = 15
@@ -81,6 +87,10 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: must be at least 1, got {value}.")
+        if self.backward_steps is not None and not 1 <= self.backward_steps <= self.num_steps:
+            raise ValueError(
+                f"--backward-steps: must be in 1 .. {self.num_steps} time steps, got {self.backward_steps}."
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed: must be in 0 .. 2^32 - 1, got {self.seed}.")
         for name in ("learning_rate", "latent_learning_rate"):

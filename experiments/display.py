@@ -6,9 +6,8 @@ import rich.progress
 from rich.console import Console
 from rich.table import Table
 
+from experiments.epochs import Chunk
 from experiments.loop import Run
-
-BATCHES_BETWEEN_UPDATES = 5
 
 
 class Bar:
@@ -18,7 +17,7 @@ class Bar:
         self._console = console
         self._label = label
         self._epochs = run.config.epochs
-        self._count = 0
+        self._batches = run.batches
         columns = (
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(bar_width=20),
@@ -36,16 +35,14 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def batch(self, epoch: int, record: dict[str, float]) -> None:
+    def chunk(self, chunk: Chunk) -> None:
         """Moves the bar."""
-        self._count += 1
-        if self._count % BATCHES_BETWEEN_UPDATES == 0 or self._count == 1:
-            text = f"epoch {epoch}/{self._epochs}  {_line(record)}"
-            self._progress.update(self._task, completed=self._count, record=text)
+        done = (chunk.epoch - 1) * self._batches + chunk.done
+        text = f"epoch {chunk.epoch}/{self._epochs}  {_line(chunk.mean)}"
+        self._progress.update(self._task, completed=done, record=text)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Completes the bar after the last evaluation; prints a line where there is no bar."""
-        self._progress.update(self._task, completed=self._count)
+        """Prints a line where there is no bar."""
         if not self._console.is_terminal:
             line = _line({**record, "flips": record["flips_per_batch"]})
             head = f"{self._label}  epoch {record['epoch']:g}/{self._epochs}"
@@ -88,7 +85,7 @@ def memory_table(report: dict[str, int], num_signs: int, num_params: int, batch_
     table.add_column("bytes", justify="right")
     rows = {
         "signs, packed (as stored)": report["signs_packed"],
-        "signs, unpacked (in training)": report["signs"],
+        "signs, in training": report["signs"],
         "momentum": report["momentum"],
         "real parameters": report["params"],
         "statistics": report["batch_stats"],

@@ -1,19 +1,21 @@
-"""The training loop: epochs of batches, with a record at every evaluation."""
+"""The training loop: epochs in chunks of batches, with a record at every evaluation."""
 
 import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 import bsojax
-from experiments import rules, run_folder
+from bsojax._packing import sign_counts
+from experiments import epochs, rules, run_folder
 from experiments.config import Config
 from experiments.data import DataSet, Split
+from experiments.epochs import Chunk, Epochs
 from experiments.networks import make_model
 
 STATISTICS_BATCHES = 20
@@ -22,7 +24,7 @@ STATISTICS_BATCHES = 20
 EVALUATION_BATCH = 500
 """Examples of an evaluation batch, at most."""
 
-OnBatch = Callable[[int, dict[str, float]], None]
+OnChunk = Callable[[Chunk], None]
 OnRecord = Callable[[dict[str, Any]], None]
 
 
@@ -34,8 +36,9 @@ class Run:
       config: its settings.
       data: its data; its test part is what evaluations look at.
       model: the network.
-      state: the initial state; the first batch donates it.
+      state: the initial state; the first chunk donates it.
       step: a function of state, key and a stored batch: front end and training in one compiled step.
+      epochs: that step over the training split.
       evaluate: a function of state and a stored batch.
     """
 
@@ -44,6 +47,7 @@ class Run:
     model: Any
     state: bsojax.TrainState
     step: Any
+    epochs: Epochs
     evaluate: Any
 
     @property
@@ -54,7 +58,7 @@ class Run:
     @property
     def num_signs(self) -> int:
         """The number of binary weights."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.state.signs))
+        return sum(sign_counts(self.state.signs))
 
     @property
     def frame(self) -> jax.ShapeDtypeStruct:
@@ -82,6 +86,8 @@ def prepare(config: Config, data: DataSet) -> Run:
     state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
     if config.start is not None:
         state = run_folder.started_from(config.start, state)
+    if config.packed:
+        state = dataclasses.replace(state, signs=bsojax.pack_signs(state.signs))
     online = rules.make_step(config, model, tx)
     judge = bsojax.make_eval_step(model, config.num_steps)
 
@@ -93,15 +99,16 @@ def prepare(config: Config, data: DataSet) -> Run:
     def evaluate(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
         return judge(state, data.front_end.evaluate(x), y)
 
-    return Run(config, data, model, state, step, evaluate)
+    way = epochs.make_epochs(step, data.train, config.batch_size)
+    return Run(config, data, model, state, step, way, evaluate)
 
 
-def train(run: Run, on_batch: OnBatch, on_record: OnRecord) -> tuple[bsojax.TrainState, list[dict[str, Any]]]:
+def train(run: Run, on_chunk: OnChunk, on_record: OnRecord) -> tuple[bsojax.TrainState, list[dict[str, Any]]]:
     """Trains to the end; returns the final state, its statistics re-estimated, and the records.
 
     Args:
       run: a fresh run.
-      on_batch: called after every batch with the epoch and the batch's record.
+      on_chunk: called after every chunk: about twenty an epoch where the split lies on the device, else every batch.
       on_record: called after every evaluation with its record, of the batches since the last one.
 
     Raises:
@@ -111,21 +118,20 @@ def train(run: Run, on_batch: OnBatch, on_record: OnRecord) -> tuple[bsojax.Trai
     key = jax.random.key(config.seed)
     updates = 0
     for epoch in range(1, config.epochs + 1):
-        order_key, batch_key = jax.random.split(jax.random.fold_in(key, epoch))
-        batches = enumerate(run.data.train.batches(config.batch_size, order_key))
-        for part, count in enumerate(_parts(run.batches, config.evaluations), 1):
+        advance = run.epochs.start(jax.random.fold_in(key, epoch))
+        for part, (first, last) in enumerate(epochs.cut(0, run.batches, config.evaluations), 1):
             start = time.perf_counter()
-            totals: list[dict[str, float]] = []
-            for index, (x, y) in itertools.islice(batches, count):
-                state, metrics = run.step(state, jax.random.fold_in(batch_key, index), x, y)
-                totals.append(_summary(metrics))
-                on_batch(epoch, totals[-1])
-            updates += count * rules.updates_per_batch(config)
+            chunks: list[Chunk] = []
+            for begin, end in run.epochs.chunks(first, last):
+                state, recorded = advance(state, begin, end)
+                chunks.append(Chunk(epoch, end, recorded))
+                on_chunk(chunks[-1])
+            updates += (last - first) * rules.updates_per_batch(config)
             trained = time.perf_counter()
             state = refreshed(run, state) if config.refresh else state
             result = evaluate(run, state, run.data.test)
             records.append(
-                _record(run, totals)
+                _record(run, chunks)
                 | {
                     "epoch": epoch - 1 + part / config.evaluations,
                     "updates": updates,
@@ -172,12 +178,6 @@ def _chosen(config: Config, data: DataSet) -> DataSet:
     return dataclasses.replace(data, train=data.train.take(np.sort(order[: config.train_examples])))
 
 
-def _parts(batches: int, evaluations: int) -> Iterator[int]:
-    """The number of batches before each evaluation of an epoch."""
-    bounds = [round(batches * part / evaluations) for part in range(evaluations + 1)]
-    return (last - first for first, last in itertools.pairwise(bounds))
-
-
 def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
     example = data.train.example
     stored = jax.ShapeDtypeStruct((config.batch_size, *example.shape), example.dtype)
@@ -186,25 +186,15 @@ def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
     return seen if len(seen.shape) < 5 else jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
 
 
-def _record(run: Run, totals: list[dict[str, float]]) -> dict[str, Any]:
-    means = {key: float(np.mean([total[key] for total in totals])) for key in totals[0]}
+def _record(run: Run, chunks: list[Chunk]) -> dict[str, Any]:
+    batches = {name: np.concatenate([chunk.batches[name] for chunk in chunks]) for name in chunks[0].batches}
+    means = {name: float(np.mean(values)) for name, values in batches.items()}
     return {
         "loss": means["loss"],
         "accuracy": means["accuracy"],
-        "flips": int(sum(total["flips"] for total in totals)),
+        "flips": int(batches["flips"].sum()),
         "flips_per_batch": means["flips"],
         "flip_ratio": means["flips"] / (run.num_signs * rules.updates_per_batch(run.config)),
         "spike_rate": means["spike_rate"],
-        "skipped": int(sum(total["skipped"] for total in totals)),
-    }
-
-
-def _summary(metrics: dict[str, Any]) -> dict[str, float]:
-    metrics = jax.device_get(metrics)
-    return {
-        "loss": float(metrics["loss"]),
-        "accuracy": float(metrics["accuracy"]),
-        "flips": float(sum(metrics["flips"].values())),
-        "spike_rate": float(np.mean(list(metrics["spikes"].values()))),
-        "skipped": float(metrics["skipped"]),
+        "skipped": int(batches["skipped"].sum()),
     }

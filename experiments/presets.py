@@ -1,5 +1,7 @@
 """The settings of BSO and T-BSO: the paper's, and ours."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,8 +28,9 @@ def paper(config: Config, updates: int) -> optax.GradientTransformationExtraArgs
     threshold = PAPER_THRESHOLD if config.threshold is None else config.threshold
     b1 = PAPER_B1 if config.b1 is None else config.b1
     if config.optimizer != "t-bso":
-        return bsojax.bso(threshold, b1, reset_on_flip=config.optimizer == "bso-reset")
-    return bsojax.t_bso(threshold, config.num_steps, b1, PAPER_B2 if config.b2 is None else config.b2)
+        return bsojax.bso(threshold, b1, reset_on_flip=config.optimizer == "bso-reset", **at_rest(config))
+    b2 = PAPER_B2 if config.b2 is None else config.b2
+    return bsojax.t_bso(threshold, config.num_steps, b1, b2, **at_rest(config))
 
 
 def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
@@ -49,9 +52,14 @@ def calibrated(config: Config, updates: int) -> optax.GradientTransformationExtr
     if config.optimizer != "t-bso":
         start = PAPER_THRESHOLD if config.threshold is None else config.threshold
         threshold = bsojax.noise_threshold(b1_schedule, start / bsojax.noise_threshold(b1, 1.0))
-        return bsojax.bso(threshold, b1_schedule, reset_on_flip=config.optimizer == "bso-reset")
+        return bsojax.bso(threshold, b1_schedule, reset_on_flip=config.optimizer == "bso-reset", **at_rest(config))
     c = CALIBRATED_C if config.threshold is None else config.threshold
     b2 = CALIBRATED_B2 if config.b2 is None else config.b2
     threshold = bsojax.noise_threshold(b1_schedule, c)
-    flip = bsojax.t_bso(threshold, config.num_steps, b1_schedule, b2, debias=True)
+    flip = bsojax.t_bso(threshold, config.num_steps, b1_schedule, b2, debias=True, **at_rest(config))
     return optax.chain(bsojax.scale_by_channel_rms(), flip)
+
+
+def at_rest(config: Config) -> dict[str, Any]:
+    """The arguments of bso and t_bso that say how the momentum is kept between updates."""
+    return {"momentum_dtype": config.momentum_dtype, "seed": config.seed}

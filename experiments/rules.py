@@ -59,9 +59,16 @@ def make_neuron(config: Config) -> Callable[..., nn.Module]:
 
 
 def make_step(config: Config, model: nn.Module, tx: optax.GradientTransformation) -> Callable[..., Any]:
-    """Returns the training step of a config."""
-    make = make_bptt_step if RULES[config.optimizer].through_time else bsojax.make_train_step
-    return make(model, tx, config.num_steps)
+    """Returns the training step of a config.
+
+    Raises:
+      ValueError: some time steps only are to be backpropagated, and the rule differentiates through time.
+    """
+    if not RULES[config.optimizer].through_time:
+        return bsojax.make_train_step(model, tx, config.num_steps, backward_steps=config.backward_steps)
+    if config.backward_steps is not None:
+        raise ValueError(f"--backward-steps: '{config.optimizer}' differentiates through time; leave the flag out.")
+    return make_bptt_step(model, tx, config.num_steps)
 
 
 def label_of(config: Config) -> str:
@@ -79,6 +86,13 @@ def updates_per_batch(config: Config) -> int:
 
 def _latent(inner: Callable[[optax.Schedule], optax.GradientTransformation], learning_rate: float) -> MakeFlip:
     def make_flip(config: Config, updates: int) -> optax.GradientTransformation:
+        if config.momentum_dtype != "float32":
+            raise ValueError(
+                f"--momentum-dtype: '{config.optimizer}' trains latent weights, whose moments are float32; leave the "
+                "flag out."
+            )
+        if config.packed:
+            raise ValueError(f"--packed: '{config.optimizer}' keeps latent weights beside the signs; leave it out.")
         start = learning_rate if config.latent_learning_rate is None else config.latent_learning_rate
         return latent_weights(inner(optax.cosine_decay_schedule(start, updates)), seed=config.seed)
 
@@ -88,7 +102,8 @@ def _latent(inner: Callable[[optax.Schedule], optax.GradientTransformation], lea
 def _bop(config: Config, updates: int) -> optax.GradientTransformation:
     """Bop (Helwegen et al., 2019): an adaptivity of 1e-4 and a threshold of 1e-8 are its authors' settings."""
     threshold = 1e-8 if config.threshold is None else config.threshold
-    return bsojax.bso(threshold, b1=1 - 1e-4 if config.b1 is None else config.b1)
+    b1 = 1 - 1e-4 if config.b1 is None else config.b1
+    return bsojax.bso(threshold, b1, **presets.at_rest(config))
 
 
 _sgd = functools.partial(optax.sgd, momentum=0.9)

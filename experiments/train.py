@@ -72,7 +72,7 @@ def _train(
             if folder is not None:
                 run_folder.append_record(folder, record)
 
-        state, records = train(run, bar.batch, on_record)
+        state, records = train(run, bar.chunk, on_record)
     flips = sum(record["flips"] for record in records)
     result = evaluate(run, state, run.data.test)
     return (

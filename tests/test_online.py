@@ -13,6 +13,7 @@ import pytest
 
 import bsojax
 from bsojax import _statistics
+from bsojax._online import chosen_steps
 
 T = 3
 X = np.random.default_rng(0).random((8, 4, 4, 1)).astype(np.float32)
@@ -89,8 +90,8 @@ def options_of(model, **options):
     return {"train": options["train"]} if isinstance(model, FlaxNormModel) else options
 
 
-def python_loop(model, tx, state, frames, y, accumulate=False):
-    """One training step, time step by time step, without scan, jit or guards."""
+def python_loop(model, tx, state, frames, y, accumulate=False, chosen=(True,) * T):
+    """One training step, time step by time step, without scan, jit or guards; gradients count where chosen."""
     trainable, stats, opt_state = state.trainable, state.batch_stats, state.opt_state
     neurons, total, losses, sum_of_grads = {}, 0.0, 0.0, None
     for t, frame in enumerate(frames):
@@ -106,6 +107,8 @@ def python_loop(model, tx, state, frames, y, accumulate=False):
         )
         stats, neurons = changed.get("batch_stats", stats), changed["neurons"]
         total, losses = total + logits, losses + loss
+        if not chosen[t]:
+            continue
         sum_of_grads = grads if sum_of_grads is None else jax.tree.map(jnp.add, sum_of_grads, grads)
         if not accumulate:
             updates, opt_state = tx.update(grads, opt_state, trainable, time_step=t)
@@ -139,6 +142,44 @@ def test_every_optimizer_in_both_modes_equals_the_python_loop(flip, accumulate):
     chex.assert_trees_all_equal(new.signs, trainable["signs"])
     chex.assert_trees_all_close(new.opt_state, opt_state, rtol=1e-3, atol=1e-7)
     assert sum(metrics["flips"].values()) > 0
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_backpropagation_at_some_time_steps_equals_the_python_loop(accumulate):
+    model = vgg()
+    tx, state, step = setup(model, accumulate=accumulate, backward_steps=2)
+    for batch in range(3):
+        chosen = chosen_steps(jnp.asarray(batch), 2, T)
+        assert int(chosen.sum()) == 2
+        want = python_loop(model, tx, copied(state), [X] * T, Y, accumulate, chosen)
+        state, metrics = step(state, X, Y)
+        trainable, stats, opt_state, numbers = want
+        chex.assert_trees_all_equal(state.signs, trainable["signs"])
+        chex.assert_trees_all_close(state.params, trainable["params"], rtol=1e-4, atol=1e-6)
+        chex.assert_trees_all_close(state.batch_stats, stats, rtol=1e-4, atol=1e-6)
+        chex.assert_trees_all_close(state.opt_state, opt_state, rtol=1e-3, atol=1e-7)
+        chex.assert_trees_all_close({key: metrics[key] for key in numbers}, numbers, rtol=1e-5)
+        assert int(metrics["skipped"]) == 0
+
+
+def test_all_time_steps_have_their_turn_and_all_of_them_is_the_default():
+    turns = sum(np.asarray(chosen_steps(jnp.asarray(batch), 2, 6)) for batch in range(60))
+    assert turns.sum() == 120
+    assert turns.min() >= 8
+    states = []
+    for options in ({}, {"backward_steps": T}):
+        _, state, step = setup(vgg(), **options)
+        states.append(step(state, X, Y)[0])
+    chex.assert_trees_all_equal(*states)
+
+
+def test_numbers_of_backward_steps_that_make_no_sense_are_refused():
+    for number in (0, T + 1, -1):
+        with pytest.raises(ValueError, match="backward_steps: must be in 1 .. num_steps, here 3"):
+            setup(vgg(), backward_steps=number)
+    for number in (True, 1.0, "all"):
+        with pytest.raises(TypeError, match="backward_steps: needs an int"):
+            setup(vgg(), backward_steps=number)
 
 
 def test_jit_equals_eager():

@@ -69,20 +69,25 @@ class MemorySplit:
     def batches(self, batch_size: int, key: jax.Array | None = None) -> Iterator[tuple[jax.Array, jax.Array]]:
         check_batch_size(batch_size)
         count = len(self)
-        order = jnp.arange(count) if key is None else jax.random.permutation(key, count)
+        order = jnp.arange(count) if key is None else self.order(key)
         for start in range(0, count - count % batch_size, batch_size):
-            yield _gather(self.x, self.y, order, start, batch_size)
+            yield gather(self.x, self.y, order, start, batch_size)
         if key is None and count % batch_size:
-            yield _gather(self.x, self.y, order, count - count % batch_size, count % batch_size)
+            yield gather(self.x, self.y, order, count - count % batch_size, count % batch_size)
+
+    def order(self, key: jax.Array) -> jax.Array:
+        """Returns the order in which ``batches`` gives out the examples with this key: int32 positions."""
+        return jax.random.permutation(key, len(self))
 
     def take(self, indices: np.ndarray) -> "MemorySplit":
         return MemorySplit(self.x[jnp.asarray(indices)], self.y[jnp.asarray(indices)])
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _gather(
+def gather(
     x: jax.Array, y: jax.Array, order: jax.Array, start: int | jax.Array, size: int
 ) -> tuple[jax.Array, jax.Array]:
+    """Returns the examples and labels at the places ``start .. start + size - 1`` of an order."""
     indices = jax.lax.dynamic_slice_in_dim(order, start, size)
     return x[indices], y[indices]
 

@@ -49,7 +49,7 @@ def measure(job: Job) -> dict[str, Any]:
     if job.memory:
         result["memory"] = memory(run)
     accuracies: list[float] = []
-    state, records = loop.train(run, lambda _, record: accuracies.append(record["accuracy"]), lambda _: None)
+    state, records = loop.train(run, lambda chunk: accuracies.extend(chunk.batches["accuracy"]), lambda _: None)
     if job.statistics:
         result["test_running"] = loop.evaluate(run, state, data.test)["accuracy"] if not config.refresh else None
         result["test_batch"] = accuracy_as_in_training(run, state, data.test)

@@ -11,6 +11,7 @@ PLAN: Sequence[tuple[str, studies.Study, Sequence[str]]] = (
     ("tuning", studies.tuning, COMPARED),
     ("rivals", studies.rivals, (*COMPARED, *studies.FEW)),
     ("norms", studies.norms, ("digits", "spoken-digits")),
+    ("savings", studies.savings, ("digits", "fashion-mnist")),
     ("ablations", studies.ablations, ("fashion-mnist-binary",)),
 )
 """A study's name, its jobs, and the configs that it is run on."""

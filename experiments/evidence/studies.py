@@ -107,6 +107,23 @@ def norms(name: str) -> list[Job]:
     ]
 
 
+def savings(name: str) -> list[Job]:
+    """The preset with a smaller momentum, packed signs, and backpropagation at some of the time steps."""
+    steps = CONFIGS[name][1].num_steps
+    changes: dict[str, dict[str, Any]] = {"float32 momentum": {}}
+    for dtype in ("bfloat16", "int16", "int8"):
+        changes[f"{dtype} momentum"] = {"momentum_dtype": dtype, "packed": True}
+    changes["paper, float32 momentum"] = RULES["T-BSO, paper"]
+    for dtype in ("bfloat16", "int16", "int8"):
+        changes[f"paper, {dtype} momentum"] = {**RULES["T-BSO, paper"], "momentum_dtype": dtype, "packed": True}
+    for count in range(1, steps):
+        changes[f"backward at {count} of {steps}"] = {"backward_steps": count}
+    return [
+        Job(label, _with(name, seed=seed, **change))
+        for (label, change), seed in itertools.product(changes.items(), SEEDS)
+    ]
+
+
 def ablations(name: str) -> list[Job]:
     """One setting at a time, away from the two presets, in short runs."""
     changes: dict[str, dict[str, Any]] = {}

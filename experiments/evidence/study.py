@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments import run_folder
+from experiments.config import Config
 from experiments.evidence.measure import Job, measure, settings
 
 CACHE = Path("runs") / "compiled"
@@ -76,7 +77,9 @@ def _rows(jobs: list[Job], old: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for job in jobs:
         wanted = settings(job.config)
         known = old.get(job.label, {})
-        runs = known["runs"] if known.get("settings") == wanted else []
+        # A setting that a run does not know came later: it was made with the default.
+        same = {**settings(Config(dataset="")), **known.get("settings", {})} == wanted
+        runs = known["runs"] if same else []
         rows.setdefault(job.label, {"settings": wanted, "runs": list(runs)})
     return rows
 

@@ -14,7 +14,7 @@ from bsojax._flips import all_finite
 from bsojax._model import call_options, resting_neurons
 from bsojax._neurons import NEURONS, SPIKE_RATES
 from bsojax._online import leaf_rates
-from bsojax._signs import count_flips
+from bsojax._updates import count_flips
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -1,0 +1,187 @@
+"""The momentum at rest in 32, 16 or 8 bits a weight: how a leaf is read, and how it takes in a gradient."""
+
+import dataclasses
+from typing import Any, TypeAlias
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bsojax._flips import moving_average
+
+MOMENTUM_DTYPES = ("float32", "bfloat16", "int16", "int8")
+_GOLDEN = 0x9E3779B9  # 2^32 divided by the golden ratio
+_ROOM = 1.1  # a new scale over the largest momentum of its channel
+_TINY, _HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
+
+
+@flax.struct.dataclass
+class IntegerMomentum:
+    """The momentum of a layer as integers with one scale an output channel; a pytree.
+
+    With L the largest integer of the dtype, 127 or 32767, a value v stands for ``scale * v * abs(v) / L**2``: levels
+    lie closest around zero, where signs flip, and one large weight in a channel costs the others little precision.
+
+    Attributes:
+      values: int8 or int16, of the shape of the signs.
+      scale: float32, the largest momentum that the integers of a channel can hold, of shape ``(channels,)`` for the
+        last axis of the signs; a scalar where they have fewer than two axes.
+    """
+
+    values: jax.Array
+    scale: jax.Array
+
+    def to_float(self) -> jax.Array:
+        """Returns the momentum as float32, in the shape of the signs."""
+        values = jnp.asarray(self.values)  # a restored state may hold NumPy arrays
+        limit = float(jnp.iinfo(values.dtype).max)
+        return _over_channels(jnp.asarray(self.scale), values.ndim) * (_square(values).astype(jnp.float32) / limit**2)
+
+
+MomentumLeaf: TypeAlias = jax.Array | IntegerMomentum
+
+
+def is_integer_momentum(node: Any) -> bool:
+    """Whether a node of a tree is an IntegerMomentum."""
+    return isinstance(node, IntegerMomentum)
+
+
+def zero_momentum(signs: optax.Params, dtype: np.dtype) -> optax.Updates:
+    """Returns a tree like the signs of momenta of zero: floating arrays, or IntegerMomentum for an integer dtype."""
+
+    # Never in the dtype of the parameter: zeros like a boolean tree are boolean.
+    def zeros(leaf: Any) -> MomentumLeaf:
+        values = jnp.zeros(jnp.shape(leaf), dtype)
+        if jnp.issubdtype(dtype, jnp.floating):
+            return values
+        return IntegerMomentum(values, jnp.zeros(scale_shape(values.shape), jnp.float32))
+
+    return jax.tree.map(zeros, signs)
+
+
+def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the scale for signs of the given shape."""
+    return shape[-1:] if len(shape) > 1 else ()
+
+
+def zero_where(mask: jax.Array, leaf: MomentumLeaf) -> MomentumLeaf:
+    """Returns the momentum of one layer, zero where the mask is True."""
+    if isinstance(leaf, IntegerMomentum):
+        return dataclasses.replace(leaf, values=jnp.where(mask, 0, leaf.values))
+    return jnp.where(mask, 0, leaf)
+
+
+def advance(
+    momentum: optax.Updates,
+    grads: optax.Updates,
+    decay: float | jax.Array,
+    keep: jax.Array,
+    count: jax.Array,
+    seed: int | jax.Array,
+) -> tuple[optax.Updates, optax.Updates]:
+    """Returns the momentum after a gradient twice: as it is stored, and in float32 before it was rounded to that.
+
+    The second is for deciding flips: it holds the gradient in full, and costs nothing, as it is what gets rounded.
+
+    Args:
+      momentum: tree of arrays and IntegerMomentum.
+      grads: tree of floating gradients of the same shapes.
+      decay: b1.
+      keep: boolean scalar; where False the stored momentum is the old one, bit for bit.
+      count: int32 scalar, the number of updates before this one.
+      seed: with the count, the number of the leaf and the place in it, decides the rounding.
+    """
+    structure: Any = jax.tree.structure(grads)
+    gradients = jax.tree.leaves(grads)
+    old = jax.tree.map(jnp.asarray, structure.flatten_up_to(momentum))
+    pairs = [
+        _advance_leaf(leaf, gradient, decay, (number, count, seed))
+        for number, (leaf, gradient) in enumerate(zip(old, gradients, strict=True))
+    ]
+    new, exact = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    stored = jax.tree.map(lambda after, before: jnp.where(keep, after, before), new, old)
+    return jax.tree.unflatten(structure, stored), jax.tree.unflatten(structure, exact)
+
+
+def _advance_leaf(
+    leaf: MomentumLeaf, gradient: jax.Array, decay: float | jax.Array, key: tuple[int, jax.Array, int | jax.Array]
+) -> tuple[MomentumLeaf, jax.Array]:
+    if isinstance(leaf, IntegerMomentum):
+        return _advance_integers(leaf, gradient, decay, _dither(leaf.values.shape, *key))
+    if leaf.dtype == jnp.bfloat16:
+        average = moving_average(leaf.astype(jnp.float32), gradient, decay)
+        return _to_bfloat16(average, _dither(leaf.shape, *key)), average
+    average = moving_average(leaf, gradient, decay)
+    return average, average
+
+
+def _to_bfloat16(average: jax.Array, dither: jax.Array) -> jax.Array:
+    largest = float(jnp.finfo(jnp.bfloat16).max)
+    bits = jax.lax.bitcast_convert_type(jnp.clip(average, -largest, largest), jnp.uint32)
+    # bfloat16 is the upper half of float32: a carry out of the lower half is a step away from zero.
+    bits = (bits + (dither >> 16)) & jnp.uint32(0xFFFF0000)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(jnp.bfloat16)
+
+
+def _advance_integers(
+    leaf: IntegerMomentum, gradient: jax.Array, decay: float | jax.Array, dither: jax.Array
+) -> tuple[IntegerMomentum, jax.Array]:
+    # The scale decays and the integers stay, so that decay is exact and nothing but the increment is rounded. Only
+    # where the largest momentum of a channel outgrows the scale, or falls below a quarter of it, all of its integers
+    # are rounded to a new one. Rounding all at every update to the channel's maximum is twice as noisy on gradients of
+    # mixed size; clipping at some deviations is quieter, but a lone large weight then shrinks its own bound to nothing.
+    limit = float(jnp.iinfo(leaf.values.dtype).max)
+    squares, ndim = _square(leaf.values), gradient.ndim
+    decayed = (decay * leaf.scale).astype(jnp.float32)
+    increment = ((1 - decay) * gradient.astype(jnp.float32)).astype(jnp.float32)
+    average = _over_channels(decayed, ndim) * (squares.astype(jnp.float32) / limit**2) + increment
+
+    peak = jnp.max(jnp.abs(average), axis=tuple(range(ndim - 1)) if ndim > 1 else None, initial=0.0)
+    fits = (peak <= decayed) & (decayed <= 4 * peak) & (decayed >= _TINY)
+    scale = jnp.where(fits, decayed, jnp.clip(_ROOM * peak, decayed / 16, _HUGE))
+    scale = jnp.where(scale < _TINY, 0, scale)  # below it float32 is flushed to zero anyway
+    divisor = jnp.where(scale > 0, scale, jnp.inf)
+    change = jnp.where(fits, 0, decayed / divisor - 1)
+
+    step = squares * _over_channels(change, ndim) + increment / _over_channels(divisor, ndim) * limit**2
+    target = squares + step
+    sign = jnp.where(target < 0, -1, 1)
+    root = jnp.floor(jnp.sqrt(jnp.abs(target))).astype(jnp.int32)
+    # In integers, as squares of int16 have more digits than float32: a step of zero must leave the value alone.
+    fraction = ((sign * squares - root * root).astype(jnp.float32) + sign * step) / (2 * root + 1)
+    uniform = (dither >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24
+    root = jnp.clip(root + jnp.floor(fraction + uniform).astype(jnp.int32), 0, int(limit))
+    return IntegerMomentum((sign * root).astype(leaf.values.dtype), scale), average
+
+
+def _square(values: jax.Array) -> jax.Array:
+    values = values.astype(jnp.int32)
+    return values * jnp.abs(values)
+
+
+def _over_channels(scale: jax.Array, ndim: int) -> jax.Array:
+    return jnp.expand_dims(scale, tuple(range(ndim - 1)))
+
+
+def _dither(shape: tuple[int, ...], number: int, count: jax.Array, seed: int | jax.Array) -> jax.Array:
+    """Returns uint32 that rounding compares with the part it must drop: uniform over weights, and even over time.
+
+    A hash of the place starts each weight somewhere, and from there it goes round in steps of the golden ratio, which
+    fill the circle evenly: a constant increment then adds up with an error that does not grow. Fresh random bits at
+    each update have more than one and a half times the error on noise too (b1 = 0.9999), and cost far more.
+    """
+    index = _mix(jnp.asarray(seed).astype(jnp.uint32) + jnp.uint32(number * _GOLDEN % 2**32))
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return _mix(index) + count.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
+
+
+def _mix(bits: jax.Array) -> jax.Array:
+    """The finaliser of MurmurHash3: every bit of the result depends on every bit given."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)

@@ -1,0 +1,160 @@
+"""An epoch of training in chunks: a compiled program where the split lies on the device, batch by batch elsewhere."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bsojax
+from experiments.data import Split
+from experiments.data.splits import MemorySplit, gather
+
+CHUNKS = 20
+"""Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""
+
+Step = Callable[[bsojax.TrainState, jax.Array, jax.Array, jax.Array], tuple[bsojax.TrainState, dict[str, Any]]]
+"""A jitted function of a state, which it donates, a key and a stored batch: the next state, and metrics."""
+
+Advance = Callable[[bsojax.TrainState, int, int], tuple[bsojax.TrainState, dict[str, np.ndarray]]]
+"""A function of a state, which it donates, and the first and the behind-last batch of a chunk: the next state, and what
+was recorded of each batch. Chunks of an epoch are asked for in their order and without gaps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Batches that were trained on one after another.
+
+    Attributes:
+      epoch: their epoch, counted from 1.
+      done: batches of this epoch that are done.
+      batches: what was recorded of each batch: float64 arrays "loss", "accuracy", "flips", "spike_rate" and "skipped".
+    """
+
+    epoch: int
+    done: int
+    batches: dict[str, np.ndarray]
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The mean over the batches of each that is recorded."""
+        return {name: float(np.mean(values)) for name, values in self.batches.items()}
+
+
+class Epochs(Protocol):
+    """A way through a training split; the results are the same bits whichever way, and however it is cut."""
+
+    def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Cuts the batches ``first .. last - 1`` of an epoch; a function of the numbers of batches, not of time."""
+
+    def start(self, key: jax.Array) -> Advance:
+        """Begins an epoch; the order of the examples and the batches' keys are drawn from its key."""
+
+
+def make_epochs(step: Step, split: Split, batch_size: int) -> Epochs:
+    """Returns the fastest way through a training split with a step."""
+    if isinstance(split, MemorySplit):
+        return OnDevice(step, split, batch_size)
+    return BatchByBatch(step, split, batch_size)
+
+
+class OnDevice:
+    """Epochs of a split that lies on the device: gather, front end and training of all batches in one program.
+
+    The host is heard from once a chunk. What a batch's metrics are is written to a row for it and not summed, so that
+    flips are counted exactly and records are those of the other way.
+
+    Attributes:
+      program: the jitted function ``(state, x, y, order, key, first, last) -> (state, rows)``. The bounds are traced:
+        it is compiled once for chunks of any length. Examples are arguments, or the program would hold a copy of them.
+    """
+
+    def __init__(self, step: Step, split: MemorySplit, batch_size: int) -> None:
+        self._split = split
+        self._batches = len(split) // batch_size
+
+        def program(
+            state: bsojax.TrainState,
+            x: jax.Array,
+            y: jax.Array,
+            order: jax.Array,
+            key: jax.Array,
+            first: jax.Array,
+            last: jax.Array,
+        ) -> tuple[bsojax.TrainState, dict[str, Any]]:
+            def batch(index: jax.Array, state: bsojax.TrainState) -> tuple[bsojax.TrainState, dict[str, Any]]:
+                return step(state, jax.random.fold_in(key, index), *gather(x, y, order, index * batch_size, batch_size))
+
+            def body(index: jax.Array, carry: tuple[bsojax.TrainState, dict[str, Any]]) -> Any:
+                state, metrics = batch(index, carry[0])
+                return state, jax.tree.map(lambda row, value: row.at[index].set(value), carry[1], metrics)
+
+            _, metrics = jax.eval_shape(batch, first, state)
+            rows = jax.tree.map(lambda value: jnp.zeros((self._batches, *value.shape), value.dtype), metrics)
+            return jax.lax.fori_loop(first, last, body, (state, rows))
+
+        self.program = jax.jit(program, donate_argnums=0)
+
+    def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        return cut(first, last, min(max(round(CHUNKS * (last - first) / self._batches), 1), last - first))
+
+    def start(self, key: jax.Array) -> Advance:
+        order_key, batch_key = jax.random.split(key)
+        split, order = self._split, self._split.order(order_key)
+
+        def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, dict[str, np.ndarray]]:
+            state, rows = self.program(state, split.x, split.y, order, batch_key, first, last)
+            return state, _by_batch(jax.tree.map(lambda row: row[first:last], jax.device_get(rows)))
+
+        return advance
+
+
+class BatchByBatch:
+    """Epochs of any split: it is asked for a batch, a step is called, and the host waits for its metrics.
+
+    The wait keeps a fast reader from filling the device's memory with batches ahead of a slow step.
+    """
+
+    def __init__(self, step: Step, split: Split, batch_size: int) -> None:
+        self._step = step
+        self._split = split
+        self._batch_size = batch_size
+
+    def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        return cut(first, last, last - first)
+
+    def start(self, key: jax.Array) -> Advance:
+        order_key, batch_key = jax.random.split(key)
+        batches = self._split.batches(self._batch_size, order_key)
+
+        def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, dict[str, np.ndarray]]:
+            rows = []
+            for index, (x, y) in zip(range(first, last), batches, strict=False):  # takes no batch beyond the last
+                state, metrics = self._step(state, jax.random.fold_in(batch_key, index), x, y)
+                rows.append(jax.device_get(metrics))
+            return state, _by_batch(jax.tree.map(lambda *values: np.stack(values), *rows))
+
+        return advance
+
+
+def cut(first: int, last: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """Cuts ``first .. last - 1`` into pieces whose lengths differ by one at most, none empty if pieces <= length."""
+    bounds = [first + round((last - first) * piece / pieces) for piece in range(pieces + 1)]
+    return itertools.pairwise(bounds)
+
+
+def _by_batch(metrics: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns what is recorded of metrics with a leading axis of batches."""
+    # A row of neuron layers is contiguous: numpy then adds it in the order in which it adds that row alone.
+    rates = np.ascontiguousarray(np.stack(list(metrics["spikes"].values()), axis=-1))
+    recorded = {
+        "loss": metrics["loss"],
+        "accuracy": metrics["accuracy"],
+        "flips": sum(flips.astype(np.float64) for flips in metrics["flips"].values()),
+        "spike_rate": rates.mean(axis=-1),
+        "skipped": metrics["skipped"],
+    }
+    return {name: np.asarray(values, np.float64) for name, values in recorded.items()}
