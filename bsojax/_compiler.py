@@ -40,7 +40,7 @@ def not_before(cause: jax.Array, function: Callable[..., Any], *operands: Any) -
     stored: its result would wait, and take memory, until the gradient comes.
 
     Args:
-      cause: a floating array that is not empty.
+      cause: a floating or boolean array that is not empty.
       function: returns a tree of arrays.
       *operands: arrays.
     """
@@ -59,5 +59,8 @@ def not_before(cause: jax.Array, function: Callable[..., Any], *operands: Any) -
 def _true_at_run_time(array: jax.Array) -> jax.Array:
     """Returns True, in a way that the compiler cannot know before it has the first element of the array."""
     first = jax.lax.slice(array, (0,) * array.ndim, (1,) * array.ndim).reshape(())
-    bits = jax.lax.bitcast_convert_type(first, jnp.dtype(f"uint{8 * first.dtype.itemsize}"))
+    if first.dtype == jnp.bool_:
+        bits = first.astype(jnp.uint8)
+    else:
+        bits = jax.lax.bitcast_convert_type(first, jnp.dtype(f"uint{8 * first.dtype.itemsize}"))
     return (bits | 1) > 0

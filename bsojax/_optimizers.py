@@ -97,9 +97,11 @@ def bso(
       update_dtype: dtype of the deltas. int8, unless a wrapper such as ``optax.apply_if_finite`` wants the gradient's;
         ``bsojax.apply_updates`` takes int8 only.
       momentum_dtype: dtype of the momentum at rest: float32, or to save memory bfloat16, int16 or int8. Those round at
-        random, without bias, and add noise that grows with the window ``1 / (1 - b1)``. Of the momentum's own noise,
-        for white gradients: int16 adds MEASURED16, bfloat16 MEASUREDBF, int8 MEASURED8. Take int16 first; it takes the
-        bytes of bfloat16. Integers have a float32 scale for each index of the last axis (see IntegerMomentum).
+        random, without bias; what that adds grows with the window ``1 / (1 - b1)``. In shares of the momentum's own
+        root mean square, for windows of 100, 1,000, 10,000 and 100,000 updates and white noise of one size a channel:
+        int16 0.0002, 0.0007, 0.002, 0.007; bfloat16 0.01, 0.04, 0.12, 0.36; int8 0.06, 0.18, 0.7, 2.5, so that longer
+        windows than some 10,000 gain nothing; in channels of mixed sizes the integers have up to five times as much.
+        Prefer int16 to bfloat16. See :class:`IntegerMomentum`.
       seed: of that rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
 
     Returns:

@@ -10,9 +10,9 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain import PlainBatchNorm, PlainLIF
 
 import bsojax
+from benchmarks.plain import PlainBatchNorm, PlainLIF
 from bsojax._neurons import NEURONS
 
 shapes = st.sampled_from([(7, 3), (32, 1), (4, 3, 5, 2), (2, 6, 6, 8)])

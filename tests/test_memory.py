@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from plain import PlainBatchNorm, PlainLIF
 
 import bsojax
+from benchmarks.plain import PlainBatchNorm, PlainLIF
 
 BATCH = 16
 
@@ -38,7 +38,7 @@ def test_the_training_step_takes_the_same_bytes_at_every_number_of_time_steps():
     assert len(set(bytes_at.values())) == 1, bytes_at
 
 
-@pytest.mark.parametrize(("dtype", "bar"), [(jnp.float32, 840), (jnp.bfloat16, 615)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "bar"), [(jnp.float32, 805), (jnp.bfloat16, 585)], ids=["float32", "bfloat16"])
 def test_a_step_of_the_papers_network_stays_below_its_bar(dtype, bar):
     """In MiB, at batch 128 and three time steps; the floor is 600 or 300 for membranes, traces and currents alone."""
     model = bsojax.models.SpikingVGG()

@@ -1,0 +1,1 @@
+"""Benchmarks: memory, speed and size of training, each one script that writes a JSON file."""
