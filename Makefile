@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: setup train test lint evidence
+.PHONY: setup train test lint evidence bench bench-peers
 
 setup: .venv/.ready
 
@@ -28,3 +28,9 @@ evidence: setup
 	$(RUN) -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png
 	$(RUN) -m experiments.evidence
 	$(RUN) -m experiments.evidence.render
+
+bench-peers: setup
+	$(RUN) -m benchmarks.peers
+
+bench: setup
+	$(RUN) -m benchmarks

@@ -1,0 +1,145 @@
+"""Runs ours and the peers in turn and compares them: ``make bench-peers``; see the package's docstring for the job."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from benchmarks.environment import environment
+from benchmarks.measure import rotated
+from benchmarks.peers import install, job, table
+from benchmarks.peers.contenders import Contender, contenders
+
+ROOT = Path(__file__).resolve().parents[2]
+MIN_STEPS = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Time and memory of one training step in bsojax and its peers: ratios first, written as JSON.
+
+    Attributes:
+      num_steps: the numbers of time steps, T.
+      rounds: how often each process is run; all contenders run once before any runs again.
+      steps: how many training steps a process times, at least 7.
+      only: parts of the names of the peers to run; all without any.
+      output: the JSON file.
+      peers: the folder of the peers' environment, made if missing.
+      timeout: seconds after which a process counts as failed.
+    """
+
+    num_steps: tuple[int, ...] = (1, 4, 16)
+    rounds: int = 3
+    steps: int = MIN_STEPS
+    only: tuple[str, ...] = ()
+    output: Path = Path("benchmarks/results/peers.json")
+    peers: Path = Path(".venv-peers")
+    timeout: float = 600.0
+
+
+class Failed(Exception):
+    """A contender's process that left no record."""
+
+
+def main(options: Options) -> None:
+    """Installs, runs, compares, prints and writes."""
+    if options.steps < MIN_STEPS or options.rounds < 1 or not options.num_steps or min(options.num_steps) < 1:
+        raise SystemExit(f"error: needs --steps >= {MIN_STEPS}, --rounds >= 1 and --num-steps >= 1.")
+    console = Console()
+    console.print(f"peers' environment: {options.peers}")
+    installed = install.prepare(options.peers)
+    for requirement, error in installed.items():
+        console.print(f"not installed: {requirement}: {error}", markup=False)
+    chosen = [one for one in contenders() if one.ours or not options.only or any(n in one.name for n in options.only)]
+    records: list[dict[str, Any]] = []
+    failures: dict[tuple[str, int], str] = {}
+    for turn, contender, num_steps in _order(chosen, options):
+        if (contender.name, num_steps) in failures:
+            continue
+        where = {"contender": contender.name, "num_steps": num_steps, "round": turn}
+        try:
+            record = _run(contender, num_steps, options)
+        except Failed as error:
+            failures[contender.name, num_steps] = str(error)
+            console.print(f"failed: {contender.name}, T = {num_steps}: {error}", markup=False)
+            continue
+        records.append(where | record)
+        milliseconds = 1e3 * sorted(record["seconds"])[len(record["seconds"]) // 2]
+        console.print(
+            f"round {turn + 1}/{options.rounds}, T = {num_steps}, {contender.name}: {milliseconds:.1f} ms, "
+            f"{record['peak_mib']:.0f} MiB, other processes on {record['others']:.1f} cores",
+            markup=False,
+            highlight=False,
+        )
+    results = _results(chosen, options, records) | {
+        "not_installed": installed,
+        "failures": [{"contender": name, "num_steps": t, "error": error} for (name, t), error in failures.items()],
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    console.print(table.ratio_table("Time of a training step, ours / peer (below 1: ours is faster)", results["time"]))
+    for key, when in (("memory", "its peak since the imports"), ("steady_memory", "its peak while training")):
+        console.print(table.ratio_table(f"Resident memory, {when}, ours / peer", results[key]))
+    console.print(table.absolute_table("Appendix: CPU, this machine", results["appendix"]["rows"]))
+    console.print(f"{options.output}")
+
+
+def _order(chosen: list[Contender], options: Options) -> Iterator[tuple[int, Contender, int]]:
+    """Every process to run: round, contender, T. What is compared runs within one stretch of time."""
+    by_name = {contender.name: contender for contender in chosen}
+    for turn in range(options.rounds):
+        for num_steps in options.num_steps:
+            for name in rotated(list(by_name), turn):
+                if by_name[name].refusal(num_steps) is None:
+                    yield turn, by_name[name], num_steps
+
+
+def _run(contender: Contender, num_steps: int, options: Options) -> dict[str, Any]:
+    python = Path(sys.executable) if contender.ours else install.python_of(options.peers.absolute())
+    script = ["-m", f"benchmarks.peers.{contender.module}", contender.variant, str(num_steps), str(options.steps)]
+    try:
+        done = subprocess.run(
+            [str(python), *script], cwd=ROOT, capture_output=True, text=True, timeout=options.timeout, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failed(type(error).__name__) from error
+    if done.returncode != 0:
+        raise Failed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _results(chosen: list[Contender], options: Options, records: list[dict[str, Any]]) -> dict[str, Any]:
+    ours = [contender.name for contender in chosen if contender.ours]
+    return {
+        **environment(),
+        "job": {
+            "batch": job.BATCH,
+            "image": [job.IMAGE, job.IMAGE, 1],
+            "channels": job.CHANNELS,
+            "classes": job.CLASSES,
+            "dtype": "float32",
+        },
+        "protocol": {"rounds": options.rounds, "timed steps": options.steps, "spread": "over rounds"},
+        "packages": {record["contender"]: record["versions"] for record in records},
+        "time": table.compare(records, ours, table.TIME),
+        "memory": table.compare(records, ours, table.PEAK),
+        "steady_memory": table.compare(records, ours, table.STEADY),
+        "not_run": [
+            {"contender": one.name, "num_steps": num_steps, "why": why}
+            for one in chosen
+            for num_steps in options.num_steps
+            if (why := one.refusal(num_steps)) is not None
+        ],
+        "appendix": {"title": "CPU, this machine", "rows": table.absolute(records)},
+        "records": [{key: value for key, value in record.items() if key != "versions"} for record in records],
+    }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=Options.__doc__))

@@ -1,0 +1,98 @@
+"""Time of a training step on a CPU, as ratios: against T and batch, against latent weights, and what options save."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bsojax
+from benchmarks.measure import Spread, interleave, mark_load, ratios
+from benchmarks.plain import PlainBatchNorm, PlainLIF
+from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
+
+CHANNELS = (32, "M", 64, "M", 128)
+SHAPE = (28, 28, 1)
+BATCH, NUM_STEPS = 64, 4
+
+
+def measure(rounds: int = 7) -> dict[str, Any]:
+    """Returns, for each comparison, the spread of each way's time over that of its first."""
+    comparisons: dict[str, dict[str, Callable[[], Any]]] = {
+        "time steps": {f"T = {steps}": online(num_steps=steps) for steps in (1, 2, 4, 8, 16)},
+        "batch": {f"batch {size}": online(batch=size) for size in (16, 32, 64, 128)},
+        "latent weights": {
+            "T-BSO, boolean signs": online(),
+            "OTTT, latent float32 weights, Adam": online(flip=latent_weights(optax.adam(1e-2), seed=0)),
+            "OTTT, latent float32 weights, SGD": online(flip=latent_weights(optax.sgd(1.0, momentum=0.9), seed=0)),
+            "BPTT, latent float32 weights, Adam": through_time(),
+        },
+        "state": {
+            "boolean signs, float32 momentum": online(),
+            "packed signs, float32 momentum": online(packed=True),
+            "packed signs, bfloat16 momentum": online(packed=True, momentum_dtype="bfloat16"),
+            "packed signs, int16 momentum": online(packed=True, momentum_dtype="int16"),
+            "packed signs, int8 momentum": online(packed=True, momentum_dtype="int8"),
+        },
+        "backward steps": {
+            f"{count} of {NUM_STEPS}": online(backward_steps=count) for count in range(NUM_STEPS, 0, -1)
+        },
+        "gradients": {
+            "by hand": online(),
+            "automatic differentiation": online(norm=PlainBatchNorm, neuron=PlainLIF),
+        },
+    }
+    found: dict[str, Any] = {}
+    for title, ways in comparisons.items():
+        load = mark_load()
+        seconds = interleave(ways, rounds=rounds)
+        spreads = ratios(seconds, next(iter(ways)))
+        found[title] = {"rows": {name: rounded(spread) for name, spread in spreads.items()}} | {
+            "cores busy with other work": round(load.others(), 2)
+        }
+    network = {"channels": list(CHANNELS), "input": list(SHAPE), "batch": BATCH, "T": NUM_STEPS}
+    return {"network": network, "rounds": rounds, "comparisons": found}
+
+
+def rounded(spread: Spread) -> dict[str, float]:
+    """Returns a spread as JSON values of four digits."""
+    return {name: float(f"{value:.4g}") for name, value in spread._asdict().items()}
+
+
+def online(
+    *,
+    batch: int = BATCH,
+    num_steps: int = NUM_STEPS,
+    flip: optax.GradientTransformation | None = None,
+    momentum_dtype: str = "float32",
+    packed: bool = False,
+    backward_steps: int | None = None,
+    **model_options: Any,
+) -> Callable[[], Any]:
+    """Returns a function that does one online training step."""
+    model = bsojax.models.SpikingVGG(channels=CHANNELS, **model_options)
+    flip = flip or bsojax.t_bso(5e-7, num_steps, momentum_dtype=momentum_dtype)
+    tx = bsojax.split_optimizer(flip=flip, real=optax.adam(1e-3))
+    step = bsojax.make_train_step(model, tx, num_steps, backward_steps=backward_steps)
+    return repeated(step, model, tx, batch, packed=packed)
+
+
+def through_time(*, batch: int = BATCH, num_steps: int = NUM_STEPS) -> Callable[[], Any]:
+    """Returns a function that does one step of backpropagation through time, with latent weights and Adam."""
+    model = bsojax.models.SpikingVGG(channels=CHANNELS, neuron=ThroughTimeLIF)
+    tx = bsojax.split_optimizer(flip=latent_weights(optax.adam(1e-2), seed=0), real=optax.adam(1e-3))
+    return repeated(make_bptt_step(model, tx, num_steps), model, tx, batch)
+
+
+def repeated(step: Any, model: Any, tx: Any, batch: int, *, packed: bool = False) -> Callable[[], Any]:
+    """Returns a function that does one step more at every call; its state is its own."""
+    x, y = jnp.asarray(np.random.default_rng(0).random((batch, *SHAPE)), jnp.float32), jnp.arange(batch) % 10
+    state = [bsojax.init(model, tx, jax.random.key(0), x, packed=packed)]
+
+    def once() -> Any:
+        state[0], metrics = step(state[0], x, y)
+        return metrics
+
+    return once

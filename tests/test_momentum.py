@@ -1,0 +1,597 @@
+"""The momentum at rest: float32 as ever; in fewer bits unbiased, with a bounded error, a plain part of the state."""
+
+import functools
+import math
+
+import chex
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import bsojax
+from bsojax import _momentum
+from experiments import rules
+from experiments.config import Config
+
+T = 3
+INTEGERS = {"int8": 127, "int16": 32767}
+ROUNDED = ("bfloat16", *INTEGERS)
+each_dtype = pytest.mark.parametrize("dtype", ["float32", *ROUNDED])
+each_rounded = pytest.mark.parametrize("dtype", ROUNDED)
+each_integer = pytest.mark.parametrize("dtype", INTEGERS)
+equal = functools.partial(chex.assert_trees_all_equal, strict=True)
+
+
+def to_float(momentum):
+    """The tree of momenta as float32."""
+    is_leaf = _momentum.is_integer_momentum
+    read = lambda leaf: leaf.to_float() if is_leaf(leaf) else jnp.asarray(leaf, jnp.float32)  # noqa: E731
+    return jax.tree.map(read, momentum, is_leaf=is_leaf)
+
+
+def draw_signs(seed=0):
+    rng = np.random.default_rng(seed)
+    return {"a": jnp.asarray(rng.random((2, 3, 16)) < 0.5), "b": [jnp.asarray(rng.random(5) < 0.5), jnp.array(True)]}
+
+
+def draw_gradients(signs, *steps, seed=1):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=(*steps, *leaf.shape)), jnp.float32), signs)
+
+
+def at(history, step):
+    return jax.tree.map(lambda leaf: leaf[step], history)
+
+
+@functools.cache
+def follower(dtype):
+    """A jitted run of momenta alone: the momentum after each gradient as float32, and the state at the end."""
+
+    @jax.jit
+    def run(gradients, b1, seed=0, start=None):
+        tx = bsojax.bso(math.inf, b1, momentum_dtype=dtype, seed=seed)
+        signs = jax.tree.map(lambda leaf: jnp.ones(leaf.shape[1:], bool), gradients)
+
+        def step(state, gradient):
+            _, state = tx.update(gradient, state, signs)
+            return state, to_float(state.momentum)
+
+        state, history = jax.lax.scan(step, tx.init(signs) if start is None else start, gradients)
+        return history, state
+
+    return run
+
+
+@functools.cache
+def trainer(dtype, optimizer="t_bso", **options):
+    """A jitted run: signs after each gradient, and the state at the end."""
+    make = {"bso": bsojax.bso, "t_bso": functools.partial(bsojax.t_bso, num_steps=T, b2=0.9)}[optimizer]
+
+    @functools.partial(jax.jit, static_argnames="b1")
+    def run(threshold, b1, signs, gradients, seed=0):
+        tx = make(threshold, b1=b1, momentum_dtype=dtype, seed=seed, **options)
+
+        def step(carry, gradient):
+            signs, state = carry
+            deltas, state = tx.update(gradient, state, signs)
+            return (bsojax.apply_updates(signs, deltas), state), signs
+
+        (signs, state), history = jax.lax.scan(step, (signs, tx.init(signs)), gradients)
+        return history, state
+
+    return run
+
+
+# float32
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_float32_has_the_bits_of_the_formula(reset):
+    # Half of a number is exact: whatever the compiler fuses, the sum of two halves is rounded once.
+    b1, gamma = 0.5, 0.3
+
+    @jax.jit
+    def reference(w, m, g):
+        keep = jnp.isfinite(g).all()
+        m = jnp.where(keep, b1 * m + (1 - b1) * g, m)
+        flips = keep & (jnp.where(w, m, -m) > gamma)
+        return w ^ flips, jnp.where(flips, 0, m) if reset else m
+
+    signs, gradients = draw_signs()["a"], draw_gradients(draw_signs(), 12)["a"].at[5, 1, 2].set(jnp.nan)
+    tx = bsojax.bso(gamma, b1, reset_on_flip=reset)
+    update, state, flips = jax.jit(tx.update), tx.init(signs), 0
+    for n in range(12):
+        want_signs, want = reference(signs, state.momentum, gradients[n])
+        deltas, state = update(gradients[n], state, signs)
+        signs, flips = bsojax.apply_updates(signs, deltas), flips + int(jnp.sum(deltas != 0))
+        equal((signs, state.momentum), (want_signs, want))
+    assert flips > 10
+    assert int(state.skipped) == 1
+
+
+# What is stored
+
+
+@each_integer
+def test_levels_are_squares_with_a_scale_an_output_channel(dtype):
+    limit = INTEGERS[dtype]
+    values = jnp.array([[0, 1], [-limit, limit], [-2, -1]], dtype)
+    momentum = bsojax.IntegerMomentum(values, jnp.array([limit**2, 3.0 * limit**2]))
+    np.testing.assert_allclose(momentum.to_float(), [[0, 3], [-(limit**2), 3 * limit**2], [-4, -3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 32), ("bfloat16", 16), ("int16", 16), ("int8", 8)])
+def test_bits_a_weight_and_the_memory_report(dtype, bits):
+    model = bsojax.models.SpikingVGG(channels=(8, 16, "M", 24))
+    tx = bsojax.split_optimizer(bsojax.bso(0.1, momentum_dtype=dtype), optax.sgd(0.1))
+    x = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
+    state = jax.eval_shape(lambda key: bsojax.init(model, tx, key, x), jax.random.key(0))
+    weights, channels = 9 * (8 * 16 + 16 * 24), 16 + 24
+    arrays = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == dtype and leaf.ndim == 4]
+    assert 8 * sum(leaf.size * leaf.dtype.itemsize for leaf in arrays) / weights == bits
+    scales = 4 * channels if dtype in INTEGERS else 0
+    assert bsojax.memory_report(state)["momentum"] == weights * bits // 8 + scales
+
+
+@each_integer
+def test_leaves_with_fewer_than_two_axes_have_one_scale(dtype):
+    state = bsojax.bso(0.1, momentum_dtype=dtype).init(draw_signs())
+    assert state.momentum["a"].scale.shape == (16,)
+    assert [leaf.scale.shape for leaf in state.momentum["b"]] == [(), ()]
+    assert all(leaf.values.dtype == dtype for leaf in (state.momentum["a"], *state.momentum["b"]))
+
+
+# Rounding
+
+
+def half_levels(dtype):
+    """A momentum, a gradient that takes it between two levels, and the distance of those."""
+    size = 1024
+    values = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    values[0] = 8.0  # far above the others, so that the scale stays
+    state, gradient = bsojax.bso(math.inf, 0.5, momentum_dtype=dtype).init(jnp.ones(size, bool)), jnp.asarray(values)
+    if dtype == "bfloat16":
+        return state._replace(momentum=gradient.astype(dtype)), gradient, 2.0**-7 * np.abs(values) + 1e-6
+    limit = INTEGERS[dtype]
+    stored = np.sign(values) * np.floor(limit * np.sqrt(np.abs(values) / 16))
+    momentum = bsojax.IntegerMomentum(jnp.asarray(stored, dtype), jnp.float32(16.0))
+    return state._replace(momentum=momentum), gradient, 16 * (2 * np.abs(stored) + 3) / limit**2
+
+
+@each_rounded
+@pytest.mark.parametrize("over", ["seed", "count"])
+def test_rounding_is_unbiased_over_weights_seeds_and_time(dtype, over):
+    state, gradient, level = half_levels(dtype)
+    signs, runs = jnp.ones(gradient.shape, bool), 256
+
+    @jax.jit
+    def errors(state, gradient):
+        def error(number):
+            seed, count = (number, state.count) if over == "seed" else (0, number)
+            tx = bsojax.bso(math.inf, 0.5, momentum_dtype=dtype, seed=seed)
+            after = tx.update(gradient, state._replace(count=count), signs)[1].momentum
+            return to_float(after) - (to_float(state.momentum) + gradient) / 2
+
+        return jax.lax.map(error, jnp.arange(runs))
+
+    off = np.asarray(errors(state, gradient)) / level
+    assert np.abs(off).max() <= 1.001, "the error of one rounding is below the distance of two levels"
+    assert off.std() > 0.1, "rounding happens at all"
+    # Mean errors in standard deviations of what fair coins would give, which are at most half a level each.
+    assert abs(off.mean()) < 5 * 0.5 / math.sqrt(off.size)
+    assert np.abs(off.mean(axis=1)).max() < 5 * 0.5 / math.sqrt(gradient.size)
+    per_weight = np.abs(off.mean(axis=0)).max()
+    if over == "seed":
+        assert per_weight < 5.5 * 0.5 / math.sqrt(runs)
+    else:
+        assert per_weight < 8 / runs, "steps of the golden ratio cancel out over time far better than coins"
+
+
+@each_dtype
+def test_a_constant_gradient_arrives_where_it_should(dtype):
+    # A plain bfloat16 would stop at half way, where the increment is below half the distance of two numbers.
+    updates, b1 = 5000, 0.999
+    gradients = jnp.broadcast_to(jnp.array([[1.0, -1.0], [0.25, 0.0]]), (updates, 2, 2))
+    history, _ = follower(dtype)(gradients, b1)
+    want = (1 - b1**updates) * np.asarray(gradients[0])
+    np.testing.assert_allclose(history[-1], want, atol=0.06 if dtype == "int8" else 0.01)
+    assert history[-1][1, 1] == 0
+
+
+def test_a_lone_large_weight_keeps_its_momentum():
+    gradients = jnp.zeros((3000, 4096, 1)).at[:, 7].set(1.0)
+    history, _ = follower("int8")(gradients, 0.999)
+    assert float(history[-1][7, 0]) == pytest.approx(1 - 0.999**3000, abs=0.02)
+    assert float(jnp.abs(history[-1]).sum()) == float(history[-1][7, 0])
+
+
+ERRORS = {"bfloat16": (0.012, 0.037), "int16": (0.0002, 0.0008), "int8": (0.06, 0.19)}
+
+
+@each_rounded
+@pytest.mark.parametrize("place", [0, 1])
+def test_noise_of_rounding_is_as_documented(dtype, place):
+    window = (100, 1000)[place]
+    gradients = np.random.default_rng(3).normal(size=(3 * window, 512, 1)).astype(np.float32)
+    got, want = (np.asarray(follower(name)(gradients, 1 - 1 / window)[0])[-1] for name in (dtype, "float32"))
+    assert np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) == pytest.approx(ERRORS[dtype][place], rel=0.3)
+
+
+SHAPES = ((), (1,), (7,), (3, 1), (5, 4), (2, 2, 3, 6), (0, 3), (3, 0))
+
+
+@each_integer
+@given(
+    shape=st.sampled_from(SHAPES),
+    power=st.floats(-12, 6),
+    b1=st.sampled_from([0.0, 0.5, 0.9, 0.999]),
+    seed=st.integers(0, 2**20),
+)
+def test_the_error_is_bounded_by_the_levels_that_were_crossed(dtype, shape, power, b1, seed):
+    rng = np.random.default_rng(seed)
+    sizes = 10.0 ** rng.uniform(-3, 0, (12, *shape))  # mixed within a channel, and from one update to the next
+    gradients = (10.0**power * rng.normal(size=(12, *shape)) * sizes).astype(np.float32)
+    got, state = follower(dtype)(gradients, b1)
+    want = np.zeros(shape)
+    bound = np.zeros(shape)
+    for n in range(12):
+        want = b1 * want + (1 - b1) * gradients[n]
+        axes = tuple(range(len(shape) - 1)) if len(shape) > 1 else None
+        peak = np.max(np.abs(want) + bound, axis=axes, initial=0.0, keepdims=len(shape) > 1)
+        # The widest level is 2 / limit of the scale, and the scale at most 4 times the largest momentum.
+        bound = b1 * bound + 4 * 2.2 / INTEGERS[dtype] * peak
+        assert np.all(np.abs(got[n] - want) <= bound)
+    assert np.all(np.isfinite(state.momentum.scale))
+
+
+@each_rounded
+def test_negated_and_scaled_gradients_give_negated_and_scaled_momenta(dtype):
+    gradients = np.random.default_rng(4).normal(size=(40, 6, 4)).astype(np.float32)
+    turn = np.where(np.random.default_rng(5).random((6, 4)) < 0.5, np.float32(-1), np.float32(1))
+    one, other = (follower(dtype)(g, 0.9)[0] for g in (gradients, gradients * turn * 2.0**-9))
+    equal(np.asarray(one) * turn * np.float32(2.0**-9), np.asarray(other))
+
+
+# Scales
+
+
+@each_integer
+@pytest.mark.parametrize("size", [1e-25, 1e-12, 1.0, 1e26])
+def test_a_channel_takes_the_scale_of_its_first_gradient(dtype, size):
+    gradients = jnp.asarray(np.random.default_rng(6).uniform(-1, 1, (30, 8, 3)) * size, jnp.float32)
+    got, state = follower(dtype)(gradients, 0.9)
+    want, _ = follower("float32")(gradients, 0.9)
+    assert np.all(np.isfinite(state.momentum.scale) & (np.asarray(state.momentum.scale) > 0))
+    np.testing.assert_allclose(got / size, want / size, atol=0.06 if dtype == "int8" else 3e-4)
+    # From the first update on: nothing is lost until a scale is found.
+    np.testing.assert_allclose(got[0] / size, want[0] / size, atol=2e-3)
+
+
+@each_integer
+def test_a_channel_that_is_never_driven_stays_zero_and_harms_nobody(dtype):
+    gradients = jnp.asarray(np.random.default_rng(7).normal(size=(50, 8, 3)), jnp.float32).at[:, :, 1].set(0)
+    got, state = follower(dtype)(gradients, 0.9)
+    assert not jnp.any(got[:, :, 1])
+    assert float(state.momentum.scale[1]) == 0
+    chex.assert_tree_all_finite(state)
+    alone, _ = follower(dtype)(gradients[:, :, :1], 0.9)
+    np.testing.assert_allclose(got[:, :, 0], alone[:, :, 0], atol=0.1 if dtype == "int8" else 1e-3)
+
+
+@each_integer
+def test_without_gradient_the_integers_stay_and_the_scale_decays(dtype):
+    run, gradients = follower(dtype), jnp.asarray(np.random.default_rng(8).normal(size=(50, 8, 3)), jnp.float32)
+    _, state = run(gradients, 0.999)
+    _, after = run(jnp.zeros((400, 8, 3)), 0.999, start=state)
+    equal(after.momentum.values, state.momentum.values)
+    np.testing.assert_allclose(after.momentum.scale, state.momentum.scale * 0.999**400, rtol=1e-4)
+
+
+@each_integer
+def test_scales_follow_gradients_that_shrink_or_grow_at_once(dtype):
+    gradients = np.random.default_rng(9).normal(size=(300, 8, 3)).astype(np.float32)
+    gradients[100:200] *= 1e-6
+    gradients[200:] *= 1e6
+    got, want = (np.asarray(follower(name)(gradients, 0.5)[0]) for name in (dtype, "float32"))
+    tolerance = 0.06 if dtype == "int8" else 3e-4
+    for n, size in ((99, 1.0), (199, 1e-6), (200, 1e6), (299, 1e6)):
+        np.testing.assert_allclose(got[n] / size, want[n] / size, atol=tolerance)
+
+
+@each_integer
+def test_a_momentum_that_decays_away_ends_at_zero_and_starts_again(dtype):
+    run = follower(dtype)
+    _, state = run(jnp.ones((5, 4, 2)), 0.5)
+    _, state = run(jnp.zeros((400, 4, 2)), 0.5, start=state)
+    equal(state.momentum, jax.tree.map(jnp.zeros_like, state.momentum))
+    history, _ = run(jnp.ones((20, 4, 2)), 0.5, start=state)
+    np.testing.assert_allclose(history[-1], 1.0, atol=0.02)
+
+
+@each_rounded
+@pytest.mark.parametrize("b1", [0.0, 0.9])
+def test_gradients_at_the_end_of_float32_leave_a_finite_momentum_of_their_sign(dtype, b1):
+    largest = float(jnp.finfo(jnp.float32).max)
+    gradients = jnp.broadcast_to(jnp.array([largest, -largest, 1.0]), (20, 4, 3))
+    history, state = follower(dtype)(gradients, b1)
+    chex.assert_tree_all_finite((history, state))
+    size = 2.0**90 if dtype in INTEGERS else largest
+    want = (1 - b1**20) * np.array([size, -size, 1.0])
+    np.testing.assert_allclose(history[-1], np.broadcast_to(want, (4, 3)), rtol=0.06)
+    _, state = follower(dtype)(jnp.ones((400, 4, 3)), b1, start=state)
+    chex.assert_tree_all_finite(state)
+
+
+@each_integer
+def test_momenta_below_the_range_count_as_zero_and_do_not_stay(dtype):
+    history, state = follower(dtype)(jnp.full((20, 4, 2), 1e-30), 0.9)
+    assert not jnp.any(history)
+    equal(state.momentum, jax.tree.map(jnp.zeros_like, state.momentum))
+    history, _ = follower(dtype)(jnp.ones((60, 4, 2)), 0.9, start=state)
+    np.testing.assert_allclose(history[-1], 1.0, atol=0.04)
+
+
+# As a part of the optimizers
+
+
+@each_dtype
+@pytest.mark.parametrize("optimizer", ["bso", "t_bso"])
+def test_a_gradient_that_is_not_finite_leaves_the_momentum_bit_for_bit(dtype, optimizer):
+    make = bsojax.bso if optimizer == "bso" else functools.partial(bsojax.t_bso, num_steps=T)
+    tx, signs = make(0.01, b1=0.9, momentum_dtype=dtype), draw_signs()
+    update = jax.jit(tx.update)
+    _, state = update(draw_gradients(signs), tx.init(signs), signs)
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        gradients = draw_gradients(signs, seed=2)
+        gradients["a"] = gradients["a"].at[1, 2, 3].set(bad)
+        deltas, after = update(gradients, state, signs)
+        assert not any(jnp.any(delta) for delta in jax.tree.leaves(deltas))
+        equal(after.momentum, state.momentum)
+    assert int(after.skipped) == int(state.skipped) + 1
+
+
+@each_rounded
+def test_reset_on_flip_zeroes_what_flipped_and_no_other(dtype):
+    signs, gradients = draw_signs(), draw_gradients(draw_signs())
+    states = []
+    for reset in (False, True):
+        tx = bsojax.bso(0.01, 0.9, reset_on_flip=reset, momentum_dtype=dtype)
+        deltas, state = tx.update(gradients, tx.init(signs), signs)
+        states.append(to_float(state.momentum))
+    assert sum(int(jnp.sum(delta != 0)) for delta in jax.tree.leaves(deltas)) > 10
+    equal(jax.tree.map(lambda m, delta: jnp.where(delta != 0, 0, m), states[0], deltas), states[1])
+
+
+DISAGREEMENT = {"bfloat16": 0.006, "int16": 0.0005, "int8": 0.03}
+
+
+@each_rounded
+@pytest.mark.parametrize("reset", [False, True])
+def test_signs_agree_with_those_of_float32_almost_everywhere(dtype, reset):
+    signs, b1 = jnp.ones((512, 4), bool), 0.99
+    rng = np.random.default_rng(10)
+    gradients = (rng.normal(size=(600, 512, 4)) + 0.05 * rng.normal(size=(512, 4))).astype(np.float32)
+    threshold = bsojax.noise_threshold(b1, 0.5)
+    got, want = (
+        np.asarray(trainer(name, debias=True, reset_on_flip=reset)(threshold, b1, signs, gradients)[0])
+        for name in (dtype, "float32")
+    )
+    assert np.sum(want[1:] != want[:-1]) > 2000
+    # With reset an early or late flip is remembered, as two runs of float32 with other gradients would.
+    assert np.mean(got != want) < DISAGREEMENT[dtype] * (3 if reset else 1)
+
+
+def growing(count):
+    return 1 - 1 / (10 + 0.2 * count)
+
+
+@each_rounded
+@pytest.mark.parametrize(
+    ("optimizer", "options"), [("bso", {}), ("t_bso", {}), ("t_bso", {"debias": True, "update_dtype": "float32"})]
+)
+def test_schedules_and_options_follow_float32(dtype, optimizer, options):
+    signs, gradients = draw_signs(), draw_gradients(draw_signs(), 40)
+    options = {name: value for name, value in options.items() if name != "update_dtype"}
+    threshold = bsojax.noise_threshold(0.99)
+    _, got = trainer(dtype, optimizer, **options)(threshold, growing, signs, gradients)
+    _, want = trainer("float32", optimizer, **options)(threshold, growing, signs, gradients)
+    chex.assert_trees_all_close(to_float(got.momentum), want.momentum, atol=0.04 if dtype == "int8" else 0.01)
+    equal(got._replace(momentum=None), want._replace(momentum=None))
+
+
+@each_rounded
+def test_a_seed_decides_the_bits(dtype):
+    signs, gradients = draw_signs(), draw_gradients(draw_signs(), 20)
+    run = trainer(dtype)
+    first, again, other = (run(0.1, 0.9, signs, gradients, seed)[1].momentum for seed in (0, 0, 2**31 - 1))
+    equal(first, again)
+    a, b = (np.asarray(leaf["a"].values if dtype in INTEGERS else leaf["a"]) for leaf in (first, other))
+    assert np.mean(a != b) > 0.2
+
+
+@each_rounded
+def test_leaves_and_weights_are_rounded_apart(dtype):
+    gradients = {"a": jnp.full((20, 64), 0.3), "b": jnp.full((20, 64), 0.3)}
+    history, _ = follower(dtype)(gradients, 0.9)
+    for leaf in history.values():
+        assert len(np.unique(leaf[5])) > 1
+    assert np.any(np.asarray(history["a"]) != np.asarray(history["b"]))
+
+
+@each_rounded
+def test_wrappers_of_optax_pass_the_momentum_on(dtype):
+    params = {"signs": draw_signs(), "params": {"w": jnp.ones(3)}}
+    gradients = {"signs": draw_gradients(draw_signs()), "params": {"w": jnp.ones(3)}}
+    inject = optax.inject_hyperparams(bsojax.t_bso, static_args="num_steps", hyperparam_dtype=jnp.float32)
+    plain = bsojax.t_bso(0.1, T, 0.9, momentum_dtype=dtype)
+    injected = inject(0.1, T, growing, momentum_dtype=dtype)
+    for flip in (
+        plain,
+        optax.chain(optax.clip_by_global_norm(1.0), bsojax.scale_by_channel_rms(), plain),
+        injected,
+        optax.MultiSteps(plain, 1),
+    ):
+        tx = bsojax.split_optimizer(flip, optax.sgd(0.1))
+        state = tx.init(params)
+        step = jax.jit(tx.update, donate_argnums=1)
+        for t in (0, 1):
+            updates, state = step(gradients, state, params, time_step=t)
+            bsojax.apply_updates(params, updates)
+        momentum = optax.tree.get(state, "momentum", filtering=lambda path, _: "signs" in str(path))
+        assert all(jnp.any(leaf) for leaf in jax.tree.leaves(to_float(momentum)))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(momentum)} - {"float32"} == {dtype}
+
+
+def through_flax(tree, path):
+    blank = jax.tree.map(jnp.zeros_like, tree)
+    return flax.serialization.from_bytes(blank, flax.serialization.to_bytes(tree))
+
+
+def through_orbax(tree, path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "state", tree)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path / "state", jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+
+
+@each_rounded
+@pytest.mark.parametrize("store", [through_flax, through_orbax])
+def test_a_stored_state_goes_on_as_if_nothing_had_happened(dtype, store, tmp_path):
+    tx, signs = bsojax.bso(0.05, 0.9, momentum_dtype=dtype), draw_signs()
+    update = jax.jit(tx.update)
+    _, state = update(draw_gradients(signs), tx.init(signs), signs)
+    restored = store(state, tmp_path)
+    equal(jax.tree.map(np.asarray, restored), jax.tree.map(np.asarray, state))
+    gradients = draw_gradients(signs, seed=2)
+    equal(update(gradients, restored, signs), update(gradients, state, signs))
+    # Not jitted, a restored state is NumPy arrays.
+    chex.assert_trees_all_equal_shapes_and_dtypes(tx.update(gradients, restored, signs)[1], state)
+
+
+@each_dtype
+def test_donated_states_are_written_in_place(dtype):
+    tx, signs = bsojax.bso(0.05, 0.9, momentum_dtype=dtype), draw_signs()
+    state, gradients = tx.init(signs), draw_gradients(signs)
+    want = jax.jit(tx.update)(gradients, state, signs)
+    arguments = sum(leaf.nbytes for leaf in jax.tree.leaves(state.momentum))
+    step = jax.jit(tx.update, donate_argnums=1)
+    assert step.lower(gradients, state, signs).compile().memory_analysis().alias_size_in_bytes >= arguments
+    equal(step(gradients, state, signs), want)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.momentum))
+
+
+@each_dtype
+def test_eight_devices_give_the_bits_of_one(dtype):
+    mesh = jax.make_mesh((8,), ("channels",), axis_types=(AxisType.Auto,))
+    signs = {"kernel": draw_signs()["a"]}
+    tx = bsojax.bso(0.02, 0.9, momentum_dtype=dtype)
+    update = jax.jit(tx.update)
+
+    def spec(leaf):
+        return NamedSharding(mesh, P(*(None,) * (leaf.ndim - 1), "channels") if leaf.ndim else P())
+
+    def run(place):
+        state, w, history = tx.init(signs), signs, []
+        state, w = jax.device_put((state, w), place((state, w)))
+        for n in range(5):
+            gradient = draw_gradients(signs, seed=n)
+            deltas, state = update(jax.device_put(gradient, place(gradient)), state, w)
+            w = bsojax.apply_updates(w, deltas)
+            history.append((w, state))
+        return history
+
+    one = run(lambda tree: jax.tree.map(lambda _: jax.devices()[0], tree))
+    eight = run(lambda tree: jax.tree.map(spec, tree))
+    assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(eight[-1][1].momentum))
+    assert sum(leaf.size for leaf in jax.tree.leaves(one[-1][1].momentum)) > 90
+    equal(jax.device_get(one), jax.device_get(eight))
+
+
+# What is refused
+
+BAD_DTYPES = (
+    "float64",
+    "float16",
+    "uint8",
+    "int32",
+    "bool",
+    "no dtype",
+    bool,
+    np.float64,
+    None,
+    np.int8(0),
+    jnp.zeros(1),
+)
+
+
+@pytest.mark.parametrize("make", [bsojax.bso, functools.partial(bsojax.t_bso, num_steps=T)])
+@pytest.mark.parametrize("dtype", BAD_DTYPES, ids=repr)
+def test_other_dtypes_are_refused(make, dtype):
+    with pytest.raises(TypeError, match="momentum_dtype: needs one of float32, bfloat16, int16, int8, not"):
+        make(0.1, momentum_dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, np.int8, np.dtype("int8"), "int8"])
+def test_a_dtype_may_be_written_in_any_way(dtype):
+    assert bsojax.bso(0.1, momentum_dtype=dtype).init(draw_signs()).momentum["a"].values.dtype == jnp.int8
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"),
+    [(-1, ValueError), (2**32, ValueError), (0.0, TypeError), (True, TypeError), ("0", TypeError), (None, TypeError)],
+)
+def test_other_seeds_are_refused(seed, error):
+    with pytest.raises(error, match="seed: "):
+        bsojax.bso(0.1, seed=seed)
+
+
+def test_the_largest_seed_is_taken():
+    gradients = np.random.default_rng(11).normal(size=(3, 6, 4)).astype(np.float32)
+    one, other = (follower("int8")(gradients, 0.9, np.uint32(seed))[0] for seed in (2**32 - 1, 0))
+    assert np.any(np.asarray(one) != np.asarray(other))
+    tx = bsojax.bso(math.inf, 0.9, momentum_dtype="int8", seed=2**32 - 1)
+    _, state = jax.jit(tx.update)(gradients[0], tx.init(jnp.ones((6, 4), bool)), jnp.ones((6, 4), bool))
+    np.testing.assert_allclose(state.momentum.to_float(), one[0], rtol=1e-5)
+
+
+def test_a_state_of_another_dtype_or_scale_is_refused():
+    signs, gradients = draw_signs(), draw_gradients(draw_signs())
+    tx = bsojax.bso(0.1, momentum_dtype="int8")
+    for other in ("float32", "int16"):
+        with pytest.raises(TypeError, match=f"state: its momentum is {other}, .*momentum_dtype='int8'"):
+            tx.update(gradients, bsojax.bso(0.1, momentum_dtype=other).init(signs), signs)
+    with pytest.raises(TypeError, match="state: its momentum is int8, .*momentum_dtype='float32'"):
+        bsojax.bso(0.1).update(gradients, tx.init(signs), signs)
+    state = tx.init(signs)
+    state.momentum["a"] = state.momentum["a"].replace(scale=jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"state: momentum of shape \(2, 3, 16\) needs scales of shape \(16,\)"):
+        tx.update(gradients, state, signs)
+    state.momentum["a"] = tx.init(jnp.ones((2, 3, 15), bool)).momentum
+    with pytest.raises(ValueError, match="state: its momentum has the tree"):
+        tx.update(gradients, state, signs)
+
+
+# On the command line
+
+
+@pytest.mark.parametrize("preset", ["paper", "calibrated"])
+@pytest.mark.parametrize("optimizer", ["bso", "bso-reset", "t-bso", "bop"])
+def test_the_flag_reaches_every_rule_without_latent_weights(optimizer, preset):
+    config = Config("digits", optimizer=optimizer, preset=preset, momentum_dtype="int16")
+    params = {"signs": draw_signs(), "params": {"w": jnp.ones(3)}}
+    state = rules.make_optimizer(config, 100).init(params)
+    assert sum(leaf.dtype == jnp.int16 for leaf in jax.tree.leaves(state)) == len(jax.tree.leaves(draw_signs()))
+
+
+@pytest.mark.parametrize("optimizer", ["bptt-sgd", "bptt-adam", "ottt", "ndot", "sltt"])
+def test_rules_with_latent_weights_refuse_the_flag(optimizer):
+    with pytest.raises(ValueError, match=f"--momentum-dtype: '{optimizer}' trains latent weights"):
+        rules.make_optimizer(Config("digits", optimizer=optimizer, momentum_dtype="int8"), 100)
