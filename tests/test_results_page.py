@@ -434,7 +434,7 @@ def test_the_page_of_whole_studies_misses_nothing_and_ends_with_the_notes(eviden
     text = render.page(evidence, None, "Annealing worked.")
     assert "evidence --only" not in text
     assert "nan" not in text
-    assert text.endswith("## 7. What worked and what did not\n\nAnnealing worked.\n")
+    assert text.endswith("## 8. What worked and what did not\n\nAnnealing worked.\n")
 
 
 def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):

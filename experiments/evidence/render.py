@@ -93,7 +93,11 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         parts += [f"### {config}", tables.ablations(config, result, _labels(studies.ablations(config)))]
         parts += [ablation_line(config, result), *_source("ablations", config, result)]
         parts += _picture(f"ablations-{config}", {config: result})
-    parts += ["## 6. Regret", *_regret(regrets), "## 7. What worked and what did not"]
+    parts += ["## 6. Smaller states, fewer backward passes", SAVINGS]
+    for config, result in evidence["savings"].items():
+        parts += [f"### {config}", tables.savings(config, result, _labels(studies.savings(config)))]
+        parts += _source("savings", config, result)
+    parts += ["## 7. Regret", *_regret(regrets), "## 8. What worked and what did not"]
     parts.append(notes or "Not written yet (docs/notes/what-worked.md).")
     return "\n\n".join(parts) + "\n"
 
@@ -213,6 +217,11 @@ NORMS = """\
 Test accuracy for the same weights with three kinds of statistics: running averages from training, re-estimated from
 training batches at the end, and those of the test batch itself, which no user has. The gap is taken seed by seed.
 Flip settings are the presets', not those tuned in section 2."""
+
+SAVINGS = """\
+What it costs in accuracy to keep the momentum in fewer bits, signs packed in all but the first row of a table, and to
+backpropagate at some of the time steps only. All other settings are the presets', as in section 5. What it saves is in
+BENCHMARKS.md."""
 
 ABLATIONS = """\
 One setting at a time, all others as in the preset (section 2 says what they are); choose by validation accuracy."""

@@ -194,8 +194,24 @@ def ablations(config: str, result: Result | None, labels: Iterable[str]) -> str:
     for group in (*GROUPS, *others):
         header = (group.title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
         members = [label for label in labels if group.holds(label)]
-        parts.append(table(header, (_ablation(config, result, label) for label in members)))
+        parts.append(table(header, (_row("ablations", config, result, label) for label in members)))
         parts.append(_compared(tests(result, members), group.pairs))
+    return "\n\n".join(parts)
+
+
+def savings(config: str, result: Result | None, labels: Iterable[str]) -> str:
+    """What smaller states and fewer backward passes cost: a table a kind, its first row that which saves nothing."""
+    labels = list(labels)
+    kinds = {
+        "Momentum, T-BSO calibrated": [label for label in labels if label.endswith(" momentum") and "," not in label],
+        "Momentum, T-BSO paper": [label for label in labels if label.startswith("paper, ")],
+        "Time steps that backpropagate": [labels[0], *(label for label in labels if label.startswith("backward "))],
+    }
+    parts = []
+    for title, members in kinds.items():
+        header = (title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
+        parts.append(table(header, (_row("savings", config, result, label) for label in members)))
+        parts.append(_compared(tests(result, members), tuple((members[0], label) for label in members[1:])))
     return "\n\n".join(parts)
 
 
@@ -262,10 +278,10 @@ def _gap(runs: list[dict[str, Any]], key: str) -> str:
     return "-" if gap is None else str(gap)
 
 
-def _ablation(config: str, result: Result | None, label: str) -> tuple[str, ...]:
+def _row(study: str, config: str, result: Result | None, label: str) -> tuple[str, ...]:
     runs = runs_of(result, label)
     if not runs:
-        return (label, not_run("ablations", config), "", "", "")
+        return (label, not_run(study, config), "", "", "")
     test = Spread.of(run["test"] for run in runs)
     validation = Spread.of(run["validation"][-1][1] for run in runs)
     flips = np.mean([run["flips_per_weight"] for run in runs])
