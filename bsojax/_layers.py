@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _synapses
+from bsojax._geometry import ConvGeometry, Padding, conv_geometry
 from bsojax._packing import PackedSigns, is_sign
 from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes, map_spikes
-from bsojax._synapses import Padding
 
 Scale = Callable[[int], float]
 
@@ -194,10 +194,10 @@ def _check_input(module: Any, x: Spikes | jax.Array) -> int:
     return int(value.shape[-1])
 
 
-def _conv_shapes(module: Any, x: Spikes | jax.Array) -> tuple[tuple[int, ...], _synapses.ConvGeometry]:
+def _conv_shapes(module: Any, x: Spikes | jax.Array) -> tuple[tuple[int, ...], ConvGeometry]:
     channels = _check_input(module, x)
     groups = module.feature_group_count
-    geometry = _synapses.conv_geometry(
+    geometry = conv_geometry(
         as_spikes(x).value.shape, module.kernel_size, module.strides, module.padding, module.kernel_dilation, groups
     )
     if module.features % groups:

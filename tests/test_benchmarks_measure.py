@@ -181,6 +181,16 @@ def test_load_of_others_is_the_machines_without_ones_own():
     assert only_own.others() == 0.0
 
 
+@linux
+def test_waiting_for_an_idle_machine_ends_at_once_or_with_patience():
+    looks = []
+    assert measure.wait_until_idle(60, cores=float("inf"), sleep=looks.append) >= 0
+    assert looks == [1.0]
+    looks.clear()
+    measure.wait_until_idle(0, cores=-1.0, sample=0.5, sleep=looks.append)
+    assert looks == [0.5]
+
+
 def test_environment_is_json_with_a_command_to_repeat(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "orig_argv", ["/x/python", "-m", "benchmarks.peers", "--output", f"{tmp_path}/a b.json"])

@@ -11,7 +11,8 @@ import pytest
 from jax import lax
 
 from bsojax import Spikes, conv, dense
-from bsojax._synapses import _backward_by_convolution, _backward_by_transposition, conv_geometry
+from bsojax._geometry import conv_geometry
+from bsojax._synapses import _backward_by_convolution, _backward_by_transposition
 
 # (height, width), (kernel height, kernel width), options; 3 channels in, 2 out, unless there are groups.
 all_geometries = (
