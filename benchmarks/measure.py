@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 MIN_ROUNDS = 5
 """Fewer rounds have no quartiles worth the name."""
 
+QUIET = 0.25
+"""Cores that other processes may keep busy before a measurement counts as disturbed."""
+
 _STATUS = Path("/proc/self/status")
 _STAT = Path("/proc/stat")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -223,6 +226,29 @@ class LoadMark(NamedTuple):
         now = mark_load()
         elapsed = max(now.wall - self.wall, 1e-9)
         return max(0.0, (now.machine - self.machine) - (now.own - self.own)) / elapsed
+
+
+def wait_until_idle(
+    patience: float, cores: float = QUIET, *, sample: float = 1.0, sleep: Callable[[float], Any] = time.sleep
+) -> float:
+    """Waits until other processes keep fewer than so many cores busy; returns how many they kept at the last look.
+
+    Args:
+      patience: seconds after which it returns all the same.
+      cores: how much is quiet enough.
+      sample: seconds a look takes.
+      sleep: waits for so many seconds.
+
+    Raises:
+      OSError: the system does not tell: it needs Linux.
+    """
+    start = time.perf_counter()
+    while True:
+        mark = mark_load()
+        sleep(sample)
+        busy = mark.others()
+        if busy < cores or time.perf_counter() - start >= patience:
+            return busy
 
 
 def mark_load() -> LoadMark:

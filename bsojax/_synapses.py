@@ -14,6 +14,7 @@ from jax import lax
 from bsojax._compiler import not_before
 from bsojax._geometry import ConvGeometry
 from bsojax._packing import PackedSigns
+from bsojax._rows import convolve_rows, is_better_by_rows, kernel_gradient
 from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes
 
@@ -168,8 +169,9 @@ def _backward_by_transposition(
     geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The gradients of value and kernel as XLA derives them: the reference."""
-    of_value = jax.linear_transpose(lambda value: _plain_conv(geometry, value, kernel), trace)
-    of_kernel = jax.linear_transpose(lambda weights: _plain_conv(geometry, trace, weights), kernel)
+    static = (geometry.strides, geometry.padding, geometry.dilation, geometry.groups)
+    of_value = jax.linear_transpose(lambda value: _convolve(value, kernel, *static), trace)
+    of_kernel = jax.linear_transpose(lambda weights: _convolve(trace, weights, *static), kernel)
     return of_value(g)[0], of_kernel(g)[0]
 
 
@@ -194,7 +196,10 @@ def _backward_by_convolution(
         (reach[axis] - geometry.padding[axis][0], reach[axis] - geometry.padding[axis][1] + rest[axis])
         for axis in (0, 1)
     ]
-    value_grad = _convolve(spread, flipped, (1, 1), value_padding, (dh, dw))
+    value_grad = _convolve_on_cpu(spread, flipped, (1, 1), value_padding, (dh, dw))
+    by_rows = kernel_gradient(trace, g, kernel.shape, geometry.padding) if _is_simple(geometry) else None
+    if by_rows is not None:
+        return value_grad, by_rows
     images, errors = lax.optimization_barrier((trace.transpose(3, 1, 2, 0), spread.transpose(1, 2, 0, 3)))
     kernel_padding = [(before, after - rest[axis]) for axis, (before, after) in enumerate(geometry.padding)]
     kernel_grad = _convolve(images, errors, (dh, dw), kernel_padding, (1, 1))
@@ -202,7 +207,32 @@ def _backward_by_convolution(
 
 
 def _plain_conv(geometry: ConvGeometry, value: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _convolve(value, kernel, geometry.strides, geometry.padding, geometry.dilation, geometry.groups)
+    static = (geometry.strides, geometry.padding, geometry.dilation, geometry.groups)
+    return lax.platform_dependent(
+        value,
+        kernel,
+        cpu=lambda value, kernel: _convolve_on_cpu(value, kernel, *static),
+        default=lambda value, kernel: _convolve(value, kernel, *static),
+    )
+
+
+def _is_simple(geometry: ConvGeometry) -> bool:
+    steps = geometry.strides == geometry.dilation == (1, 1)
+    return steps and geometry.groups == 1 and all(min(side) >= 0 for side in geometry.padding)
+
+
+def _convolve_on_cpu(
+    image: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: Sequence[tuple[int, int]],
+    dilation: tuple[int, int],
+    groups: int = 1,
+) -> jax.Array:
+    geometry = ConvGeometry(strides, (padding[0], padding[1]), dilation, groups)
+    if _is_simple(geometry) and is_better_by_rows(image.shape, kernel.shape):
+        return convolve_rows(image, kernel, geometry.padding)
+    return _convolve(image, kernel, strides, padding, dilation, groups)
 
 
 def _convolve(

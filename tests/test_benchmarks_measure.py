@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import environment, measure
+from benchmarks.peers import __main__ as runner
 from benchmarks.peers import install, table
 from benchmarks.peers.contenders import contenders
 
@@ -240,6 +241,25 @@ def test_contenders_have_one_name_each_and_ours_come_first():
         refused = [num_steps for num_steps in (1, 4, 16) if contender.refusal(num_steps) is not None]
         assert not refused or contender.note
         assert not (refused and contender.ours)
+
+
+def test_a_peer_that_is_not_installed_is_reported(tmp_path):
+    options = runner.Options(peers=tmp_path)
+    peer = next(contender for contender in contenders() if contender.module == "run_snntorch")
+    with pytest.raises(runner.Failed, match="FileNotFoundError"):
+        runner._run(peer, 1, options)
+    with pytest.raises(runner.Failed, match="No module named 'snntorch'"):
+        runner._run(peer._replace(ours=True), 1, options)  # by this environment's interpreter
+
+
+def test_results_name_who_was_not_run_and_whether_others_disturbed():
+    chosen = list(contenders())
+    options = runner.Options(num_steps=(1, 4))
+    one = record(chosen[0].name, 0, [1.0]) | {"others": 1.5, "versions": {"python": "3"}}
+    results = runner._results(chosen, options, [one])
+    assert results["disturbed"].startswith("1 of 1 runs")
+    assert {row["contender"] for row in results["not_run"]} == {one.name for one in chosen if one.least > 1}
+    assert runner._results(chosen, options, [one | {"others": 0.0}])["disturbed"] is None
 
 
 def test_requirements_are_pinned_and_name_no_host():

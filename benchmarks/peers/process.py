@@ -1,5 +1,7 @@
 """A contender's process: it marks its memory after its imports, builds, warms up, times, and prints its record."""
 
+import ctypes
+import gc
 import json
 import sys
 import time
@@ -33,7 +35,8 @@ def measure(build: Build, num_steps: int, steps: int) -> dict[str, Any]:
     """Returns the seconds of each timed step, the losses around them, and resident memory above the mark, in MiB.
 
     "peak_mib" is the most since the mark, with building, compiling and warming up; "steady_mib" the most while the
-    timed steps run. "others" is how many cores other processes kept busy meanwhile: it should be near 0.
+    timed steps run, once the allocator has handed back what building left behind. "others" is how many cores other
+    processes kept busy meanwhile: it should be near 0.
 
     Args:
       build: see Build; its step's loss is fetched as a float, which waits for it.
@@ -44,6 +47,7 @@ def measure(build: Build, num_steps: int, steps: int) -> dict[str, Any]:
     step = build(num_steps)
     losses = [float(step()) for _ in range(WARMUP)]
     building = mark.peak_above()
+    _hand_back()
     running = mark_memory()
     seconds = []
     load = mark_load()
@@ -60,3 +64,11 @@ def measure(build: Build, num_steps: int, steps: int) -> dict[str, Any]:
         "steady_mib": steady / 2**20,
         "others": others,
     }
+
+
+def _hand_back() -> None:
+    """Returns freed memory to the system, where the C library can."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if trim is not None:
+        trim(0)
