@@ -11,8 +11,8 @@ from rich.console import Console
 from benchmarks import render
 from benchmarks.environment import environment
 
-Name = Literal["memory", "bits", "speed", "epoch", "forward"]
-NAMES: tuple[Name, ...] = ("memory", "bits", "speed", "epoch", "forward")
+Name = Literal["memory", "bits", "speed", "profile", "epoch", "forward"]
+NAMES: tuple[Name, ...] = ("memory", "bits", "speed", "profile", "epoch", "forward")
 RESULTS = Path("benchmarks") / "results"
 
 

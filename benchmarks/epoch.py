@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from benchmarks.measure import interleave, mark_load, ratios, spread
+from benchmarks.measure import MIN_ROUNDS, mark_load, ratios, rotated, spread
 from experiments import loop
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import load
 from experiments.display import Bar
-from experiments.epochs import BatchByBatch, Chunk, Epochs, OnDevice
+from experiments.epochs import BatchByBatch, Chunk, Epochs, OnDevice, run_chunks
 
 EMPTY_CHUNKS = 100
 """Chunks without a batch whose median time is what a chunk costs by itself."""
@@ -40,7 +40,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
     less 1 it is the overhead of hearing of an epoch. "batches_to_chunks": a step a batch, its metrics fetched at once,
     over the epoch as trained. Each with the median over the rounds, the quartiles, and the ratio of the shortest times,
     which others on the machine disturb least. "chunk_cost": the time of chunks without a batch, as many as an epoch
-    has, over that of one call: the overhead again but for the bar's own thread, without the difference of long times.
+    has, over that of one call: the host's work, of which the most is done while the device trains on the next chunk.
 
     Args:
       config: the job; its data set must be prepared and fit on the device.
@@ -50,22 +50,27 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
       ValueError: there are too few rounds, or the training split does not lie on the device.
       RuntimeError: the ways did not lead to the same bits, or the program was compiled more than once.
     """
+    if rounds < MIN_ROUNDS:
+        raise ValueError(f"rounds: at least {MIN_ROUNDS}, for a median and its quartiles, got {rounds}.")
     run = loop.prepare(config, load(config.dataset, config.data_dir, config.num_steps))
     device = run.epochs
     if not isinstance(device, OnDevice):
         raise ValueError(f"config: '{config.dataset}' does not lie on the device, so no program holds its epoch.")
     single = BatchByBatch(run.step, run.data.train, config.batch_size)
     chunks = list(device.chunks(0, run.batches))
-    console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    # The bar stops before the next way starts, or its thread would run beside that too.
-    bar = Bar(console, "benchmark", run)
+    bar = Bar(Console(file=io.StringIO(), force_terminal=True, width=120), "benchmark", run)
     ways = {
-        "one call": _Epochs(run, device, [(0, run.batches)]),
-        "chunks": _Epochs(run, device, chunks, bar),
-        "batches": _Epochs(run, single, single.chunks(0, run.batches), bar),
+        "one call": _Way(run, device, [(0, run.batches)]),
+        "chunks": _Way(run, device, chunks, bar),
+        "batches": _Way(run, single, single.chunks(0, run.batches), bar, ahead=False),
     }
+    for way in ways.values():
+        way.seconds()  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     load_mark = mark_load()
-    seconds = interleave(ways, rounds=rounds, warmup=1)
+    for turn in range(rounds):
+        for name in rotated(list(ways), turn):
+            seconds[name].append(ways[name].seconds())
     busy = load_mark.others()
     empty = _empty_chunk(run, device, bar)
     states = [way.state for way in ways.values()]
@@ -86,27 +91,38 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
     }
 
 
-class _Epochs:
-    """One way through an epoch, called again and again; its state goes on where it stopped."""
+class _Way:
+    """One way through an epoch, gone again and again; its state goes on where it stopped."""
 
-    def __init__(self, run: loop.Run, way: Epochs, bounds: Iterable[tuple[int, int]], bar: Bar | None = None) -> None:
+    def __init__(
+        self,
+        run: loop.Run,
+        way: Epochs,
+        bounds: Iterable[tuple[int, int]],
+        bar: Bar | None = None,
+        ahead: bool = True,
+    ) -> None:
         self.state = jax.tree.map(jnp.copy, run.state)
         self._way = way
         self._bounds = list(bounds)
         self._bar = bar
+        self._ahead = ahead
 
-    def __call__(self) -> Any:
+    def seconds(self) -> float:
+        """Trains an epoch; the bar's start and end are not counted, of which a run has one."""
         if self._bar is None:
             return self._train(lambda _: None)
         with self._bar as bar:
             return self._train(bar.chunk)
 
-    def _train(self, on_chunk: Callable[[Chunk], None]) -> Any:
+    def _train(self, on_chunk: Callable[[Chunk], None]) -> float:
+        start = time.perf_counter()
         advance = self._way.start(jax.random.key(0))
-        for first, last in self._bounds:
-            self.state, recorded = advance(self.state, first, last)
-            on_chunk(Chunk(1, last, recorded))
-        return self.state
+        # A chunk at a time, its records are fetched before the next one is started.
+        for bounds in [self._bounds] if self._ahead else [[bound] for bound in self._bounds]:
+            self.state, _ = run_chunks(advance, self.state, 1, bounds, on_chunk)
+        jax.block_until_ready(self.state)
+        return time.perf_counter() - start
 
 
 def _empty_chunk(run: loop.Run, way: Epochs, bar: Bar) -> float:
@@ -115,8 +131,8 @@ def _empty_chunk(run: loop.Run, way: Epochs, bar: Bar) -> float:
     with bar:
         for _ in range(EMPTY_CHUNKS):
             start = time.perf_counter()
-            state, recorded = advance(state, 0, 0)
-            bar.chunk(Chunk(1, 0, {name: np.zeros(1) for name in recorded}))
+            state, fetch = advance(state, 0, 0)
+            bar.chunk(Chunk(1, 0, {name: np.zeros(1) for name in fetch()}))
             times.append(time.perf_counter() - start)
     return spread(times).median
 

@@ -77,8 +77,8 @@ def bits(path: Path, result: dict[str, Any]) -> None:
 def speed(path: Path, result: dict[str, Any]) -> None:
     """Draws each comparison of times: the median, and from the lowest to the highest."""
     comparisons = result["comparisons"]
-    figure = _figure((11, 6))
-    for axes, (title, found) in zip(figure.subplots(2, 3).ravel(), comparisons.items(), strict=False):
+    figure = _figure((14, 6))
+    for axes, (title, found) in zip(figure.subplots(2, 4).ravel(), comparisons.items(), strict=False):
         names = list(found["rows"])[::-1]
         for index, name in enumerate(names):
             spread = found["rows"][name]

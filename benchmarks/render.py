@@ -19,6 +19,12 @@ process, taken in turns: the median of the rounds, and from the lowest to the hi
 the command, versions and device, stands at the head of its file."""
 
 
+WHERE = """\
+A two-dimensional convolution with fewer than 128 outputs, or a kernel below 512 KiB, has one core in XLA on a CPU
+(jaxlib 0.10), in a loop or not; so had all but one of this job's convolutions and gradients. Written along rows
+(bsojax/_rows.py) they have all cores: the last table of times above is with and without."""
+
+
 def main(root: Path = Path()) -> None:
     """Writes the page and its pictures."""
     results = load(root)
@@ -44,6 +50,8 @@ def page(results: Results) -> str:
         *_part(results, "bits", _bits),
         "## Time of a training step",
         *_part(results, "speed", _speed),
+        "## Where the time goes",
+        *_part(results, "profile", _profile),
         "## A whole epoch as one program",
         *_part(results, "epoch", _epoch),
         "## Beside the peers",
@@ -119,6 +127,20 @@ def _speed(result: dict[str, Any]) -> Iterable[str]:
         yield table((title, "time, ratio"), rows)
         yield f"Other processes kept {found['cores busy with other work']:g} cores busy meanwhile."
     yield "![Time of a step](pictures/bench-speed.png)"
+
+
+def _profile(result: dict[str, Any]) -> Iterable[str]:
+    yield (
+        f"The longest of {result['operations']} operations of the job above, T = {result['T']}, and their share of the "
+        f"time of a step. Two-dimensional convolutions and matrix products that the profiler names are "
+        f"{result['shares']['dense']:.0%} of it, all else that it names {result['shares']['others']:.0%}; what is "
+        f"left, {result['shares']['unnamed']:.0%}, are the convolutions along rows, which it does not name."
+    )
+    rows = [
+        (f"{row['share']:.1%}", "dense" if row["dense"] else "", row["shape"], row["origin"]) for row in result["rows"]
+    ]
+    yield table(("share", "", "result", "origin"), rows)
+    yield WHERE
 
 
 def _epoch(result: list[dict[str, Any]]) -> Iterable[str]:

@@ -1,5 +1,6 @@
 """Time of a training step on a CPU, as ratios: against T and batch, against latent weights, and what options save."""
 
+import unittest.mock
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import optax
 import bsojax
 from benchmarks.measure import Spread, interleave, mark_load, ratios
 from benchmarks.plain import PlainBatchNorm, PlainLIF
+from bsojax import _rows
 from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
 
 CHANNELS = (32, "M", 64, "M", 128)
@@ -44,6 +46,7 @@ def measure(rounds: int = 7) -> dict[str, Any]:
             "automatic differentiation": online(norm=PlainBatchNorm, neuron=PlainLIF),
         },
     }
+    comparisons["small convolutions"] = {"along rows": online(), "as they are": online(rows=False)}
     found: dict[str, Any] = {}
     for title, ways in comparisons.items():
         load = mark_load()
@@ -69,14 +72,18 @@ def online(
     momentum_dtype: str = "float32",
     packed: bool = False,
     backward_steps: int | None = None,
+    rows: bool = True,
     **model_options: Any,
 ) -> Callable[[], Any]:
-    """Returns a function that does one online training step."""
+    """Returns a function that does one online training step; without rows, convolutions are left as they are."""
     model = bsojax.models.SpikingVGG(channels=CHANNELS, **model_options)
     flip = flip or bsojax.t_bso(5e-7, num_steps, momentum_dtype=momentum_dtype)
     tx = bsojax.split_optimizer(flip=flip, real=optax.adam(1e-3))
     step = bsojax.make_train_step(model, tx, num_steps, backward_steps=backward_steps)
-    return repeated(step, model, tx, batch, packed=packed)
+    with unittest.mock.patch.object(_rows, "WORTH", _rows.WORTH if rows else float("inf")):
+        call = repeated(step, model, tx, batch, packed=packed)
+        call()  # compiles
+    return call
 
 
 def through_time(*, batch: int = BATCH, num_steps: int = NUM_STEPS) -> Callable[[], Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -19,9 +19,12 @@ CHUNKS = 20
 Step = Callable[[bsojax.TrainState, jax.Array, jax.Array, jax.Array], tuple[bsojax.TrainState, dict[str, Any]]]
 """A jitted function of a state, which it donates, a key and a stored batch: the next state, and metrics."""
 
-Advance = Callable[[bsojax.TrainState, int, int], tuple[bsojax.TrainState, dict[str, np.ndarray]]]
-"""A function of a state, which it donates, and the first and the behind-last batch of a chunk: the next state, and what
-was recorded of each batch. Chunks of an epoch are asked for in their order and without gaps."""
+Fetch = Callable[[], dict[str, np.ndarray]]
+"""Waits until a chunk is done; returns what was recorded of each of its batches."""
+
+Advance = Callable[[bsojax.TrainState, int, int], tuple[bsojax.TrainState, Fetch]]
+"""Starts a chunk: a function of a state, which it donates, and of the first and the behind-last batch; returns the next
+state and what fetches the records. Chunks of an epoch are asked for in their order and without gaps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,34 @@ def make_epochs(step: Step, split: Split, batch_size: int) -> Epochs:
     if isinstance(split, MemorySplit):
         return OnDevice(step, split, batch_size)
     return BatchByBatch(step, split, batch_size)
+
+
+def run_chunks(
+    advance: Advance,
+    state: bsojax.TrainState,
+    epoch: int,
+    bounds: Iterable[tuple[int, int]],
+    on_chunk: Callable[[Chunk], None],
+) -> tuple[bsojax.TrainState, list[Chunk]]:
+    """Trains on chunks of an epoch; returns the last state, all done, and the chunks.
+
+    A chunk is handed to ``on_chunk`` when the next one has been started: the device does not wait for the host.
+    """
+    chunks: list[Chunk] = []
+
+    def finish(done: int, fetch: Fetch) -> None:
+        chunks.append(Chunk(epoch, done, fetch()))
+        on_chunk(chunks[-1])
+
+    running: list[tuple[int, Fetch]] = []
+    for first, last in bounds:
+        state, fetch = advance(state, first, last)
+        running.append((last, fetch))
+        if len(running) > 1:
+            finish(*running.pop(0))
+    for last, fetch in running:
+        finish(last, fetch)
+    return state, chunks
 
 
 class OnDevice:
@@ -105,17 +136,17 @@ class OnDevice:
         order_key, batch_key = jax.random.split(key)
         split, order = self._split, self._split.order(order_key)
 
-        def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, dict[str, np.ndarray]]:
+        def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, Fetch]:
             state, rows = self.program(state, split.x, split.y, order, batch_key, first, last)
-            return state, _by_batch(jax.tree.map(lambda row: row[first:last], jax.device_get(rows)))
+            return state, lambda: _by_batch(jax.tree.map(lambda row: row[first:last], jax.device_get(rows)))
 
         return advance
 
 
 class BatchByBatch:
-    """Epochs of any split: it is asked for a batch, a step is called, and the host waits for its metrics.
+    """Epochs of any split: it is asked for a batch, and a step is called with it.
 
-    The wait keeps a fast reader from filling the device's memory with batches ahead of a slow step.
+    A chunk is one batch, so that a fast reader does not fill the device's memory with batches ahead of a slow step.
     """
 
     def __init__(self, step: Step, split: Split, batch_size: int) -> None:
@@ -130,12 +161,12 @@ class BatchByBatch:
         order_key, batch_key = jax.random.split(key)
         batches = self._split.batches(self._batch_size, order_key)
 
-        def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, dict[str, np.ndarray]]:
+        def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, Fetch]:
             rows = []
             for index, (x, y) in zip(range(first, last), batches, strict=False):  # takes no batch beyond the last
                 state, metrics = self._step(state, jax.random.fold_in(batch_key, index), x, y)
-                rows.append(jax.device_get(metrics))
-            return state, _by_batch(jax.tree.map(lambda *values: np.stack(values), *rows))
+                rows.append(metrics)
+            return state, lambda: _by_batch(jax.tree.map(lambda *values: np.stack(values), *jax.device_get(rows)))
 
         return advance
 

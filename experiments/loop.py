@@ -108,7 +108,8 @@ def train(run: Run, on_chunk: OnChunk, on_record: OnRecord) -> tuple[bsojax.Trai
 
     Args:
       run: a fresh run.
-      on_chunk: called after every chunk: about twenty an epoch where the split lies on the device, else every batch.
+      on_chunk: called after every chunk: about twenty an epoch where the split lies on the device, else every batch;
+        the next chunk of the same epoch and evaluation is running by then.
       on_record: called after every evaluation with its record, of the batches since the last one.
 
     Raises:
@@ -121,11 +122,8 @@ def train(run: Run, on_chunk: OnChunk, on_record: OnRecord) -> tuple[bsojax.Trai
         advance = run.epochs.start(jax.random.fold_in(key, epoch))
         for part, (first, last) in enumerate(epochs.cut(0, run.batches, config.evaluations), 1):
             start = time.perf_counter()
-            chunks: list[Chunk] = []
-            for begin, end in run.epochs.chunks(first, last):
-                state, recorded = advance(state, begin, end)
-                chunks.append(Chunk(epoch, end, recorded))
-                on_chunk(chunks[-1])
+            bounds = run.epochs.chunks(first, last)
+            state, chunks = epochs.run_chunks(advance, state, epoch, bounds, on_chunk)
             updates += (last - first) * rules.updates_per_batch(config)
             trained = time.perf_counter()
             state = refreshed(run, state) if config.refresh else state

@@ -110,14 +110,14 @@ def test_an_epoch_is_the_plain_loop_over_its_batches_bit_for_bit(options, front_
     expected, records = plain_loop(run, copied(run.state), key)
     advance, state, parts = run.epochs.start(key), copied(run.state), []
     for bounds in ((0, 1), (1, 4), (4, 5)):
-        state, recorded = advance(state, *bounds)
-        parts.append(recorded)
+        state, fetch = advance(state, *bounds)
+        parts.append(fetch())
     assert_same_bits(state, expected)
     for name, values in records.items():
         np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
-    whole, recorded = run.epochs.start(key)(copied(run.state), 0, 5)
+    whole, fetch = run.epochs.start(key)(copied(run.state), 0, 5)
     assert_same_bits(whole, expected)
-    assert_same_bits(recorded, records)
+    assert_same_bits(fetch(), records)
     assert run.epochs.program._cache_size() == 1
     assert int(state.step) == 5
     assert options.get("frozen") or records["flips"].sum() > 0
@@ -153,8 +153,8 @@ def test_any_cut_of_an_epoch_gives_what_the_batches_give_one_by_one(batches, bat
     for way in ways:
         advance, state, chunks = way.start(key), copied(start), []
         for first, last in itertools.pairwise(bounds):
-            state, recorded = advance(state, first, last)
-            chunks.append(recorded)
+            state, fetch = advance(state, first, last)
+            chunks.append(fetch())
         states.append(state)
         parts.append({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
     assert_same_bits(*states)
@@ -268,6 +268,27 @@ def test_the_bar_moves_about_twenty_times_an_epoch_and_ends_at_the_total(finishe
     assert places[-1] == bar._progress.tasks[0].total == 90
     assert bar._progress.tasks[0].finished
     assert f"epoch 2/2  loss {chunks[-1].mean['loss']:.3f}" in text.getvalue()
+
+
+def test_a_chunk_is_heard_of_while_the_next_one_runs_and_all_are_at_the_end():
+    events = []
+
+    def advance(state, first, last):
+        events.append(f"start {first}")
+        return state + last - first, lambda: events.append(f"fetch {first}") or {"loss": np.full(last - first, first)}
+
+    bounds = [(0, 2), (2, 3), (3, 7)]
+    state, chunks = epochs.run_chunks(advance, 10, 4, bounds, lambda chunk: events.append(f"heard {chunk.done}"))
+    assert events == [
+        "start 0", "start 2", "fetch 0", "heard 2", "start 3", "fetch 2", "heard 3", "fetch 3", "heard 7"
+    ]  # fmt: skip
+    assert state == 17
+    assert [(chunk.epoch, chunk.done, len(chunk.batches["loss"])) for chunk in chunks] == [
+        (4, 2, 2),
+        (4, 3, 1),
+        (4, 7, 4),
+    ]
+    assert epochs.run_chunks(advance, 10, 1, [], events.append) == (10, [])
 
 
 def test_a_chunks_mean_is_that_of_its_batches():

@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
+import bsojax
 from experiments.configs import CONFIGS
 from experiments.evidence import render
 from experiments.evidence.readings import OURS
@@ -18,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs_and_learns():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 24
     printed, names = io.StringIO(), {}
     # The example is written as users write: with jax's default of promoting ranks.
@@ -28,6 +31,19 @@ def test_the_example_runs_and_learns():
     assert accuracy is not None
     assert float(accuracy.group(1)) > 0.8
     assert int(names["metrics"]["skipped"]) == 0
+
+
+def test_the_options_that_save_memory_are_as_it_says():
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    model, x, y = bsojax.models.SpikingMLP(features=(16, 16)), jnp.ones((4, 5)), jnp.arange(4)
+    tx = bsojax.split_optimizer(flip=bsojax.t_bso(5e-7, num_steps=4, momentum_dtype="int8"), real=optax.sgd(0.1))
+    names = {"bsojax": bsojax, "model": model, "tx": tx, "key": jax.random.key(0), "x": x, "y": y}
+    exec(code, names)
+    report = eval(code.splitlines()[-1].split("#")[0], names)
+    assert report["signs"] == report["signs_packed"] == 16 * 16 // 8
+    assert report["momentum"] == 16 * 16 + 4 * 16
+    _, metrics = names["step"](names["state"], x, y)
+    assert int(metrics["skipped"]) == 0
 
 
 def test_the_table_is_what_the_results_file_says():

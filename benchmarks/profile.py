@@ -1,0 +1,95 @@
+"""Where the time of a training step goes on a CPU: the operations of the peers' job, as the profiler sees them."""
+
+import re
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bsojax
+from benchmarks.speed import BATCH, CHANNELS, SHAPE
+
+NUM_STEPS, CALLS, SHOWN = 8, 8, 25
+PERCENTILE = 12
+"""Of an operation's times: a low one, as what other processes disturb is only ever slower."""
+
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\S+) ([\w\-]+)\(")
+_ORIGIN = re.compile(r'op_name="([^"]*)"')
+
+
+def measure() -> dict[str, Any]:
+    """Returns the longest operations with their share of a step's time, and where in the program they come from.
+
+    The profiler does not name convolutions along rows, so they are what is left of the time of a step.
+    """
+    model = bsojax.models.SpikingVGG(channels=CHANNELS)
+    tx = bsojax.split_optimizer(flip=bsojax.t_bso(5e-7, NUM_STEPS), real=optax.adam(1e-3))
+    step = bsojax.make_train_step(model, tx, NUM_STEPS)
+    x, y = jnp.asarray(np.random.default_rng(0).random((BATCH, *SHAPE)), jnp.float32), jnp.arange(BATCH) % 10
+    state = bsojax.init(model, tx, jax.random.key(0), x)
+    known = instructions(step.lower(state, x, y).compile().as_text())
+    for _ in range(2):
+        state, _ = step(state, x, y)
+    jax.block_until_ready(state)
+    seconds = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        state, _ = step(state, x, y)
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - start)
+    whole = 1e3 * float(np.percentile(seconds, PERCENTILE)) / NUM_STEPS
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(CALLS):
+                state, _ = step(state, x, y)
+                jax.block_until_ready(state)
+        times = events(Path(folder))
+    total: dict[str, float] = {
+        name: float(np.percentile(values, PERCENTILE)) * len(values) / CALLS / NUM_STEPS
+        for name, values in times.items()
+        if name in known and known[name]["kind"] not in ("while", "conditional", "call")
+    }
+    rows = [
+        {"operation": name, "share": round(total[name] / whole, 4)} | known[name]
+        for name in sorted(total, key=lambda name: -total[name])[:SHOWN]
+    ]
+    named = sum(total.values())
+    dense = sum(value for name, value in total.items() if known[name]["dense"])
+    shares = {"dense": dense / whole, "others": (named - dense) / whole, "unnamed": 1 - named / whole}
+    return {
+        "T": NUM_STEPS,
+        "operations": len(total),
+        "shares": {key: round(share, 4) for key, share in shares.items()},
+        "rows": rows,
+    }
+
+
+def instructions(text: str) -> dict[str, dict[str, Any]]:
+    """Returns of each instruction of a compiled program its kind, shape, origin, and whether it is a dense product."""
+    found = {}
+    for line in text.splitlines():
+        if match := _INSTRUCTION.match(line):
+            origin = _ORIGIN.search(line)
+            place = origin.group(1).split("closed_call/")[-1] if origin else ""
+            place = re.sub(r"(cond/)?branch_\d_fun/|cond/|jit\(_?\w+\)/", "", place)
+            dense = place.rsplit("/", 1)[-1] in ("conv_general_dilated", "dot_general")
+            found[match[1]] = {"kind": match[3], "shape": match[2].split("{")[0], "origin": place, "dense": dense}
+    return found
+
+
+def events(folder: Path) -> dict[str, list[float]]:
+    """Returns the durations of each event of a trace, in ms."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for file in folder.rglob("*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for line in plane.lines:
+                if "python" not in line.name:
+                    for event in line.events:
+                        times[event.name].append(event.duration_ns / 1e6)
+    return times
