@@ -19,6 +19,11 @@ process, taken in turns: the median of the rounds, and from the lowest to the hi
 the command, versions and device, stands at the head of its file."""
 
 
+LEAN = (
+    "XLA_FLAGS=--xla_cpu_use_fusion_emitters=false python -m benchmarks.peers --only OTTT SLTT --num-steps 16 "
+    "--output benchmarks/results/peers-lean.json"
+)
+
 WHERE = """\
 A two-dimensional convolution with fewer than 128 outputs, or a kernel below 512 KiB, has one core in XLA on a CPU
 (jaxlib 0.10), in a loop or not; so had all but one of this job's convolutions and gradients. Written along rows
@@ -56,6 +61,8 @@ def page(results: Results) -> str:
         *_part(results, "epoch", _epoch),
         "## Beside the peers",
         *_part(results, "peers", _peers, "make bench-peers"),
+        "### With less memory for the compiler",
+        *_part(results, "peers-lean", _lean, LEAN),
         "## Products of spikes and signs",
         *_part(results, "forward", _forward),
         "## On an accelerator",
@@ -187,6 +194,11 @@ def _peers(file: dict[str, Any]) -> Iterable[str]:
             cells.setdefault((row["ours"], row["peer"]), {})[row["num_steps"]] = text
         rows = [(*names, *(found.get(T, "-") for T in steps)) for names, found in cells.items()]
         yield table((title, "", *(f"T = {T}" for T in steps)), rows)
+
+
+def _lean(file: dict[str, Any]) -> Iterable[str]:
+    yield (f"Most of our peak is XLA while it compiles, and most of that its fusion emitters. Without them (`{LEAN}`):")
+    yield from list(_peers(file))[1:]
 
 
 def _forward(result: dict[str, Any]) -> Iterable[str]:

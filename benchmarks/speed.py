@@ -46,6 +46,8 @@ def measure(rounds: int = 7) -> dict[str, Any]:
             "automatic differentiation": online(norm=PlainBatchNorm, neuron=PlainLIF),
         },
     }
+    plain: dict[str, Any] = {"rows": False, "norm": PlainBatchNorm, "neuron": PlainLIF}
+    comparisons["plain version, T = 16"] = {"plain": online(num_steps=16, **plain), "ours": online(num_steps=16)}
     comparisons["small convolutions"] = {"along rows": online(), "as they are": online(rows=False)}
     found: dict[str, Any] = {}
     for title, ways in comparisons.items():
