@@ -13,7 +13,7 @@ import bsojax
 from experiments.data import Split
 from experiments.data.splits import MemorySplit, gather
 
-CHUNKS = 10
+CHUNKS = 20
 """Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""
 
 Step = Callable[[bsojax.TrainState, jax.Array, jax.Array, jax.Array], tuple[bsojax.TrainState, dict[str, Any]]]
