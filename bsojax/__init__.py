@@ -33,6 +33,8 @@ from bsojax._optimizers import TBSOState as TBSOState
 from bsojax._packing import pack_signs as pack_signs
 from bsojax._packing import PackedSigns as PackedSigns
 from bsojax._packing import unpack_signs as unpack_signs
+from bsojax._sharding import data_mesh as data_mesh
+from bsojax._sharding import state_shardings as state_shardings
 from bsojax._signs import to_signs as to_signs
 from bsojax._signs import to_weights as to_weights
 from bsojax._signs import value_and_grad as value_and_grad
@@ -58,3 +60,4 @@ from bsojax._traces import ottt as ottt
 from bsojax._traces import TraceInputs as TraceInputs
 from bsojax._traces import TraceRule as TraceRule
 from bsojax._updates import apply_updates as apply_updates
+from bsojax._votes import majority as majority

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from bsojax._arguments import check_backward_steps, check_num_steps
 from bsojax._checks import check_logits, is_sequence
@@ -16,10 +17,12 @@ from bsojax._flips import all_finite
 from bsojax._losses import Loss, cross_entropy_mse
 from bsojax._model import call_options, infer, resting_neurons, training_neurons
 from bsojax._neurons import NEURONS, SPIKE_RATES, without_traces
+from bsojax._sharding import check_devices, check_exchange, replicated, varying
 from bsojax._signs import check_differentiable, leaf_name, to_differentiable, to_kernels
 from bsojax._state import TrainState
 from bsojax._step import Step
 from bsojax._updates import apply_updates, count_flips
+from bsojax._votes import elect
 
 Metrics: TypeAlias = dict[str, Any]
 
@@ -35,6 +38,8 @@ def make_train_step(
     accumulate: bool = False,
     backward_steps: int | None = None,
     axis_name: str | None = None,
+    vote: bool = False,
+    mesh: Mesh | None = None,
     dtype: chex.ArrayDType = jnp.float32,
 ) -> Step:
     """Returns ``step(state, x, y) -> (state, metrics)``: online training on one batch, one time step after another.
@@ -60,18 +65,30 @@ def make_train_step(
         passes. None is all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
       axis_name: the axis of pmap or shard_map over which the batch is split. Give the model's norms the same name for
         statistics of the global batch; otherwise each device normalises by its own share. None under jit.
+      vote: whether the devices of axis_name exchange votes on flips, 2 bits a weight, in the place of the signs'
+        gradients, 64 bits. Each device then keeps the momentum of its own share of the batch, and a sign flips where
+        more than half of them would flip it (see majority). Real parameters' gradients, loss and statistics are
+        averaged as before, and an update that one device must skip is skipped by all. Use it where links are slow, and
+        see docs/SCALING.md for what it does to accuracy. The optimizer's state then differs between devices and needs a
+        device axis. Under pmap, the simplest, every leaf has one; under shard_map take it off before the step and put
+        it back after, and set check_vma=False. With reset_on_flip a device resets what it would flip itself.
+      mesh: under jit, the mesh of data_mesh over which the optimizer's state is split (see state_shardings). It keeps
+        signs and gradients in full on each device within the loop, so that devices exchange gradients and int8 flips
+        and not float32 weights or activations; results stay the same. None where that state is not split.
       dtype: dtype of the activations, and so of membranes and traces.
 
     Returns:
       A jitted function: it has ``lower``, and may be called inside jit, pmap, shard_map and scan.
 
     Raises:
-      TypeError, ValueError: num_steps < 1, or backward_steps outside 1 .. num_steps; and at a call, x, y, the model or
+      TypeError, ValueError: num_steps < 1, backward_steps outside 1 .. num_steps, vote without axis_name, axis_name
+        together with mesh, or a mesh that data_mesh does not make; and at a call, x, y, the model or
         the optimizer do not fit each other. Values (labels, NaN) are checked at each call where x and y lie in host
         memory, else at the first call.
     """
     check_num_steps(num_steps)
     check_backward_steps(backward_steps, num_steps)
+    check_devices(axis_name, vote, mesh)
     tx = checked(tx)
 
     def time_step_grads(
@@ -96,10 +113,10 @@ def make_train_step(
             rates = leaf_rates(changed.get(SPIKE_RATES, {}))
             return value, (logits, changed.get("batch_stats", batch_stats), changed.get(NEURONS, neurons), rates)
 
-        if axis_name is not None:
+        if axis_name is not None and not vote:
             # Under shard_map the gradient of a replicated input is already a sum over devices; of a varying one it is
             # each device's own, and the mean below is a mean.
-            trainable = _varying(trainable, axis_name)
+            trainable = varying(trainable, axis_name)
         check_differentiable(trainable, name="state")
         weights = to_differentiable(trainable, dtype)
         value, pull_back, aux = jax.vjp(
@@ -115,12 +132,16 @@ def make_train_step(
     def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, Metrics]:
         sequence = is_sequence(x, y, state.input_shape, num_steps)
         x = x.astype(dtype)
+        check_exchange(axis_name, vote, x)
         _check_time_steps(tx, state, 1 if accumulate else num_steps)
         mean = (lambda tree: jax.lax.pmean(tree, axis_name)) if axis_name is not None else (lambda tree: tree)
 
         chosen = None
         if backward_steps is not None and backward_steps < num_steps:
             chosen = chosen_steps(state.step, backward_steps, num_steps)
+
+        def exchanged(grads: Any) -> Any:
+            return {**grads, "params": mean(grads["params"])} if vote else mean(grads)
 
         def frame_at(t: jax.Array) -> jax.Array:
             return x[t] if sequence else x
@@ -129,18 +150,24 @@ def make_train_step(
             trainable, opt_state = carry["trainable"], carry["opt_state"]
             updates, new_opt_state = tx.update(grads, opt_state, trainable, time_step=t)
             updates = jax.tree.map(lambda u: jnp.where(changes, u, jnp.zeros_like(u)), updates)
-            carry["trainable"] = apply_updates(trainable, updates)
+            if vote and axis_name is not None:
+                updates["signs"] = elect(trainable["signs"], updates["signs"], axis_name)
+            carry["trainable"] = replicated(apply_updates(trainable, updates), mesh)
             carry["opt_state"] = optax.tree.where(changes, new_opt_state, opt_state)
             carry["flips"] = optax.tree.add(carry["flips"], count_flips(trainable["signs"], updates["signs"]))
 
         def body(carry: dict[str, Any], _: None) -> tuple[dict[str, Any], None]:
             t = carry["t"]
+            carry = dict(carry, trainable=replicated(carry["trainable"], mesh))
             backward = None if chosen is None else chosen[t]
             value, (logits, batch_stats, neurons, rates), grads = time_step_grads(
                 carry["trainable"], carry["batch_stats"], carry["neurons"], frame_at(t), y, t, backward
             )
-            grads, value, batch_stats = mean(grads), mean(value), mean(batch_stats)
+            value, batch_stats = mean(value), mean(batch_stats)
+            grads = replicated(exchanged(grads), mesh)
             finite = all_finite(grads) & jnp.isfinite(value)
+            if vote:  # a gradient that is not finite is known to one device, and all must skip
+                finite = jax.lax.pmin(finite.astype(jnp.int32), axis_name) > 0
             carry = dict(
                 carry,
                 t=t + 1,
@@ -172,11 +199,11 @@ def make_train_step(
         _, (logits, _, _, rates), grads = jax.eval_shape(time_step_grads, *at_start)
         check_logits(logits, y)
         carry |= {"logits": jnp.zeros(logits.shape), "spikes": _zeros(rates)}
-        if axis_name is not None:
-            carry |= _varying({key: carry[key] for key in ("logits", "spikes")}, axis_name)
+        if axis_name is not None and not vote:
+            carry |= varying({key: carry[key] for key in ("logits", "spikes")}, axis_name)
             # Made from the frame, the neurons' state may be marked already, and marking twice is an error; a sum with a
             # marked zero is marked in either case.
-            zero = _varying(jnp.zeros(()), axis_name)
+            zero = varying(jnp.zeros(()), axis_name)
             carry["neurons"] = jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), carry["neurons"])
         if accumulate:
             carry |= {"grads": _zeros(grads), "finite": jnp.array(True)}
@@ -265,8 +292,3 @@ def leaf_rates(rates: Any) -> dict[str, jax.Array]:
 def _zeros(shapes: Any) -> Any:
     # Not zeros_like: the shapes carry shard_map's marks, and zeros_like copies them.
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _varying(tree: Any, axis_name: str) -> Any:
-    """Marks a tree that is the same on all devices of an axis as one that may differ, for shard_map's check."""
-    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), tree)

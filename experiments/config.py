@@ -3,12 +3,57 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 Channels = tuple[int | Literal["M"], ...]
 OptimizerName = Literal["bso", "bso-reset", "t-bso", "bop", "bptt-sgd", "bptt-adam", "ottt", "ndot", "sltt"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """How a run is carried out: settings that do not change its result, and may differ when it is resumed."""
+
+    resume: bool = False
+    """Go on with the run in --output from its newest good checkpoint; start it if there is none yet."""
+    keep: int = 3
+    """Checkpoints that are kept: so many newest ones and, with --validation, the best one."""
+    checkpoint_minutes: float = 10.0
+    """Save so often between evaluations; a checkpoint is written after each evaluation anyway."""
+    max_skipped: int = 20
+    """Stop after so many batches in a row with an update that was skipped because something was not finite."""
+    tensorboard: bool = False
+    """Write events for TensorBoard too, into the run's folder."""
+    devices: int | None = None
+    """Split each batch over so many devices; None: all that there are, or jax_default_device where it is set."""
+    split_optimizer: bool = False
+    """Let each device keep a slice of the momentum in place of all of it."""
+    coordinator: str | None = None
+    """For a run of several processes: host:port of process 0, or auto where a cluster tells (TPU pods, Slurm)."""
+    num_processes: int | None = None
+    """The number of processes of the run."""
+    process_id: int | None = None
+    """The number of this process, from 0."""
+
+    def check(self) -> None:
+        """Raises ValueError unless every setting is in range, naming the first that is not."""
+        for name in ("keep", "max_skipped", "devices", "num_processes"):
+            check_count(name, getattr(self, name))
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise ValueError(f"--checkpoint-minutes: must be a finite number >= 0, got {self.checkpoint_minutes}.")
+        if self.coordinator is None or self.coordinator == "auto":
+            for name in ("num_processes", "process_id"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{flag(name)}: belongs to a --coordinator host:port, which is missing.")
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError(f"--coordinator: must be host:port, or auto, got {self.coordinator!r}.")
+        if self.num_processes is None or self.process_id is None:
+            raise ValueError("--coordinator: needs --num-processes and --process-id beside it.")
+        if not 0 <= self.process_id < self.num_processes:
+            raise ValueError(f"--process-id: must be in 0 .. {self.num_processes - 1}, got {self.process_id}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +124,14 @@ class Config:
     data_dir: Path | None = None
     """Where prepared data sets lie; None: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     output: Path | None = None
-    """The run's folder, which must not hold a run yet; None: runs/NAME-DATE-TIME."""
+    """The run's folder, which must not hold a run yet but for --resume; None: runs/NAME-DATE-TIME."""
+    session: tyro.conf.OmitArgPrefixes[Session] = Session()
+    """How the run is carried out."""
 
     def check(self) -> None:
         """Raises ValueError unless every number is in range, naming the first that is not."""
         for name in ("num_steps", "batch_size", "epochs", "evaluations", "train_examples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: must be at least 1, got {value}.")
+            check_count(name, getattr(self, name))
         if self.backward_steps is not None and not 1 <= self.backward_steps <= self.num_steps:
             raise ValueError(
                 f"--backward-steps: must be in 1 .. {self.num_steps} time steps, got {self.backward_steps}."
@@ -96,7 +141,7 @@ class Config:
         for name in ("learning_rate", "latent_learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"--{name.replace('_', '-')}: must be a finite number >= 0, got {value}.")
+                raise ValueError(f"{flag(name)}: must be a finite number >= 0, got {value}.")
         for name in ("threshold", "growth"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -105,3 +150,24 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"--{name}: must be in [0, 1), got {value}.")
+        if self.output is None and self.session.resume:
+            raise ValueError("--resume: needs --output, the folder of the run to go on with.")
+        if self.output is None and self.session.coordinator is not None:
+            raise ValueError("--output: a run of several processes needs it, a folder that all of them see.")
+        self.session.check()
+
+
+def flag(name: str) -> str:
+    """A setting's name on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Raises ValueError unless the value of a setting is None or at least 1."""
+    if value is not None and value < 1:
+        raise ValueError(f"{flag(name)}: must be at least 1, got {value}.")
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """The config's fields as JSON values."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}

@@ -12,9 +12,13 @@ import numpy as np
 import bsojax
 from experiments.data import Split
 from experiments.data.splits import MemorySplit, gather
+from experiments.devices import Devices
 
 CHUNKS = 20
 """Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""
+
+SINGLE = Devices()
+"""A single device, JAX's default."""
 
 Step = Callable[[bsojax.TrainState, jax.Array, jax.Array, jax.Array], tuple[bsojax.TrainState, dict[str, Any]]]
 """A jitted function of a state, which it donates, a key and a stored batch: the next state, and metrics."""
@@ -53,15 +57,27 @@ class Epochs(Protocol):
     def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Cuts the batches ``first .. last - 1`` of an epoch; a function of the numbers of batches, not of time."""
 
-    def start(self, key: jax.Array) -> Advance:
-        """Begins an epoch; the order of the examples and the batches' keys are drawn from its key."""
+    def start(self, key: jax.Array, first: int = 0) -> Advance:
+        """Begins an epoch at a batch; the order of the examples and the batches' keys are drawn from its key."""
 
 
-def make_epochs(step: Step, split: Split, batch_size: int) -> Epochs:
-    """Returns the fastest way through a training split with a step."""
+def make_epochs(step: Step, split: Split, batch_size: int, devices: Devices = SINGLE, shardings: Any = None) -> Epochs:
+    """Returns the fastest way through a training split with a step.
+
+    Args:
+      step: the step.
+      split: the split.
+      batch_size: examples a batch.
+      devices: the devices of the run.
+      shardings: where the leaves of the state lie on them, as jit takes it; None: it is left open.
+    """
     if isinstance(split, MemorySplit):
-        return OnDevice(step, split, batch_size)
-    return BatchByBatch(step, split, batch_size)
+        return OnDevice(step, split, batch_size, devices, shardings)
+    return BatchByBatch(step, split, batch_size, devices)
+
+
+Pause = Callable[[bsojax.TrainState, int, list[Chunk]], None]
+"""A function of a state, the batches of its epoch that are done, and the chunks so far; the device waits for it."""
 
 
 def run_chunks(
@@ -70,10 +86,13 @@ def run_chunks(
     epoch: int,
     bounds: Iterable[tuple[int, int]],
     on_chunk: Callable[[Chunk], None],
+    due: Callable[[], bool] = lambda: False,
+    pause: Pause = lambda *_: None,
 ) -> tuple[bsojax.TrainState, list[Chunk]]:
     """Trains on chunks of an epoch; returns the last state, all done, and the chunks.
 
-    A chunk is handed to ``on_chunk`` when the next one has been started: the device does not wait for the host.
+    A chunk is handed to ``on_chunk`` when the next one has been started: the device does not wait for the host. Only
+    where ``due`` says so, between two chunks, all is finished first and ``pause`` called.
     """
     chunks: list[Chunk] = []
 
@@ -83,6 +102,10 @@ def run_chunks(
 
     running: list[tuple[int, Fetch]] = []
     for first, last in bounds:
+        if due():
+            while running:
+                finish(*running.pop(0))
+            pause(state, first, chunks)
         state, fetch = advance(state, first, last)
         running.append((last, fetch))
         if len(running) > 1:
@@ -103,8 +126,11 @@ class OnDevice:
         it is compiled once for chunks of any length. Examples are arguments, or the program would hold a copy of them.
     """
 
-    def __init__(self, step: Step, split: MemorySplit, batch_size: int) -> None:
-        self._split = split
+    def __init__(
+        self, step: Step, split: MemorySplit, batch_size: int, devices: Devices = SINGLE, shardings: Any = None
+    ) -> None:
+        self._split, self._devices = split, devices
+        self._x, self._y = devices.everywhere((split.x, split.y))
         self._batches = len(split) // batch_size
 
         def program(
@@ -117,7 +143,8 @@ class OnDevice:
             last: jax.Array,
         ) -> tuple[bsojax.TrainState, dict[str, Any]]:
             def batch(index: jax.Array, state: bsojax.TrainState) -> tuple[bsojax.TrainState, dict[str, Any]]:
-                return step(state, jax.random.fold_in(key, index), *gather(x, y, order, index * batch_size, batch_size))
+                examples = gather(x, y, order, index * batch_size, batch_size)
+                return step(state, jax.random.fold_in(key, index), *devices.split(examples))
 
             def body(index: jax.Array, carry: tuple[bsojax.TrainState, dict[str, Any]]) -> Any:
                 state, metrics = batch(index, carry[0])
@@ -127,17 +154,19 @@ class OnDevice:
             rows = jax.tree.map(lambda value: jnp.zeros((self._batches, *value.shape), value.dtype), metrics)
             return jax.lax.fori_loop(first, last, body, (state, rows))
 
-        self.program = jax.jit(program, donate_argnums=0)
+        placed: dict[str, Any] = {} if shardings is None else {"out_shardings": (shardings, None)}
+        self.program = jax.jit(program, donate_argnums=0, **placed)
 
     def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         return cut(first, last, min(max(round(CHUNKS * (last - first) / self._batches), 1), last - first))
 
-    def start(self, key: jax.Array) -> Advance:
+    def start(self, key: jax.Array, first: int = 0) -> Advance:
+        del first  # any batch can be gathered
         order_key, batch_key = jax.random.split(key)
-        split, order = self._split, self._split.order(order_key)
+        order = self._devices.everywhere(self._split.order(order_key))
 
         def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, Fetch]:
-            state, rows = self.program(state, split.x, split.y, order, batch_key, first, last)
+            state, rows = self.program(state, self._x, self._y, order, batch_key, first, last)
             return state, lambda: _by_batch(jax.tree.map(lambda row: row[first:last], jax.device_get(rows)))
 
         return advance
@@ -149,17 +178,18 @@ class BatchByBatch:
     A chunk is one batch, so that a fast reader does not fill the device's memory with batches ahead of a slow step.
     """
 
-    def __init__(self, step: Step, split: Split, batch_size: int) -> None:
+    def __init__(self, step: Step, split: Split, batch_size: int, devices: Devices = SINGLE) -> None:
         self._step = step
         self._split = split
+        self._devices = devices
         self._batch_size = batch_size
 
     def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         return cut(first, last, last - first)
 
-    def start(self, key: jax.Array) -> Advance:
+    def start(self, key: jax.Array, first: int = 0) -> Advance:
         order_key, batch_key = jax.random.split(key)
-        batches = self._split.batches(self._batch_size, order_key)
+        batches = self._devices.feed(self._split, self._batch_size, order_key, first)
 
         def advance(state: bsojax.TrainState, first: int, last: int) -> tuple[bsojax.TrainState, Fetch]:
             rows = []

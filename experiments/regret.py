@@ -26,7 +26,9 @@ import tyro
 from rich.console import Console
 
 import bsojax
-from experiments import regret_picture, run_folder
+from experiments import regret_picture
+from experiments.environment import environment
+from experiments.files import write_json
 from experiments.regret_problems import PROBLEMS, Problem
 
 NUM_STEPS = 4
@@ -249,8 +251,8 @@ def main(
         sys.exit(2)
     start = time.process_time()
     result = measure(settings, lambda line: console.print(line, markup=False, highlight=False))
-    result |= {"cpu_seconds": round(time.process_time() - start, 1), **run_folder.environment()}
-    run_folder.write_json(output, result)
+    result |= {"cpu_seconds": round(time.process_time() - start, 1), **environment()}
+    write_json(output, result)
     if picture is not None:
         regret_picture.draw(picture, result)
     console.print(markdown(result), markup=False, highlight=False)

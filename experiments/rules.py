@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import optax
+from jax.sharding import Mesh
 
 import bsojax
 from experiments import presets
@@ -58,14 +59,16 @@ def make_neuron(config: Config) -> Callable[..., nn.Module]:
     return functools.partial(bsojax.LIF, trace=TRACES[config.trace or rule.trace])
 
 
-def make_step(config: Config, model: nn.Module, tx: optax.GradientTransformation) -> Callable[..., Any]:
-    """Returns the training step of a config.
+def make_step(
+    config: Config, model: nn.Module, tx: optax.GradientTransformation, mesh: Mesh | None = None
+) -> Callable[..., Any]:
+    """Returns the training step of a config, on the devices of a mesh or on one.
 
     Raises:
       ValueError: some time steps only are to be backpropagated, and the rule differentiates through time.
     """
     if not RULES[config.optimizer].through_time:
-        return bsojax.make_train_step(model, tx, config.num_steps, backward_steps=config.backward_steps)
+        return bsojax.make_train_step(model, tx, config.num_steps, backward_steps=config.backward_steps, mesh=mesh)
     if config.backward_steps is not None:
         raise ValueError(f"--backward-steps: '{config.optimizer}' differentiates through time; leave the flag out.")
     return make_bptt_step(model, tx, config.num_steps)

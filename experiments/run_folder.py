@@ -1,107 +1,101 @@
-"""A run's folder: its settings, its records, its final model."""
+"""A run's folder: whose it is, and that the run in it is the same one; one process at a time may write into it."""
 
-import dataclasses
+import contextlib
 import datetime
+import fcntl
 import json
-import shlex
-import sys
-from importlib.metadata import version
+import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import flax.serialization
-import jax
-import jax.numpy as jnp
-import numpy as np
+from experiments.config import Config, as_json, flag
+from experiments.devices import agreed, is_first
+from experiments.environment import environment
+from experiments.files import append_line, write_json
 
-import bsojax
-from experiments.config import Config
-
-PACKAGES = ("bsojax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+FREE = ("session", "output", "data_dir", "control")
+"""Settings that do not change what a training does: they may differ when it is resumed."""
 
 
-def create(config: Config, name: str) -> Path:
-    """Creates the folder of a run and writes config.json.
+@contextlib.contextmanager
+def entered(config: Config, name: str, data: dict[str, Any]) -> Iterator[Path]:
+    """Enters the folder of a run, which stays locked within; writes config.json, and a line into starts.jsonl.
+
+    Of several processes the first does all this; the others fail if it does.
+
+    Args:
+      config: the settings; with ``--resume`` the folder may hold a run of the same.
+      name: the config's name on the command line.
+      data: what is known of the data, as JSON values: a resumed run must find the same.
 
     Raises:
-      FileExistsError: the folder holds a run, or anything else.
+      FileExistsError: the folder holds a run or anything else, or another process is at work in it.
+      ValueError: the run in it has other settings, or other data.
     """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    folder = config.output or Path("runs") / f"{name}-{stamp}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "a run" if (folder / "config.json").exists() else "other files"
-        raise FileExistsError(f"--output: {folder} already holds {what}; choose another folder or remove it.")
+    folder, error = config.output or Path("runs") / f"{name}-{stamp}", None
+    with contextlib.ExitStack() as stack:
+        if is_first():
+            try:
+                stack.enter_context(_locked(folder))
+                _begin(folder, config, name, data)
+            except (OSError, ValueError) as reason:
+                error = reason
+        if agreed()(error is not None):
+            raise error or FileExistsError(f"--output: the first process could not enter {folder}; see its message.")
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    made = not folder.exists()
+    if not made and not folder.is_dir():
+        raise FileExistsError(f"--output: {folder} is a file; choose another name.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {"name": name, "config": as_json(config), **environment()})
-    return folder
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise FileExistsError(
+                f"--output: {file.read().strip() or 'another process'} is at work in {folder}; wait for it to end, "
+                "or choose another folder."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield  # the system opens the lock whenever the process ends, however it ends
 
 
-def environment() -> dict[str, Any]:
-    """The command, versions and device of this process."""
-    return {
-        "command": shlex.join(["python", "-m", *_module_and_arguments()]),
-        "versions": {"python": sys.version.split()[0]} | {package: version(package) for package in PACKAGES},
-        "device": str(jax.devices()[0].device_kind),
-    }
+def _begin(folder: Path, config: Config, name: str, data: dict[str, Any]) -> None:
+    path, others = folder / "config.json", {entry.name for entry in folder.iterdir()} - {"lock"}
+    if others and not (config.session.resume and path.exists()):
+        what = "a run; go on with it by --resume, or" if path.exists() else "other files;"
+        raise FileExistsError(f"--output: {folder} already holds {what} choose another folder or remove it.")
+    if path.exists():
+        _check_same(path, config, data)
+    else:
+        write_json(path, {"name": name, "config": as_json(config), "data": data, **environment()})
+    start = {"time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), **environment()}
+    append_line(folder / "starts.jsonl", start)
 
 
-def as_json(config: Config) -> dict[str, Any]:
-    """The config's fields as JSON values."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON for people to read."""
-    path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def append_record(folder: Path, record: dict[str, Any]) -> None:
-    """Appends a line to metrics.jsonl; it is on disk when this returns."""
-    with (folder / "metrics.jsonl").open("a") as lines:
-        lines.write(json.dumps(record) + "\n")
-
-
-def save_model(path: Path, state: bsojax.TrainState) -> None:
-    """Writes the trained network as msgpack: signs at one bit a weight, real parameters, statistics."""
-    packed = jax.tree.map(
-        lambda leaf: {"bits": np.asarray(leaf.bits), "shape": np.array(leaf.shape, np.int32)},
-        bsojax.pack_signs(state.signs),
-        is_leaf=lambda leaf: isinstance(leaf, bsojax.PackedSigns),
-    )
-    tree = {"signs": packed, "params": state.params, "batch_stats": state.batch_stats}
-    path.write_bytes(flax.serialization.msgpack_serialize(jax.device_get(tree)))
-
-
-def load_model(path: Path) -> dict[str, Any]:
-    """Reads what save_model wrote; returns the variables for ``model.apply``, signs as booleans."""
-    tree = flax.serialization.msgpack_restore(path.read_bytes())
-    packed = jax.tree.map(
-        lambda leaf: bsojax.PackedSigns(leaf["bits"], tuple(int(size) for size in leaf["shape"])),
-        tree["signs"],
-        is_leaf=lambda leaf: isinstance(leaf, dict) and "bits" in leaf,
-    )
-    return {**tree, "signs": bsojax.unpack_signs(packed)}
-
-
-def started_from(path: Path, state: bsojax.TrainState) -> bsojax.TrainState:
-    """Returns the state with the signs, real parameters and statistics that save_model wrote.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it holds another network.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"--start: there is no model at {path}.")
-    saved = load_model(path)
-    for name in ("signs", "params", "batch_stats"):
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (saved[name], getattr(state, name))]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"--start: {path} holds another network; its '{name}' differ in names or shapes.")
-    arrays = {name: jax.tree.map(jnp.asarray, saved[name]) for name in ("signs", "params", "batch_stats")}
-    return dataclasses.replace(state, **arrays)
-
-
-def _module_and_arguments() -> list[str]:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    name = spec.name if spec is not None else Path(sys.argv[0]).name
-    return [name.removesuffix(".__main__"), *sys.argv[1:]]
+def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
+    """Raises ValueError unless a run has the same settings and data."""
+    try:
+        written = json.loads(path.read_text())
+        old = {**as_json(Config(dataset="")), **written["config"]}  # a setting that it does not know came later
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.") from error
+    new = json.loads(json.dumps(as_json(config)))
+    for kind in (old, new):
+        for field in FREE:
+            kind.pop(field, None)
+    differing = [f"{flag(field)} was {old.get(field)} and is {new.get(field)}" for field in old | new
+                 if old.get(field) != new.get(field)]  # fmt: skip
+    differing += [f"{field} were {written['data'].get(field)} and are {data[field]}" for field in data
+                  if written["data"].get(field) != json.loads(json.dumps(data[field]))]  # fmt: skip
+    if differing:
+        raise ValueError(f"--resume: the run in {path.parent} is another: {'; '.join(differing)}.")

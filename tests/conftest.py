@@ -11,6 +11,8 @@ import jax
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A run takes all devices that there are unless there is a default one: only tests of devices want eight.
+jax.config.update("jax_default_device", jax.devices()[0])
 
 settings.register_profile(
     "bsojax", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

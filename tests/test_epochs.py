@@ -49,8 +49,8 @@ class Stream:
     def example(self):
         return self.split.example
 
-    def batches(self, batch_size, key=None):
-        for batch in self.split.batches(batch_size, key):
+    def batches(self, batch_size, key=None, first=0, part=(0, 1)):
+        for batch in self.split.batches(batch_size, key, first, part):
             self.given += 1
             yield batch
 
@@ -301,7 +301,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_after_its_record():
     data = dataclasses.replace(data, train=MemorySplit(data.train.x, data.train.y + 4))  # no class: the loss is NaN
     config = dataclasses.replace(BASE, network="mlp", channels=(12, 12), evaluations=2)
     run, records = loop.prepare(config, data), []
-    with pytest.raises(FloatingPointError, match=r"epoch 1: the loss is not finite \(4 updates were skipped\)"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1: no batch had a finite loss \(4 updates were skipped\)"):
         loop.train(run, lambda _: None, records.append)
     assert len(records) == 1
 

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import bsojax
-from experiments import loop, networks, presets, rules, run_folder
+from experiments import loop, networks, presets, rules, saved_model
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
 from experiments.train import main
@@ -42,10 +42,14 @@ def read(folder, name):
 
 def test_a_run_leaves_settings_records_model_and_picture(finished):
     assert {path.name for path in finished.iterdir()} == {
+        "checkpoints",
         "config.json",
+        "control",
         "curves.png",
+        "lock",
         "metrics.jsonl",
         "model.msgpack",
+        "starts.jsonl",
         "summary.json",
     }
     config = read(finished, "config.json")
@@ -68,7 +72,7 @@ def test_a_run_is_judged_beside_its_frozen_control(finished):
 
 
 def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir):
-    variables = run_folder.load_model(finished / "model.msgpack")
+    variables = saved_model.load_model(finished / "model.msgpack")
     config = CONFIGS["digits"][1]
     model = networks.make_model(config, 10, rules.make_neuron(config))
     (x, y) = next(load("digits", data_dir).test.batches(355))
@@ -170,7 +174,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished, data_dir, capsys
     before = (finished / "summary.json").read_bytes()
     with pytest.raises(SystemExit):
         main(["digits", "--output", str(finished), "--data-dir", str(data_dir)])
-    assert "already holds a run; choose another folder" in capsys.readouterr().err
+    assert "already holds a run; go on with it by --resume, or choose another folder" in capsys.readouterr().err
     assert (finished / "summary.json").read_bytes() == before
 
 

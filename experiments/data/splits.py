@@ -10,6 +10,10 @@ import numpy as np
 
 import bsojax
 
+Part = tuple[int, int]
+WHOLE: Part = (0, 1)
+"""All of each batch."""
+
 
 @runtime_checkable
 class Split(Protocol):
@@ -22,16 +26,21 @@ class Split(Protocol):
     def example(self) -> jax.ShapeDtypeStruct:
         """Shape and dtype of one stored example, without a batch axis."""
 
-    def batches(self, batch_size: int, key: jax.Array | None = None) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def batches(
+        self, batch_size: int, key: jax.Array | None = None, first: int = 0, part: Part = WHOLE
+    ) -> Iterator[tuple[jax.Array, jax.Array]]:
         """Gives out the split once: stored examples of shape ``(batch, ...)`` and int32 labels of shape ``(batch,)``.
 
         Args:
           batch_size: examples a batch.
           key: given: an order drawn from it, and a remainder smaller than a batch is dropped. None: the stored order,
             and the remainder comes as a smaller last batch.
+          first: the batch to begin with; those before it are not read.
+          part: ``(index, parts)``: give out, and read, only this one of so many equal parts of each batch, which must
+            then all be full and divisible.
 
         Raises:
-          ValueError: the batch size is not positive.
+          ValueError: the batch size is not positive, or a batch has no such parts.
         """
 
     def take(self, indices: np.ndarray) -> "Split":
@@ -66,12 +75,15 @@ class MemorySplit:
     def example(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(self.x.shape[1:], self.x.dtype)
 
-    def batches(self, batch_size: int, key: jax.Array | None = None) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def batches(
+        self, batch_size: int, key: jax.Array | None = None, first: int = 0, part: Part = WHOLE
+    ) -> Iterator[tuple[jax.Array, jax.Array]]:
         check_batch_size(batch_size)
         count = len(self)
+        low, size = check_part(count, batch_size, key is not None, part)
         order = jnp.arange(count) if key is None else self.order(key)
-        for start in range(0, count - count % batch_size, batch_size):
-            yield gather(self.x, self.y, order, start, batch_size)
+        for start in range(first * batch_size, count - count % batch_size, batch_size):
+            yield gather(self.x, self.y, order, start + low, size)
         if key is None and count % batch_size:
             yield gather(self.x, self.y, order, count - count % batch_size, count % batch_size)
 
@@ -96,6 +108,21 @@ def check_batch_size(batch_size: int) -> None:
     """Raises ValueError unless a batch holds at least one example."""
     if batch_size < 1:
         raise ValueError(f"batch_size: must be at least 1, got {batch_size}.")
+
+
+def check_part(count: int, batch_size: int, drop_remainder: bool, part: Part) -> tuple[int, int]:
+    """Returns where in each batch a part begins, and its size.
+
+    Raises:
+      ValueError: there is no such part, or not of every batch.
+    """
+    index, parts = part
+    if not 0 <= index < parts:
+        raise ValueError(f"part: must be in 0 .. {parts - 1} of {parts}, got {index}.")
+    if batch_size % parts or (parts > 1 and not drop_remainder and count % batch_size):
+        raise ValueError(f"part: batches of {batch_size} of {count} examples do not all have {parts} equal parts.")
+    size = batch_size // parts
+    return index * size, size
 
 
 def check_readable(examples: Sequence[Mapping[str, Any]], name: str) -> None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.splits import check_batch_size, check_readable
+from experiments.data.splits import WHOLE, Part, check_batch_size, check_part, check_readable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,15 +70,24 @@ class StreamSplit:
         first, _ = self[0]
         return jax.ShapeDtypeStruct(first.shape, first.dtype)
 
-    def batches(self, batch_size: int, key: jax.Array | None = None) -> Iterator[tuple[jax.Array, jax.Array]]:
+    def batches(
+        self, batch_size: int, key: jax.Array | None = None, first: int = 0, part: Part = WHOLE
+    ) -> Iterator[tuple[jax.Array, jax.Array]]:
         """As Split.batches; the order depends on the key alone, not on workers and threads."""
         import grain
 
         check_batch_size(batch_size)
+        low, size = check_part(len(self), batch_size, key is not None, part)
         records = grain.MapDataset.source(self)
         if key is not None:
             records = records.shuffle(seed=int(jax.random.bits(key, dtype=jnp.uint32)))
-        batched = records.batch(batch_size, drop_remainder=key is not None)
+        if first or size < batch_size:
+            # Only what is given out is read: places of the order, a part of each batch from the first on.
+            end = len(self) if key is None else len(self) - len(self) % batch_size
+            starts = range(first * batch_size, end, batch_size)
+            places = [place for start in starts for place in range(start + low, min(start + low + size, end))]
+            records = grain.MapDataset.source(_Chosen(records, places))
+        batched = records.batch(size, drop_remainder=key is not None)
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
         reading = batched.to_iter_dataset(options)
         if self.workers:
@@ -93,3 +102,16 @@ class StreamSplit:
     def take(self, indices: np.ndarray) -> "StreamSplit":
         here = np.arange(len(self)) if self.indices is None else self.indices
         return dataclasses.replace(self, indices=here[np.asarray(indices)])
+
+
+class _Chosen:
+    """The elements at some places of a data set, as a source; grain's own slices take one step, not blocks."""
+
+    def __init__(self, records: Any, places: Sequence[int]) -> None:
+        self._records, self._places = records, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._records[self._places[index]]

@@ -10,8 +10,8 @@ import numpy as np
 
 import bsojax
 from bsojax._model import call_options, resting_neurons
-from experiments import loop, run_folder
-from experiments.config import Config
+from experiments import loop
+from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
 
 WINDOW = 25
@@ -72,8 +72,8 @@ def measure(job: Job) -> dict[str, Any]:
 
 def settings(config: Config) -> dict[str, Any]:
     """The settings of a run that decide its result, as JSON values: all but the seed and where things lie."""
-    fields = run_folder.as_json(config)
-    ignored = ("seed", "control", "validation", "data_dir", "output")
+    fields = as_json(config)
+    ignored = ("seed", "control", "validation", "data_dir", "output", "session")
     kept = {key: value for key, value in fields.items() if key not in ignored}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import run_folder
 from experiments.config import Config
+from experiments.environment import environment
 from experiments.evidence.measure import Job, measure, settings
 
 CACHE = Path("runs") / "compiled"
@@ -87,7 +87,7 @@ def _rows(jobs: list[Job], old: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _write(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    content = {**run_folder.environment(), "rows": rows}
+    content = {**environment(), "rows": rows}
     partial.write_text(_compact(content) + "\n")
     partial.replace(path)
 

@@ -1,0 +1,46 @@
+"""Records as events for TensorBoard, where the user asks for them."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.progress import Progress
+
+Write = Callable[[dict[str, Any]], None]
+
+
+@contextlib.contextmanager
+def writer(folder: Path, wanted: bool, start: Progress | None) -> Iterator[Write]:
+    """Gives a function that writes a record's numbers, each against the count of updates, into FOLDER/tensorboard.
+
+    Args:
+      folder: the folder of the training.
+      wanted: whether there shall be events at all; otherwise the function does nothing.
+      start: where the training goes on; events of what it will do again are marked as void.
+    """
+    if not wanted:
+        yield lambda record: None
+        return
+    check_installed()
+    from tensorboardX import SummaryWriter
+
+    done = start.records[-1]["updates"] if start is not None and start.records else 0
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if start is not None else None) as events:
+
+        def write(record: dict[str, Any]) -> None:
+            for name, value in record.items():
+                if name != "updates" and math.isfinite(value):
+                    events.add_scalar(name, value, record["updates"])
+            events.flush()
+
+        yield write
+
+
+def check_installed() -> None:
+    """Raises ImportError, with the cure, unless events can be written."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise ImportError("--tensorboard: needs a package; pip install 'bsojax[tensorboard]'.") from error
