@@ -1,9 +1,12 @@
 """Checkpoints of a training: written whole or not at all, and never restored unless every leaf is what was saved."""
 
+import contextlib
+import gc
 import json
 import shutil
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +95,11 @@ class Checkpoints:
         skipped: dict[str, str] = {}
         for name in reversed(self.names()):
             reason = ""
-            try:
-                about, leaves = self._read(name, like)
-            except Exception as error:  # whatever a damaged file makes Orbax raise
-                reason = _reason(error)
+            with _quiet():
+                try:
+                    about, leaves = self._read(name, like)
+                except Exception as error:  # whatever a damaged file makes Orbax raise
+                    reason = _reason(error)
             if self._agreed(bool(reason)):
                 skipped[name] = reason or "another process could not read it"
                 continue
@@ -269,6 +273,21 @@ def _bytes(leaf: Any) -> int:
     return (leaf.size + 7) // 8
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to itself what Python says of the reads that Orbax leaves unfinished when one of them fails."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        yield
+        gc.collect()  # they are noticed when they are collected
+    finally:
+        sys.unraisablehook = hook
+
+
 def _reason(error: BaseException) -> str:
+    """Returns the first line of an error's cause: what Orbax says itself is long, and the same for all."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

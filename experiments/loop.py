@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import bsojax
+from bsojax._flips import all_finite
 from bsojax._packing import sign_counts
 from experiments import epochs, rules
 from experiments.config import Config
@@ -282,7 +283,8 @@ def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
     key = jax.random.fold_in(jax.random.key(run.config.seed), 0)
     batches = run.devices.feed(run.data.train, run.config.batch_size, key)
     frames = (run.data.front_end.evaluate(x) for x, _ in itertools.islice(batches, STATISTICS_BATCHES))
-    return bsojax.refresh_statistics(run.model, state, frames, run.config.num_steps)
+    good = (frame for frame in frames if all_finite(frame))  # training skipped the others too
+    return bsojax.refresh_statistics(run.model, state, good, run.config.num_steps)
 
 
 def _chosen(config: Config, data: DataSet) -> DataSet:
