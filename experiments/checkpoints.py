@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import logging
 import shutil
 import sys
 import zlib
@@ -71,7 +72,7 @@ class Checkpoints:
         about = _sealed(_about(progress, self._config, leaves))
         arrays = {key: leaf for key, leaf in leaves.items() if leaf.size}  # Orbax refuses empty arrays
         try:
-            with _checkpointer() as checkpointer:
+            with _quiet(), _checkpointer() as checkpointer:
                 items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
                 checkpointer.save(self.path(name), items)
         except Exception as error:  # what Orbax and TensorStore raise has no class of its own
@@ -100,6 +101,7 @@ class Checkpoints:
                     about, leaves = self._read(name, like)
                 except Exception as error:  # whatever a damaged file makes Orbax raise
                     reason = _reason(error)
+                    gc.collect()  # its unfinished reads are noticed when they are collected
             if self._agreed(bool(reason)):
                 skipped[name] = reason or "another process could not read it"
                 continue
@@ -275,14 +277,13 @@ def _bytes(leaf: Any) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps to itself what Python says of the reads that Orbax leaves unfinished when one of them fails."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
+    """Holds back what Orbax logs of an error that it raises too, and what Python says of its unfinished reads."""
+    hook, disabled = sys.unraisablehook, logging.getLogger("absl").disabled
+    sys.unraisablehook, logging.getLogger("absl").disabled = (lambda unraisable: None), True
     try:
         yield
-        gc.collect()  # they are noticed when they are collected
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, logging.getLogger("absl").disabled = hook, disabled
 
 
 def _reason(error: BaseException) -> str:

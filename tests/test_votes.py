@@ -183,7 +183,9 @@ def test_one_device_votes_as_it_trains():
         for _ in range(STEPS):
             state, _ = mapped(state, *shares(1))
         states.append(jax.device_get(state))
-    chex.assert_trees_all_equal(*states)
+    chex.assert_trees_all_equal(*(one.signs for one in states))
+    # Two programs: the compiler orders their float sums as it likes, and momenta here are about 1e-3.
+    chex.assert_trees_all_close(*states, rtol=1e-4, atol=1e-7)
 
 
 def test_a_vote_is_that_of_devices_that_train_alone():

@@ -79,7 +79,13 @@ def _split(builder: Any, name: str, split: str, known: KnownSet, num_steps: int)
     # The bytes of image files as they are: decoding them here is faster, and needs no OpenCV to be silent.
     files = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
     decoders = {key: tfds.decode.SkipDecoding() for key in files}
-    source = builder.as_data_source(split=split, decoders=decoders)
+    try:
+        source = builder.as_data_source(split=split, decoders=decoders)
+        len(source)  # opens its files
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} {split}: its files cannot be read ({str(error).splitlines()[0]}); prepare the set again."
+        ) from error
     if known.stream is not None:
         return StreamSplit(source, known.stream, known.num_classes)
     x, y = _read(source, known, num_steps, name=f"{name} {split} ")
@@ -96,8 +102,11 @@ def _read(source: Any, known: KnownSet, num_steps: int, *, name: str) -> tuple[n
             examples = source.__getitems__(list(range(start, end)))
             check_readable(examples, "records")
             return known.to_stored(examples, num_steps), [example["label"] for example in examples]
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}x: examples {start} .. {end - 1} are corrupt ({error}).") from error
+        except (OSError, ValueError, RuntimeError) as error:  # array_record knows only the last
+            raise ValueError(
+                f"{name}x: examples {start} .. {end - 1} are corrupt ({str(error).splitlines()[0]}); prepare the set "
+                "again."
+            ) from error
 
     first, _ = chunk(0)
     x, y = np.empty((len(source), *first.shape[1:]), first.dtype), np.empty(len(source), np.int32)

@@ -1,0 +1,221 @@
+"""What many devices exchange, hold and compute: ``python -m benchmarks.scaling``, on eight CPU devices of one host."""
+
+import dataclasses
+import functools
+import json
+import re
+import unittest.mock
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import bsojax
+from benchmarks.environment import environment
+from bsojax import _rows
+
+COUNTS = (1, 2, 4, 8)
+STEPS, NUM_STEPS = 10, 4
+FILE = Path("benchmarks") / "results" / "scaling.json"
+BYTES = {"f32": 4, "s32": 4, "u32": 4, "u8": 1, "s8": 1, "pred": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A network and its batch."""
+
+    channels: tuple[Any, ...]
+    shape: tuple[int, ...]
+    batch: int
+
+
+JOBS = {
+    "digits network": Job((16, 32, "M", 64, 64), (8, 8, 1), 32),
+    "VGG-11": Job((64, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512), (32, 32, 3), 128),
+}
+TX = bsojax.split_optimizer(flip=bsojax.t_bso(0.01, NUM_STEPS, 0.99, 0.99), real=optax.sgd(0.1))
+
+
+def main() -> None:
+    """Measures and writes benchmarks/results/scaling.json."""
+    jax.config.update("jax_num_cpu_devices", max(COUNTS))
+    FILE.write_text(json.dumps(environment() | {"result": measure()}, indent=1) + "\n")
+
+
+def measure() -> dict[str, Any]:
+    """Returns traffic, memory and agreement, as JSON values; there must be eight devices."""
+    # Convolutions along rows are for the cores of one CPU; under jit they make the compiler gather activations.
+    with unittest.mock.patch.object(_rows, "WORTH", float("inf")):
+        compiled = {
+            (name, devices, way): WAYS[way](job, devices).compile()
+            for name, job in JOBS.items()
+            for way in WAYS
+            for devices in (COUNTS if way.startswith("jit") else (max(COUNTS),))
+        }
+        agreement = [agree(JOBS["digits network"], devices, way) for way in AGREEING for devices in COUNTS]
+    return {
+        "T": NUM_STEPS,
+        "jobs": {name: dataclasses.asdict(job) | {"signs": signs(job)} for name, job in JOBS.items()},
+        "traffic": [
+            {"job": name, "exchange": way} | traffic(program.as_text(), max(COUNTS))
+            for (name, devices, way), program in compiled.items()
+            if devices == max(COUNTS)
+        ],
+        "memory": [
+            {"job": name, "way": way, "devices": devices} | memory(program)
+            for (name, devices, way), program in compiled.items()
+            if way.startswith("jit")
+        ],
+        "agreement": agreement,
+    }
+
+
+def make(job: Job, **options: Any) -> tuple[bsojax.TrainState, Any]:
+    """Returns the shapes of a state and a training step."""
+    axis = options.get("axis_name")
+    start = bsojax.models.SpikingVGG(channels=job.channels)
+    model = bsojax.models.SpikingVGG(channels=job.channels, norm=functools.partial(bsojax.BatchNorm, axis_name=axis))
+    x = jax.ShapeDtypeStruct((job.batch, *job.shape), jnp.float32)
+    state = jax.eval_shape(lambda key: bsojax.init(start, TX, key, x), jax.random.key(0))
+    return state, bsojax.make_train_step(model, TX, NUM_STEPS, **options)
+
+
+def signs(job: Job) -> int:
+    """Returns the number of binary weights."""
+    return sum(leaf.size for leaf in jax.tree.leaves(make(job)[0].signs))
+
+
+def batch(job: Job, sharding: Any = None) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a batch."""
+    x = jax.ShapeDtypeStruct((job.batch, *job.shape), jnp.float32, sharding=sharding)
+    return x, jax.ShapeDtypeStruct((job.batch,), jnp.int32, sharding=sharding)
+
+
+def by_jit(job: Job, devices: int, split: bool) -> Any:
+    """Returns the lowered step under jit over a mesh."""
+    mesh = bsojax.data_mesh(jax.devices()[:devices])
+    state, step = make(job, mesh=mesh if split else None)
+    shardings = bsojax.state_shardings(state, mesh, split_optimizer=split)
+    placed = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), state, shardings)
+    jitted = jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
+    return jitted.lower(placed, *batch(job, NamedSharding(mesh, P("batch"))))
+
+
+def by_shard_map(job: Job, devices: int, vote: bool) -> Any:
+    """Returns the lowered step under shard_map; with votes each device has an optimizer state of its own."""
+    state, step = make(job, axis_name="batch", vote=vote)
+    places = jax.tree.map(lambda _: P(), state)
+    if vote:
+        own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype), state.opt_state)
+        state, places = dataclasses.replace(state, opt_state=own), dataclasses.replace(places, opt_state=P("batch"))
+
+    def local_step(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
+        if vote:
+            state = dataclasses.replace(state, opt_state=jax.tree.map(lambda leaf: leaf[0], state.opt_state))
+        state, metrics = step(state, x, y)
+        if vote:
+            state = dataclasses.replace(state, opt_state=jax.tree.map(lambda leaf: leaf[None], state.opt_state))
+        return state, metrics
+
+    specs = {"in_specs": (places, P("batch"), P("batch")), "out_specs": (places, P())}
+    mesh = bsojax.data_mesh(jax.devices()[:devices])
+    return jax.jit(jax.shard_map(local_step, mesh=mesh, check_vma=not vote, **specs)).lower(state, *batch(job))
+
+
+WAYS: dict[str, Callable[[Job, int], Any]] = {
+    "jit, replicated optimizer": functools.partial(by_jit, split=False),
+    "jit, split optimizer": functools.partial(by_jit, split=True),
+    "shard_map, gradients": functools.partial(by_shard_map, vote=False),
+    "shard_map, votes": functools.partial(by_shard_map, vote=True),
+}
+
+
+def traffic(text: str, devices: int) -> dict[str, int]:
+    """Returns the bytes that a device sends a time step in a ring, by what they are, read from a compiled program.
+
+    An all-reduce of b bytes sends ``2 (n - 1) / n * b``, an all-gather or all-to-all of b bytes ``(n - 1) / n * b``.
+    """
+    sent = {"gradients": 0.0, "statistics": 0.0, "flips": 0.0, "other": 0.0}
+    for line in text.splitlines():
+        found = re.search(r" = (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter)(?:-start)?\(", line)
+        if found is None or "/body/" not in line:  # outside of the loop: once a batch
+            continue
+        kind = found.group(2)
+        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", found.group(1)):
+            shape = [int(size) for size in sizes.split(",") if size]
+            count, share = int(np.prod(shape)), (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
+            if kind == "all-reduce" and dtype == "f32" and len(shape) > 1 and count > 1:
+                what = "gradients"
+            elif kind == "all-reduce" and dtype == "f32" and count > 1:
+                what = "statistics"
+            else:
+                what = "flips" if dtype in ("u8", "s8", "pred") and count > 1 else "other"
+            sent[what] += share * BYTES[dtype] * count
+    return {what: round(size) for what, size in sent.items()}
+
+
+def memory(program: Any) -> dict[str, int]:
+    """Returns the bytes of a device."""
+    analysis = program.memory_analysis()
+    return {"arguments": analysis.argument_size_in_bytes, "temporaries": analysis.temp_size_in_bytes}
+
+
+AGREEING = ("jit", "jit, split optimizer", "pmap", "shard_map")
+
+
+@functools.cache
+def trained(job: Job, devices: int, way: str) -> Any:
+    """Returns state, metrics and flips after STEPS steps."""
+    named = way in ("pmap", "shard_map")
+    mesh = bsojax.data_mesh(jax.devices()[:devices])
+    split = way == "jit, split optimizer"
+    _, step = make(job, axis_name="batch") if named else make(job, mesh=mesh if split else None)
+    random = np.random.default_rng(0)
+    x, y = random.random((job.batch, *job.shape), np.float32), np.arange(job.batch) % 10
+    state = bsojax.init(bsojax.models.SpikingVGG(channels=job.channels), TX, jax.random.key(0), x)
+    if way == "pmap":
+        state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (devices, *leaf.shape)), state)
+        x, y = (leaf.reshape(devices, -1, *leaf.shape[1:]) for leaf in (x, y))
+        step = jax.pmap(step, axis_name="batch", devices=jax.devices()[:devices])
+    elif way == "shard_map":
+        specs = {"in_specs": (P(), P("batch"), P("batch")), "out_specs": (P(), P())}
+        step = jax.jit(jax.shard_map(step, mesh=mesh, **specs))
+    else:
+        shardings = bsojax.state_shardings(state, mesh, split_optimizer=split)
+        state, (x, y) = jax.device_put(state, shardings), jax.device_put((x, y), NamedSharding(mesh, P("batch")))
+        step = jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
+    flips = 0
+    for _ in range(STEPS):
+        state, metrics = step(state, x, y)
+        flips += sum(int(np.ravel(count)[0]) for count in metrics["flips"].values())
+    state, metrics = jax.device_get((state, metrics))
+    if way == "pmap":
+        state, metrics = jax.tree.map(lambda leaf: leaf[0], (state, metrics))
+    return state, metrics, flips
+
+
+def agree(job: Job, devices: int, way: str) -> dict[str, Any]:
+    """Returns how training on some devices differs from jit on one, as JSON values."""
+    (state, metrics, flips), (want, wanted_metrics, _) = trained(job, devices, way), trained(job, 1, "jit")
+    pairs = zip(jax.tree.leaves(state.signs), jax.tree.leaves(want.signs), strict=True)
+    momenta = [jax.tree.leaves(optax.tree.get(one.opt_state, "momentum")) for one in (state, want)]
+    apart = max(float(np.abs(a - b).max() / np.sqrt(np.mean(np.square(b)))) for a, b in zip(*momenta, strict=True))
+    return {
+        "way": way,
+        "devices": devices,
+        "flips": flips,
+        "signs that differ": sum(int((one != other).sum()) for one, other in pairs),
+        "momentum, of its RMS": apart,
+        "loss": float(abs(metrics["loss"] - wanted_metrics["loss"])),
+        "accuracy": float(abs(metrics["accuracy"] - wanted_metrics["accuracy"])),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Accuracy where devices exchange votes on flips in the place of gradients: ``python -m benchmarks.votes``.
+
+Eight CPU devices that JAX makes of one host train on eight shares of each batch, by pmap. Runs that exchange gradients
+are those of a single device: tests/test_devices.py shows them to be the same.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+
+import bsojax
+from benchmarks.environment import environment
+from experiments import loop, rules
+from experiments.config import Config
+from experiments.configs import CONFIGS
+from experiments.data import hold_out, load
+
+DEVICES = 8
+SEEDS = (0, 1, 2)
+THRESHOLDS = (0.3, 0.6)
+"""Thresholds of the calibrated preset, in deviations of the momentum's noise, tried with votes beside its 0.1."""
+
+JOBS = ("digits", "fashion-mnist-binary")
+FILE = Path("benchmarks") / "results" / "votes.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to train: what devices exchange, with what threshold; frozen signs are the control."""
+
+    exchange: str
+    threshold: float | None = None
+    seeds: tuple[int, ...] = SEEDS
+
+
+WAYS = (
+    Way("gradients"),
+    Way("votes"),
+    Way("nothing: frozen signs"),
+    *(Way("votes", threshold, (0,)) for threshold in THRESHOLDS),
+)
+
+
+def main(file: Path = FILE, seeds: int = len(SEEDS)) -> None:
+    """Trains all, writing the results after each run; of two commands that are stopped, the second goes on.
+
+    Args:
+      file: where results go; runs that it holds are not repeated.
+      seeds: how many seeds, at most.
+    """
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    jax.config.update("jax_default_device", jax.devices("cpu")[0])
+    console = Console()
+    rows = json.loads(file.read_text())["result"]["rows"] if file.exists() else []
+    for job, way, seed in plan(seeds):
+        key = {"job": job, "exchange": way.exchange, "threshold": way.threshold, "seed": seed}
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        rows.append(key | measure(job, way, seed))
+        console.print(rows[-1])
+        result = {"devices": DEVICES, "jobs": {name: describe(name) for name in JOBS}, "rows": rows}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(environment() | {"result": result}, indent=1) + "\n")
+
+
+def plan(seeds: int) -> Iterator[tuple[str, Way, int]]:
+    """Gives out the runs: those of all ways with the first seed come first."""
+    for seed in SEEDS[:seeds]:
+        for way in WAYS:
+            for job in JOBS:
+                if seed in way.seeds:
+                    yield job, way, seed
+
+
+def describe(job: str) -> dict[str, Any]:
+    """Returns what a reader must know of a job, as JSON values."""
+    config = CONFIGS[job][1]
+    return {
+        "dataset": config.dataset,
+        "network": config.network,
+        "channels": list(config.channels),
+        "T": config.num_steps,
+        "batch": config.batch_size,
+        "epochs": config.epochs,
+    }
+
+
+def measure(job: str, way: Way, seed: int) -> dict[str, Any]:
+    """Returns accuracies at the end of a run, on the held-out fifth of the training examples and on the test set."""
+    frozen = way.exchange.startswith("nothing")
+    config = dataclasses.replace(CONFIGS[job][1], seed=seed, frozen=frozen, threshold=way.threshold)
+    data = load(config.dataset, config.data_dir, config.num_steps)
+    run = loop.prepare(config, hold_out(data))
+    started = time.perf_counter()
+    if way.exchange == "votes":
+        state, flips = train_by_votes(run)
+    else:
+        state, records = loop.train(run, lambda _: None, lambda _: None)
+        flips = sum(record["flips"] for record in records)
+    seconds = time.perf_counter() - started
+    return {
+        "validation": loop.evaluate(run, state, run.data.test)["accuracy"],
+        "test": loop.evaluate(run, state, data.test)["accuracy"],
+        "flips_per_weight": flips / run.num_signs,
+        "seconds": round(seconds, 1),
+    }
+
+
+def train_by_votes(run: loop.Run) -> tuple[bsojax.TrainState, int]:
+    """Trains a run on DEVICES shares of each batch; returns the state with refreshed statistics, and the flips."""
+    config: Config = run.config
+    model = run.model.clone(norm=functools.partial(run.model.norm, axis_name="batch"))
+    tx = rules.make_optimizer(config, config.epochs * run.batches)
+    step = bsojax.make_train_step(model, tx, config.num_steps, axis_name="batch", vote=True)
+    mapped = jax.pmap(step, axis_name="batch", donate_argnums=0)
+    show = jax.jit(run.data.front_end.train)
+    state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (DEVICES, *leaf.shape)), run.state)
+    key, counts = jax.random.key(config.seed), []
+    for epoch in range(1, config.epochs + 1):
+        order_key, batch_key = jax.random.split(jax.random.fold_in(key, epoch))
+        for index, (x, y) in enumerate(run.data.train.batches(config.batch_size, order_key)):
+            x = np.asarray(show(jax.random.fold_in(batch_key, index), x))
+            state, metrics = mapped(state, *(shares(np.asarray(leaf)) for leaf in (x, y)))
+            counts.append(sum(metrics["flips"].values()))
+    for leaf in jax.tree.leaves(state.signs):
+        np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+    state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[0]), state)
+    return loop.refreshed(run, state), sum(int(np.asarray(count)[0]) for count in counts)
+
+
+def shares(array: np.ndarray) -> np.ndarray:
+    """Splits a batch over the devices."""
+    return array.reshape(DEVICES, -1, *array.shape[1:])
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m benchmarks.votes")

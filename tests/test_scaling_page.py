@@ -1,0 +1,39 @@
+"""The page on many devices is what its files say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import render, scaling, scaling_page
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_page_is_what_the_files_say():
+    results = render.load(ROOT)
+    assert (ROOT / "docs" / "SCALING.md").read_text() == scaling_page.page(results)
+
+
+@pytest.mark.parametrize("missing", ["scaling", "votes"])
+def test_a_part_that_was_not_measured_says_how_to(missing):
+    results = {name: result for name, result in render.load(ROOT).items() if name != missing}
+    assert f"not measured yet: `python -m benchmarks.{missing}`" in scaling_page.page(results)
+
+
+def test_traffic_is_counted_by_what_it_is():
+    lines = [
+        ' a = f32[3,3,16,32]{3,2,1,0} all-reduce(b), metadata={op_name="jit(step)/while/body/conv"}',
+        ' a = (f32[32]{0}, f32[]) all-reduce(b, c), metadata={op_name="jit(step)/while/body/norm"}',
+        ' a = u8[8,9]{1,0} all-to-all(b), metadata={op_name="jit(step)/while/body/vote"}',
+        ' a = f32[512,512]{1,0} all-reduce(b), metadata={op_name="jit(step)/once"}',
+    ]
+    found = scaling.traffic("\n".join(lines), 8)
+    assert found == {"gradients": 4 * 4608 * 7 // 4, "statistics": 4 * 32 * 7 // 4, "flips": 63, "other": 7}
+
+
+def test_the_pages_figures_of_memory_are_those_that_the_compiler_gives():
+    rows = render.load(ROOT)["scaling"]["result"]["memory"]
+    job, way = "digits network", "jit, split optimizer"
+    (row,) = [row for row in rows if (row["job"], row["way"], row["devices"]) == (job, way, 8)]
+    found = scaling.memory(scaling.WAYS[way](scaling.JOBS[job], 8).compile())
+    assert found["arguments"] == row["arguments"]
