@@ -174,7 +174,7 @@ def stored_shapes(state: bsojax.TrainState) -> dict[str, jax.ShapeDtypeStruct]:
 def stored_leaves(state: bsojax.TrainState) -> dict[str, Any]:
     """Returns what is stored of each leaf of a state, by name; of signs, packed bits in host memory."""
     return {
-        leaf_name(path): np.packbits(_whole(leaf)) if leaf.dtype == bool else leaf
+        leaf_name(path): np.packbits(whole(leaf)) if leaf.dtype == bool else leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
 
@@ -188,7 +188,7 @@ def state_of(leaves: Mapping[str, Any], like: bsojax.TrainState) -> bsojax.Train
         stored = leaves[leaf_name(path)]
         if leaf.dtype != bool:
             return stored
-        signs = np.unpackbits(_whole(stored), count=leaf.size).astype(bool).reshape(leaf.shape)
+        signs = np.unpackbits(whole(stored), count=leaf.size).astype(bool).reshape(leaf.shape)
         return jax.device_put(signs, leaf.sharding)
 
     return jax.tree_util.tree_map_with_path(restored, like)
@@ -208,7 +208,7 @@ def compare(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 def checksum(leaf: Any) -> int:
     """Returns the CRC-32 of a leaf's bytes; all processes of a run that share the leaf must ask for it together."""
-    return zlib.crc32(np.ascontiguousarray(_whole(leaf)).tobytes())
+    return zlib.crc32(np.ascontiguousarray(whole(leaf)).tobytes())
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -216,7 +216,8 @@ def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**items))
 
 
-def _whole(leaf: Any) -> np.ndarray:
+def whole(leaf: Any) -> np.ndarray:
+    """Returns all of a leaf in host memory; the processes of a run that share the leaf must ask for it together."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
