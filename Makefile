@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: setup train test lint evidence bench bench-peers
+.PHONY: setup train test lint evidence bench bench-peers scaling faults
 
 setup: .venv/.ready
 
@@ -34,3 +34,11 @@ bench-peers: setup
 
 bench: setup
 	$(RUN) -m benchmarks
+
+scaling: setup
+	$(RUN) -m benchmarks.scaling
+	$(RUN) -m benchmarks.votes
+	$(RUN) -m benchmarks.scaling_page
+
+faults: setup
+	$(RUN) -m benchmarks.faults

@@ -1,7 +1,11 @@
 """The picture of a run: accuracy, loss, flips and spikes over the epochs."""
 
+import itertools
 from pathlib import Path
 from typing import Any
+
+COLORS = ("C0", "C7", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
+"""Of the runs, in their order; the second is grey, for a control."""
 
 
 def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str) -> None:
@@ -25,7 +29,7 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str) -> None:
         ("Spike rate (spikes / neuron / time step)", (("spike_rate", "", "-"),)),
     )
     for axes, (title, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        for color, (label, records) in zip(("C0", "C7", "C1", "C2"), runs.items(), strict=False):
+        for color, (label, records) in zip(itertools.cycle(COLORS), runs.items(), strict=False):
             for key, part, style in lines:
                 values = [record[key] for record in records]
                 name = f"{label}, {part}" if part else label

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def writer(folder: Path, wanted: bool, start: Progress | None) -> Iterator[Write
     from tensorboardX import SummaryWriter
 
     done = start.records[-1]["updates"] if start is not None and start.records else 0
-    with SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if start is not None else None) as events:
+    purge = done + 1 if start is not None else None
+    suffix = f".{time.time_ns()}"  # or a second writer of the same second would overwrite the first one's file
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=purge, filename_suffix=suffix) as events:
 
         def write(record: dict[str, Any]) -> None:
             for name, value in record.items():

@@ -27,10 +27,10 @@ SMALL = Config(
 """Twenty batches with four evaluations, saved after every chunk, here every batch."""
 
 
-def report(fault, what, tried, survived, lost=0, note=""):
+def report(fault, what, tried, survived, lost=0):
     """Notes how often a fault was tried and survived, and the most batches that had to be trained on again."""
     if path := os.environ.get(REPORT):
-        line = {"fault": fault, "what": what, "tried": tried, "survived": survived, "lost": lost, "note": note}
+        line = {"fault": fault, "what": what, "tried": tried, "survived": survived, "lost": lost}
         with Path(path).open("a") as lines:
             lines.write(json.dumps(line) + "\n")
 
