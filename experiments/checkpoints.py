@@ -1,13 +1,13 @@
 """Checkpoints of a training: written whole or not at all, and never restored unless every leaf is what was saved."""
 
-import contextlib
+import functools
 import gc
 import json
 import logging
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,11 @@ class Checkpoints:
         leaves = stored_leaves(progress.state)
         about = _sealed(_about(progress, self._config, leaves))
         arrays = {key: leaf for key, leaf in leaves.items() if leaf.size}  # Orbax refuses empty arrays
-        try:
-            with _quiet(), _checkpointer() as checkpointer:
-                items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
-                checkpointer.save(self.path(name), items)
-        except Exception as error:  # what Orbax and TensorStore raise has no class of its own
+        items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+        _, reason = _attempted(lambda: _written(self.path(name), items))
+        if reason:
             self._clear()
-            raise OSError(f"{self.path(name)}: the checkpoint could not be written ({_reason(error)}).") from error
+            raise OSError(f"{self.path(name)}: the checkpoint could not be written ({reason}).")
         if is_first():
             self._delete(progress.records)
         return name
@@ -95,16 +93,11 @@ class Checkpoints:
         """
         skipped: dict[str, str] = {}
         for name in reversed(self.names()):
-            reason = ""
-            with _quiet():
-                try:
-                    about, leaves = self._read(name, like)
-                except Exception as error:  # whatever a damaged file makes Orbax raise
-                    reason = _reason(error)
-                    gc.collect()  # its unfinished reads are noticed when they are collected
+            found, reason = _attempted(functools.partial(self._read, name, like))
             if self._agreed(bool(reason)):
                 skipped[name] = reason or "another process could not read it"
                 continue
+            about, leaves = found
             changed = [key for key, leaf in leaves.items() if checksum(leaf) != about["checksums"][key]]
             if changed:
                 skipped[name] = f"leaf '{changed[0]}' does not hold what was saved: its checksum differs"
@@ -276,15 +269,34 @@ def _bytes(leaf: Any) -> int:
     return (leaf.size + 7) // 8
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back what Orbax logs of an error that it raises too, and what Python says of its unfinished reads."""
-    hook, disabled = sys.unraisablehook, logging.getLogger("absl").disabled
-    sys.unraisablehook, logging.getLogger("absl").disabled = (lambda unraisable: None), True
+def _written(path: Path, items: Any) -> None:
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path, items)
+
+
+def _attempted(action: Callable[[], Any]) -> tuple[Any, str]:
+    """Returns what an action of Orbax gives, and the reason if it fails: whatever it raises has no class of its own.
+
+    Holds back what Orbax logs of an error that it raises too, and what Python says of its unfinished tasks.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    hook, disabled = sys.unraisablehook, [logger.disabled for logger in loggers]
+    sys.unraisablehook = lambda unraisable: None
+    for logger in loggers:
+        logger.disabled = True
+    result, reason = None, ""
     try:
-        yield
+        try:
+            result = action()
+        except Exception as error:
+            reason = _reason(error)
+        if reason:
+            gc.collect()  # unfinished tasks are noticed when they are collected
     finally:
-        sys.unraisablehook, logging.getLogger("absl").disabled = hook, disabled
+        sys.unraisablehook = hook
+        for logger, before in zip(loggers, disabled, strict=True):
+            logger.disabled = before
+    return result, reason
 
 
 def _reason(error: BaseException) -> str:

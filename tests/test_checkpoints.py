@@ -108,11 +108,10 @@ def test_a_run_goes_on_from_any_of_its_checkpoints_bit_for_bit(run, finished, fo
         assert without_times(lines) == without_times(records)
 
 
-def test_a_stream_goes_on_at_its_place_and_reads_nothing_twice(data, run, finished, tmp_path):
-    _, state, records = finished
+def test_a_stream_goes_on_at_its_place_and_reads_nothing_twice(data, run, tmp_path):
     streamed = loop.prepare(SMALL, dataclasses.replace(data, train=Stream(data.train)))
-    ended, _ = trained(streamed, tmp_path / "checkpoints")
-    assert_same_bits(jax.device_get(ended), state)
+    state, records = trained(streamed, tmp_path / "checkpoints")
+    state = jax.device_get(state)
     for name in ("000000003-00000", "000000015-00003"):
         shutil.copytree(tmp_path / "checkpoints" / name, tmp_path / name / name)
         start, _ = opened(tmp_path / name, run).restore(run.state)
