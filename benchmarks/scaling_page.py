@@ -53,13 +53,20 @@ step = jax.jit(jax.shard_map(step, mesh=bsojax.data_mesh(), **specs))
 ## Several hosts
 
 `python -m experiments.train CONFIG --coordinator host:port --num-processes N --process-id I`: every process runs the
-same command with its own I. Process I gets its own examples of every batch, process 0 writes the run folder, and
-checkpoints need a file system that all of them see.
+same command with its own I, and `--output` in a folder that all of them see: process 0 writes it, all write their part
+of a checkpoint into it. Every batch is that of a run of one process: a set that is streamed is read in parts, process I
+only its own examples of each batch; a set in memory lies whole on every device, which gathers its own examples.
+
+Tried with 2 processes of 2 devices each on 127.0.0.1 (tests/test_processes.py): after 10 steps both hold the same bits,
+the signs are those of one process on 1, 2, 4 and 8 devices, momentum, real parameters and metrics within 1e-5 of their
+size (the order of float32 sums); a checkpoint goes on in another number of processes and devices. A process that cannot
+join the others gives up after two minutes; one that dies ends the others once their runtime notices, and `--resume`
+goes on.
 
 ## What a TPU pod run needs
 
-One process a host with the command above (on Cloud TPU `jax.distributed.initialize()` finds address and numbers by
-itself), the same versions and the prepared data on every host, a batch that the number of devices divides, and a shared
+One process a host with the command above (on Cloud TPU, and under Slurm, `--coordinator auto` finds address and
+numbers), the same versions and the prepared data on every host, a batch that the number of devices divides, a shared
 folder. Not tried here: speed, overlap of exchange and arithmetic, failures of hosts, and what a TPU's compiler makes of
 the same program."""
 
