@@ -1,13 +1,23 @@
-"""Settings of all tests: eight fake CPU devices, and silent rank promotion is an error."""
+"""Settings of all tests: eight fake CPU devices, quick compilation, and silent rank promotion is an error."""
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# Compilation is most of the time of these tests; what they compute takes none.
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=1"
+# Compilation is most of the time of these tests; what they compute takes little. Buffers, and so bytes, are planned
+# before the code that these flags simplify is written: they differ by no more than a compiler's unit of 64 bytes.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=1",
+        "--xla_cpu_use_fusion_emitters=false",
+    )
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs that tests start have it from the environment.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -18,3 +28,27 @@ settings.register_profile(
     "bsojax", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("bsojax")
+
+
+# Modules that compare the bits of two programs; a module may also carry the mark itself.
+COMPARE_BITS = frozenset({"test_devices", "test_epochs", "test_sharding", "test_votes"})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiler(request):
+    """Optimises the programs of modules marked "optimised" or named above.
+
+    Two programs of one computation may then round differently, as a multiplication and an addition become one
+    instruction in one of them: modules that compare the bits of two programs need the mark to be able to fail.
+    """
+    if request.node.get_closest_marker("optimised") is None and request.module.__name__ not in COMPARE_BITS:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        jax.config.update("jax_disable_most_optimizations", False)
+        # What other modules compiled is not to be found here, nor the other way round.
+        jax.clear_caches()
+        yield
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", True)

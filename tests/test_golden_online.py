@@ -14,6 +14,8 @@ from jax import lax
 
 import bsojax
 
+pytestmark = pytest.mark.optimised
+
 all_traces = {"bso": bsojax.ndot_released, "ottt": bsojax.ottt, "sltt": None}
 each_trace = pytest.mark.parametrize("prefix", all_traces)
 
