@@ -115,14 +115,9 @@ def find_devices(session: Session, batch_size: int) -> Devices:
     known = jax.devices()
     if session.devices is not None and jax.process_count() > 1:
         raise ValueError("--devices: a run of several processes takes all devices; leave it out.")
-    if session.devices is None:
-        count = (
-            1
-            if getattr(jax.config, "jax_default_device", None) is not None and jax.process_count() == 1
-            else len(known)
-        )
-    else:
-        count = session.devices
+    count = session.devices or len(known)
+    if session.devices is None and jax.process_count() == 1 and jax.config.values["jax_default_device"] is not None:
+        count = 1
     if count > len(known):
         raise ValueError(f"--devices: there are {len(known)}, not {count}.")
     if batch_size % count:

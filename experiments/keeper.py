@@ -17,9 +17,6 @@ class CheckpointKeeper:
       minutes: how long a training may go on without being saved.
       stop: the request to stop.
       clock: seconds, for tests.
-
-    Attributes:
-      last: the name of the last good checkpoint; None: there is none yet.
     """
 
     def __init__(
@@ -27,20 +24,18 @@ class CheckpointKeeper:
         checkpoints: Checkpoints,
         minutes: float,
         stop: Stop,
-        last: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._checkpoints, self._seconds, self._stop, self._clock = checkpoints, 60 * minutes, stop, clock
         self._agreed = agreed()
         self._saved = clock()
-        self.last = last
 
     def due(self) -> bool:
         late = self._clock() - self._saved >= self._seconds
         return self._agreed(late or self._stop.signal is not None)
 
     def save(self, progress: Progress) -> None:
-        self.last = self._checkpoints.save(progress)
+        self._checkpoints.save(progress)
         self._saved = self._clock()
         self.wait()
 

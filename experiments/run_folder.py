@@ -50,8 +50,7 @@ def entered(config: Config, name: str, data: dict[str, Any]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    made = not folder.exists()
-    if not made and not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--output: {folder} is a file; choose another name.")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
@@ -87,6 +86,7 @@ def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
     try:
         written = json.loads(path.read_text())
         old = {**as_json(Config(dataset="")), **written["config"]}  # a setting that it does not know came later
+        known = written["data"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.") from error
     new = json.loads(json.dumps(as_json(config)))
@@ -95,7 +95,7 @@ def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
             kind.pop(field, None)
     differing = [f"{flag(field)} was {old.get(field)} and is {new.get(field)}" for field in old | new
                  if old.get(field) != new.get(field)]  # fmt: skip
-    differing += [f"{field} were {written['data'].get(field)} and are {data[field]}" for field in data
-                  if written["data"].get(field) != json.loads(json.dumps(data[field]))]  # fmt: skip
+    differing += [f"{field} was {known.get(field)} and is {data[field]}" for field in data
+                  if known.get(field) != data[field]]  # fmt: skip
     if differing:
         raise ValueError(f"--resume: the run in {path.parent} is another: {'; '.join(differing)}.")

@@ -24,7 +24,7 @@ from experiments.environment import environment
 from experiments.events import writer
 from experiments.files import write_json
 from experiments.keeper import CheckpointKeeper
-from experiments.loop import Run, evaluate, prepare, train
+from experiments.loop import Run, prepare, train
 from experiments.saved_model import save_model
 from experiments.stop import Stop, Stopped
 
@@ -123,10 +123,9 @@ def _train(run: Run, console: Console, label: str, folder: Path, stop: Stop) -> 
         with _noting(checkpoints):
             state, lines = train(run, bar.chunk, on_record, start, keeper)
     flips = sum(record["flips"] for record in lines)
-    result = evaluate(run, state, run.data.test)
     summary = {
-        "accuracy": result["accuracy"],
-        "loss": result["loss"],
+        "accuracy": lines[-1]["eval_accuracy"],
+        "loss": lines[-1]["eval_loss"],
         "train_accuracy": lines[-1]["accuracy"],
         "flip_ratio": flips / (run.num_signs * lines[-1]["updates"]),
         "flips_per_weight": flips / run.num_signs,
@@ -153,14 +152,12 @@ def _noting(checkpoints: Checkpoints) -> Iterator[None]:
 
 def _end(error: BaseException, status: int) -> NoReturn:
     """Ends the process with a message of one line, and what is known of the last good checkpoint."""
-    text = str(error) if isinstance(error, ValueError | TypeError | OSError | ImportError) else _first_line(error)
+    text = str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        text = f"the device failed: {text.partition(chr(10))[0]}"
     lines = [f"{'' if isinstance(error, Stopped) else 'error: '}{text}", *getattr(error, "__notes__", [])]
     Console(stderr=True, soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
     sys.exit(status)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

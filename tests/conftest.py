@@ -30,18 +30,14 @@ settings.register_profile(
 settings.load_profile("bsojax")
 
 
-# Modules that compare the bits of two programs; a module may also carry the mark itself.
-COMPARE_BITS = frozenset({"test_devices", "test_epochs", "test_sharding", "test_votes"})
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _compiler(request):
-    """Optimises the programs of modules marked "optimised" or named above.
+    """Optimises the programs of modules marked "optimised".
 
     Two programs of one computation may then round differently, as a multiplication and an addition become one
     instruction in one of them: modules that compare the bits of two programs need the mark to be able to fail.
     """
-    if request.node.get_closest_marker("optimised") is None and request.module.__name__ not in COMPARE_BITS:
+    if request.node.get_closest_marker("optimised") is None:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:

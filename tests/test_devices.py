@@ -24,6 +24,8 @@ from jax.sharding import PartitionSpec as P
 
 import bsojax
 
+pytestmark = pytest.mark.optimised
+
 T, STEPS, BOUND = 2, 10, 1e-5
 COUNTS = (1, 2, 4, 8)
 X = np.random.default_rng(0).random((16, 8, 8, 1)).astype(np.float32)

@@ -19,6 +19,8 @@ from experiments.display import Bar
 from experiments.epochs import BatchByBatch, Chunk, OnDevice
 from experiments.front_ends import audio, events, images
 
+pytestmark = pytest.mark.optimised
+
 STATIC = (12, 12, 1)
 BASE = Config("synthetic", channels=(6, "M", 8), num_steps=2, batch_size=8, epochs=2, learning_rate=0.05)
 

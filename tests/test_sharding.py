@@ -16,6 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 import bsojax
 
+pytestmark = pytest.mark.optimised
+
 T, BATCH, INPUTS, WIDTH = 2, 16, 32, 128
 MODEL = bsojax.models.SpikingMLP(features=(WIDTH, WIDTH))
 WEIGHTS = WIDTH * WIDTH

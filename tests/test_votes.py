@@ -19,6 +19,8 @@ import bsojax
 from bsojax._flips import flip_delta
 from bsojax._votes import elect
 
+pytestmark = pytest.mark.optimised
+
 DEVICES, T, STEPS = 8, 2, 3
 X = np.random.default_rng(0).random((2 * DEVICES, 12)).astype(np.float32)
 Y = np.arange(2 * DEVICES) % 10

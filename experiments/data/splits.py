@@ -84,7 +84,7 @@ class MemorySplit:
         order = jnp.arange(count) if key is None else self.order(key)
         for start in range(first * batch_size, count - count % batch_size, batch_size):
             yield gather(self.x, self.y, order, start + low, size)
-        if key is None and count % batch_size:
+        if key is None and count % batch_size and first * batch_size < count:
             yield gather(self.x, self.y, order, count - count % batch_size, count % batch_size)
 
     def order(self, key: jax.Array) -> jax.Array:
