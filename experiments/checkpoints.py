@@ -279,11 +279,9 @@ def _attempted(action: Callable[[], Any]) -> tuple[Any, str]:
 
     Holds back what Orbax logs of an error that it raises too, and what Python says of its unfinished tasks.
     """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    hook, disabled = sys.unraisablehook, [logger.disabled for logger in loggers]
-    sys.unraisablehook = lambda unraisable: None
-    for logger in loggers:
-        logger.disabled = True
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_news)  # stays: a thread or task may fail after the one that was raised
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
     result, reason = None, ""
     try:
         try:
@@ -294,9 +292,13 @@ def _attempted(action: Callable[[], Any]) -> tuple[Any, str]:
             gc.collect()  # unfinished tasks are noticed when they are collected
     finally:
         sys.unraisablehook = hook
-        for logger, before in zip(loggers, disabled, strict=True):
-            logger.disabled = before
     return result, reason
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record is not of one of Orbax's threads and tasks that failed beside the one that was raised."""
+    text = record.getMessage()
+    return "exception was never retrieved" not in text and "_SignalingThread.run() raised an exception" not in text
 
 
 def _reason(error: BaseException) -> str:
