@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bsojax._kinds import as_dtype, check_leaves, is_int_scalar
 from bsojax._momentum import MOMENTUM_DTYPES, IntegerMomentum, is_integer_momentum, scale_shape
 from bsojax._packing import is_sign
 from bsojax._signs import leaf_name, same_structure
@@ -19,29 +20,45 @@ ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
 
 
 def as_schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, open_above: bool = False) -> Schedule:
-    """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
+    """Returns a schedule of the update count, whose values must lie in the range; a constant stays a constant."""
+
+    def checked(value: Any, advice: str) -> Any:
+        check_scalar(name, value, low, high, open_above=open_above, advice=advice)
+        return float(value) if isinstance(value, int) else value  # JAX takes no int beyond its integers
+
     if callable(value):
-        return value
-    check_scalar(name, value, low, high, open_above=open_above)
-    return lambda count: value
+        return lambda count: checked(value(count), "needs a schedule that returns a number")
+    constant = checked(value, "needs a number or a schedule")
+    return lambda count: constant
 
 
-def check_scalar(name: str, value: Any, low: float, high: float, *, open_above: bool = False) -> None:
+def check_scalar(
+    name: str, value: Any, low: float, high: float, *, open_above: bool = False, advice: str = "needs a number"
+) -> None:
     """Raises unless value is a real scalar in [low, high], or [low, high) with open_above; traced values pass."""
-    is_number = isinstance(value, int | float | np.ndarray | np.number | np.bool | jax.Array) and np.shape(value) == ()
+    is_number = isinstance(value, int | float) or (_is_real(value) and np.shape(value) == ())
     if not is_number:
-        raise TypeError(f"{name}: needs a number or a schedule, not {value!r}.")
-    if jnp.result_type(value) == jnp.bool_:
+        raise TypeError(f"{name}: {advice}, not {value!r}.")
+    if isinstance(value, bool) or getattr(value, "dtype", None) == jnp.bool_:
         raise TypeError(
             f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
             "dtype of the parameters: give it hyperparam_dtype=jnp.float32."
         )
     if isinstance(value, jax.core.Tracer):
         return
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: must be in the range of floats, got {value}.") from None
     if not (low <= number <= high) or (open_above and number == high):
         bracket = ")" if open_above or high == math.inf else "]"
         raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
+
+
+def _is_real(value: Any) -> bool:
+    if not isinstance(value, np.ndarray | np.generic | jax.Array):
+        return False
+    return any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating, jnp.bool_))
 
 
 def check_num_steps(num_steps: Any) -> int:
@@ -52,6 +69,8 @@ def check_num_steps(num_steps: Any) -> int:
         )
     if num_steps < 1:
         raise ValueError(f"num_steps: a sequence has at least 1 time step, got {num_steps}.")
+    if num_steps >= 2**31:
+        raise ValueError(f"num_steps: time steps are counted in 32 bits, got {num_steps}.")
     return int(num_steps)
 
 
@@ -67,7 +86,7 @@ def check_backward_steps(backward_steps: Any, num_steps: int) -> None:
 
 def check_time_step(time_step: Any, num_steps: int) -> int | jax.Array:
     """Raises unless time_step is an integer scalar in range; the value of a traced one is not seen."""
-    if not jnp.issubdtype(jnp.result_type(time_step), jnp.integer) or jnp.shape(time_step) != ():
+    if not is_int_scalar(time_step):
         raise TypeError(f"time_step: needs an integer scalar, not {time_step!r}.")
     if not isinstance(time_step, jax.core.Tracer) and not 0 <= int(time_step) < num_steps:
         raise ValueError(
@@ -83,7 +102,7 @@ def check_update_dtype(dtype: chex.ArrayDType) -> np.dtype:
             f"update_dtype: needs a dtype, not the array {dtype!r}; under optax.inject_hyperparams name it in "
             "static_args."
         )
-    dtype = jnp.dtype(dtype)
+    dtype = as_dtype("update_dtype", dtype)
     if dtype != jnp.int8 and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"update_dtype: deltas are int8 or floating, not {dtype}.")
     return dtype
@@ -96,16 +115,19 @@ def check_momentum_dtype(dtype: chex.ArrayDType) -> np.dtype:
         advice = "; under optax.inject_hyperparams write it as a string"
     else:
         try:
-            if jnp.dtype(dtype).name in MOMENTUM_DTYPES:
-                return jnp.dtype(dtype)
+            name = as_dtype("momentum_dtype", dtype).name
+            if name in MOMENTUM_DTYPES:
+                return jnp.dtype(name)
         except TypeError:
             pass
     raise TypeError(f"momentum_dtype: needs one of {', '.join(MOMENTUM_DTYPES)}, not {dtype!r}{advice}.")
 
 
 def check_seed(seed: Any) -> None:
-    """Raises unless seed is an integer of 32 bits; the value of an array is not seen."""
-    if isinstance(seed, jax.Array | np.ndarray | np.generic):
+    """Raises unless seed is an integer of 32 bits; the value of a JAX array is not seen."""
+    if isinstance(seed, np.ndarray | np.generic) and jnp.issubdtype(seed.dtype, jnp.integer) and seed.shape == ():
+        seed = int(seed)
+    if isinstance(seed, jax.Array):
         if jnp.issubdtype(seed.dtype, jnp.integer) and seed.shape == ():
             return
     elif isinstance(seed, int) and not isinstance(seed, bool):
@@ -120,14 +142,11 @@ def check_signs(signs: optax.Params) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(signs)
     if not leaves:
         raise ValueError("signs: the tree has no leaf to flip; does the model have a binary layer?")
+    _check_sign_dtypes(signs)
     for path, leaf in leaves:
         if is_sign(leaf):
             continue
         name = leaf_name(path)
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"signs: leaf '{name}' is {jnp.result_type(leaf)}; signs are boolean, or floating +1 and -1."
-            )
         if not isinstance(leaf, jax.core.Tracer) and not np.all(np.abs(np.asarray(leaf)) == 1):
             raise ValueError(
                 f"signs: leaf '{name}' is {jnp.result_type(leaf)} with values other than +1 and -1, so it holds no "
@@ -136,12 +155,52 @@ def check_signs(signs: optax.Params) -> None:
             )
 
 
+def _check_sign_dtypes(signs: optax.Params) -> None:
+    check_leaves("signs", signs)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(signs):
+        if not is_sign(leaf) and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"signs: leaf '{leaf_name(path)}' is {jnp.result_type(leaf)}; signs are boolean, or floating +1 and -1."
+            )
+
+
+def check_counters(state: Any, kind: type) -> None:
+    """Raises unless state is of the kind that the optimizer's init returns, with counters that are integer scalars."""
+    if not isinstance(state, kind):
+        raise TypeError(f"state: needs a {kind.__name__}, as tx.init returns it, not a {type(state).__name__}.")
+    check_leaves("state", state)
+    for name in ("count", "skipped"):
+        counter = getattr(state, name)
+        leaves = jax.tree.leaves(counter)
+        if len(leaves) != 1 or leaves[0] is not counter or jnp.shape(counter) != ():
+            raise ValueError(f"state: its {name} must be an integer scalar; start with tx.init.")
+        if not jnp.issubdtype(jnp.result_type(counter), jnp.integer):
+            raise TypeError(f"state: its {name} is {jnp.result_type(counter)} and must be an integer.")
+
+
+def check_second_moment(second_moment: Any, weight: Any, signs: optax.Params, num_steps: int, debias: bool) -> None:
+    """Raises unless the second moment has an entry a time step for each leaf, and its weight is there with debias."""
+    expected = jax.tree.map(lambda _: (num_steps,), signs)
+    if not same_structure(second_moment, signs) or jax.tree.map(jnp.shape, second_moment) != expected:
+        raise ValueError(
+            f"state: its second_moment needs shape ({num_steps},) for each leaf of the signs; it was made for other "
+            "signs or another num_steps."
+        )
+    if (weight is not None) != debias or (debias and jnp.shape(weight) != (num_steps,)):
+        raise ValueError(
+            f"state: its second_moment_weight needs shape ({num_steps},) with debias=True, and is None without; it was "
+            "made with other settings."
+        )
+
+
 def check_gradients(
     grads: optax.Updates, momentum: optax.Updates, signs: optax.Params | None, momentum_dtype: np.dtype
 ) -> optax.Params:
     """Returns the signs; raises unless the gradients are floating and they and the momentum match the signs."""
     if signs is None:
         raise ValueError("signs: update needs the current signs, as in tx.update(grads, state, signs).")
+    check_leaves("grads", grads)
+    _check_sign_dtypes(signs)
     if not same_structure(grads, signs):
         raise ValueError(
             f"grads: their tree {jax.tree.structure(grads)} differs from that of the signs {jax.tree.structure(signs)}."

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bsojax._kinds import as_host_array, check_int
+
 
 def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
     """Raises unless x is finite, floating and not empty, and y are labels in ``0 .. num_classes - 1``, one an example.
@@ -22,8 +24,13 @@ def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
       TypeError: a dtype is wrong.
       ValueError: a shape or a value is wrong; the message names the first offending example.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    if not isinstance(name, str):
+        raise TypeError(f"name: needs a string, not {name!r}.")
+    check_int("num_classes", num_classes)
+    x, y = as_host_array(f"{name}x", x), as_host_array(f"{name}y", y)
     check_arrays(x, y, name=name)
+    if x.ndim < 1:
+        raise ValueError(f"{name}x: needs an axis of examples first, got a scalar.")
     if len(x) != len(y):
         raise ValueError(f"{name}x, {name}y: {len(x)} examples but {len(y)} labels.")
     check_values(x, y, num_classes, name=name)

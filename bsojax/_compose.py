@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bsojax._kinds import check_leaves, check_optimizer
 from bsojax._packing import is_packed, is_sign
 from bsojax._signs import leaf_name, same_structure, to_weights
 from bsojax._updates import check_updates
@@ -28,6 +29,8 @@ def split_optimizer(
       ValueError: at init, the tree has other keys than "signs" and "params", or no boolean leaf under "signs".
       TypeError: at init, a boolean leaf under "params"; at update, what :func:`checked` raises.
     """
+    check_optimizer("flip", flip)
+    check_optimizer("real", real)
     parts = optax.partition(
         {"signs": _pass_extra_args(flip), "params": _pass_extra_args(real)}, {"signs": "signs", "params": "params"}
     )
@@ -35,8 +38,9 @@ def split_optimizer(
 
     def init_fn(params: optax.Params) -> optax.OptState:
         if not isinstance(params, dict) or set(params) != {"signs", "params"}:
-            keys = sorted(params) if isinstance(params, dict) else type(params).__name__
+            keys = sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__
             raise ValueError(f'params: split_optimizer needs a dict {{"signs": ..., "params": ...}}, got {keys}.')
+        check_leaves("params", params)
         leaves = jax.tree.leaves(params["signs"], is_leaf=is_packed)
         if not any(is_sign(leaf) or is_packed(leaf) for leaf in leaves):
             raise ValueError(
@@ -48,7 +52,19 @@ def split_optimizer(
                 raise TypeError(f"params: leaf '{leaf_name(path)}' is boolean; signs belong under 'signs'.")
         return inner.init(params)
 
-    return optax.GradientTransformationExtraArgs(init_fn, inner.update)
+    def update_fn(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        inner_states = getattr(state, "inner_states", None)
+        if not isinstance(inner_states, dict) or set(inner_states) != {"signs", "params"}:
+            raise TypeError(f"state: needs what init of split_optimizer returned, not a {type(state).__name__}.")
+        check_leaves("updates", updates)
+        structures: Any = [jax.tree.structure(tree, is_leaf=is_packed) for tree in (updates, params)]
+        if params is not None and structures[0] != structures[1]:
+            raise ValueError(f"updates: their tree {structures[0]} differs from the parameters' {structures[1]}.")
+        return inner.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def checked(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -61,6 +77,7 @@ def checked(inner: optax.GradientTransformation) -> optax.GradientTransformation
       TypeError: at update, a sign leaf gets an update that is not an int8 delta, or a part of the optimizer state
         changes its dtype (an accumulator was made from boolean parameters: wrap its transform in on_weights).
     """
+    check_optimizer("inner", inner)
     inner = _pass_extra_args(inner)
 
     def update_fn(
@@ -68,6 +85,8 @@ def checked(inner: optax.GradientTransformation) -> optax.GradientTransformation
     ) -> tuple[optax.Updates, optax.OptState]:
         if params is None:
             raise ValueError("params: update needs the current parameters, as in tx.update(grads, state, params).")
+        check_leaves("params", params)
+        check_leaves("updates", updates)
         new_updates, new_state = inner.update(updates, state, params, **extra_args)
         check_updates(params, new_updates)
         _check_state(state, new_state)
@@ -85,7 +104,11 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
     Example:
       >>> import optax, bsojax
       >>> tx = optax.chain(bsojax.on_weights(optax.ema(0.9)), bsojax.bso(1e-6))
+
+    Raises:
+      TypeError: inner is no optax transformation.
     """
+    check_optimizer("inner", inner)
     inner = _pass_extra_args(inner)
 
     def init_fn(params: optax.Params) -> optax.OptState:

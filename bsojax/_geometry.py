@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
+from bsojax._kinds import check_int, is_int
+
 Padding = str | int | Sequence[int | tuple[int, int]]
 
 
@@ -46,12 +48,13 @@ def conv_geometry(
       ValueError: an argument is out of range, or the groups do not divide the channels.
     """
     strides, dilation = _pair("strides", strides), _pair("kernel_dilation", dilation)
-    if isinstance(kernel_size, int):
+    if isinstance(kernel_size, int) and not isinstance(kernel_size, bool):
         raise ValueError(f"kernel_size: needs height and width, as in ({kernel_size}, {kernel_size}), not an int.")
     kernel_size = _pair("kernel_size", kernel_size)
     if len(input_shape) != 4:
         raise ValueError(f"x: a convolution needs (batch, height, width, channels), got shape {tuple(input_shape)}.")
-    if groups < 1 or input_shape[-1] % groups:
+    check_int("feature_group_count", groups)
+    if input_shape[-1] % groups:
         raise ValueError(f"feature_group_count: {groups} groups do not divide {input_shape[-1]} channels.")
     reach = tuple((size - 1) * spacing + 1 for size, spacing in zip(kernel_size, dilation, strict=True))
     pads = _pads(input_shape, reach, strides, padding)
@@ -69,14 +72,15 @@ def _pads(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The padding as two pairs of ints."""
     sides: list[Any] = []
-    if padding in ("SAME", "VALID"):
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
         sides = list(lax.padtype_to_pads(input_shape[1:3], reach, strides, padding))
-    elif isinstance(padding, int):
+    elif is_int(padding):
         sides = [(padding, padding)] * 2
     elif not isinstance(padding, str) and isinstance(padding, Sequence):
-        sides = [(side, side) if isinstance(side, int) else side for side in padding]
-    pairs = [tuple(int(end) for end in side) for side in sides if isinstance(side, Sequence)]
-    if len(pairs) != 2 or any(len(pair) != 2 for pair in pairs):
+        sides = [(side, side) if is_int(side) else side for side in padding]
+    pairs = [tuple(side) for side in sides if isinstance(side, Sequence)]
+    fits = all(is_int(end) and abs(end) < 2**31 for pair in pairs for end in pair)
+    if len(pairs) != len(sides) or len(pairs) != 2 or any(len(pair) != 2 for pair in pairs) or not fits:
         raise ValueError(
             f'padding: needs "SAME", "VALID", an int, or for height and width an int or a pair, got {padding!r}.'
         )
@@ -84,8 +88,8 @@ def _pads(
     return (top, bottom), (left, right)
 
 
-def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(entry, int) and entry >= 1 for entry in pair):
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if is_int(value) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(pair) != 2 or not all(is_int(entry) and 1 <= entry < 2**31 for entry in pair):
         raise ValueError(f"{name}: needs a positive int, or two for height and width, got {value!r}.")
     return pair[0], pair[1]

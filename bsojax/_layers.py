@@ -7,23 +7,35 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bsojax import _synapses
 from bsojax._geometry import ConvGeometry, Padding, conv_geometry
+from bsojax._kinds import check_bool, check_callable, check_int, check_real
 from bsojax._packing import PackedSigns, is_sign
 from bsojax._signs import SignKernel, to_weights
-from bsojax._spikes import Spikes, as_spikes, map_spikes
+from bsojax._spikes import Spikes, as_spikes, check_spikes, map_spikes
 
 Scale = Callable[[int], float]
 
 
 def unit_scale(fan_in: int) -> float:
-    """Returns 1: the current is the plain sum of signed spikes. Use it where a norm follows."""
+    """Returns 1: the current is the plain sum of signed spikes. Use it where a norm follows.
+
+    Raises:
+      TypeError, ValueError: fan_in is no positive int.
+    """
+    check_int("fan_in", fan_in)
     return 1.0
 
 
 def rsqrt_fan_in(fan_in: int) -> float:
-    """Returns ``1 / sqrt(fan_in)``: the current keeps the size of the input. Use it where no norm follows."""
+    """Returns ``1 / sqrt(fan_in)``: the current keeps the size of the input. Use it where no norm follows.
+
+    Raises:
+      TypeError, ValueError: fan_in is no positive int.
+    """
+    check_int("fan_in", fan_in)
     return 1 / math.sqrt(fan_in)
 
 
@@ -40,7 +52,8 @@ class BinaryDense(nn.Module):
       scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
 
     Raises:
-      ValueError: features < 1, or x has no channel axis.
+      TypeError: an attribute is not of its kind, or x is not floating.
+      ValueError: features < 1, x has no channel axis, or its channels do not fit the kernel.
     """
 
     features: int
@@ -50,7 +63,7 @@ class BinaryDense(nn.Module):
     def __call__(self, x: Spikes | jax.Array) -> jax.Array:
         fan_in = _check_input(self, x)
         kernel = _sign_kernel(self, (fan_in, self.features), as_spikes(x).value.dtype)
-        return _scaled(_synapses.dense(x, kernel), self.scale(fan_in))
+        return _scaled(_synapses.dense(x, kernel), _factor(self, fan_in))
 
 
 class BinaryConv(nn.Module):
@@ -69,6 +82,7 @@ class BinaryConv(nn.Module):
       scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
 
     Raises:
+      TypeError: an attribute is not of its kind, or x is not floating.
       ValueError: an attribute is out of range, or x is not four-dimensional.
     """
 
@@ -84,7 +98,7 @@ class BinaryConv(nn.Module):
     def __call__(self, x: Spikes | jax.Array) -> jax.Array:
         shape, geometry = _conv_shapes(self, x)
         kernel = _sign_kernel(self, shape, as_spikes(x).value.dtype)
-        return _scaled(_synapses.conv(x, kernel, geometry), self.scale(math.prod(shape[:-1])))
+        return _scaled(_synapses.conv(x, kernel, geometry), _factor(self, math.prod(shape[:-1])))
 
 
 class Dense(nn.Module):
@@ -96,6 +110,9 @@ class Dense(nn.Module):
       features: the number of output channels.
       use_bias: whether to add a bias.
       kernel_init: initialiser of the kernel.
+
+    Raises:
+      TypeError, ValueError: as BinaryDense.
     """
 
     features: int
@@ -105,6 +122,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Spikes | jax.Array) -> jax.Array:
         fan_in = _check_input(self, x)
+        check_callable("kernel_init", self.kernel_init, f"'{self.name}'")
         kernel = self.param("kernel", self.kernel_init, (fan_in, self.features), jnp.float32)
         return _biased(self, _synapses.dense(x, kernel))
 
@@ -121,6 +139,9 @@ class Conv(nn.Module):
       strides, padding, kernel_dilation, feature_group_count: as in flax.linen.Conv.
       use_bias: whether to add a bias.
       kernel_init: initialiser of the kernel.
+
+    Raises:
+      TypeError, ValueError: as BinaryConv.
     """
 
     features: int
@@ -135,6 +156,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Spikes | jax.Array) -> jax.Array:
         shape, geometry = _conv_shapes(self, x)
+        check_callable("kernel_init", self.kernel_init, f"'{self.name}'")
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         return _biased(self, _synapses.conv(x, kernel, geometry))
 
@@ -147,9 +169,15 @@ def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, int]) -> Spikes | j
       window: height and width of a window, or an int for both.
 
     Raises:
+      TypeError: x is no array, or window neither an int nor two.
       ValueError: the window is larger than the image, or x is not four-dimensional.
     """
-    high, wide = (window, window) if isinstance(window, int) else window
+    sides = (window, window) if isinstance(window, int) else window
+    if not isinstance(sides, tuple | list) or len(sides) != 2:
+        raise TypeError(f"window: needs an int, or two for height and width, not {window!r}.")
+    for side in sides:
+        check_int("window", side)
+    high, wide = sides
 
     def pool(image: jax.Array) -> jax.Array:
         if image.ndim != 4 or not (1 <= high <= image.shape[1] and 1 <= wide <= image.shape[2]):
@@ -163,18 +191,42 @@ def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, int]) -> Spikes | j
 
 
 def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
-    """Averages value and trace over height and width: ``(batch, height, width, channels)`` to ``(batch, channels)``."""
-    return map_spikes(lambda image: image.mean((1, 2)), x)
+    """Averages value and trace over height and width: ``(batch, height, width, channels)`` to ``(batch, channels)``.
+
+    Raises:
+      TypeError: x is no array.
+      ValueError: x is not four-dimensional.
+    """
+
+    def pool(image: jax.Array) -> jax.Array:
+        if image.ndim != 4:
+            raise ValueError(f"x: needs images of shape (batch, height, width, channels), got shape {image.shape}.")
+        return image.mean((1, 2))
+
+    return map_spikes(pool, x)
 
 
 def flatten(x: Spikes | jax.Array) -> Spikes | jax.Array:
-    """Ravels all axes but the batch, of value and trace alike."""
-    return map_spikes(lambda value: value.reshape(value.shape[0], -1), x)
+    """Ravels all axes but the batch, of value and trace alike.
+
+    Raises:
+      TypeError: x is no array.
+      ValueError: x is a scalar.
+    """
+
+    def ravel(value: jax.Array) -> jax.Array:
+        if value.ndim < 1:
+            raise ValueError("x: needs a batch axis first, got a scalar.")
+        return value.reshape(value.shape[0], math.prod(value.shape[1:]))
+
+    return map_spikes(ravel, x)
 
 
 def _sign_kernel(module: nn.Module, shape: tuple[int, ...], dtype: Any) -> jax.Array | SignKernel:
     variable = module.variable("signs", "kernel", lambda: jax.random.bernoulli(module.make_rng("params"), shape=shape))
     kernel = variable.value
+    if not isinstance(kernel, SignKernel | PackedSigns | jax.Array | np.ndarray):
+        raise TypeError(f"signs: '{module.name}' needs an array for its kernel, not {kernel!r}.")
     held = kernel.packed.shape if isinstance(kernel, SignKernel) else kernel.shape
     if held != shape:
         raise ValueError(f"x: '{module.name}' holds signs of shape {held}, but this input needs {shape}.")
@@ -184,9 +236,8 @@ def _sign_kernel(module: nn.Module, shape: tuple[int, ...], dtype: Any) -> jax.A
 
 
 def _check_input(module: Any, x: Spikes | jax.Array) -> int:
-    value = as_spikes(x).value
-    if module.features < 1:
-        raise ValueError(f"features: '{module.name}' needs at least 1 output channel, got {module.features}.")
+    value = check_spikes("x", x).value
+    check_int("features", module.features, f"'{module.name}'")
     if value.ndim < 2:
         raise ValueError(f"x: '{module.name}' needs a batch axis first and channels last, got shape {value.shape}.")
     if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -205,11 +256,19 @@ def _conv_shapes(module: Any, x: Spikes | jax.Array) -> tuple[tuple[int, ...], C
     return (*module.kernel_size, channels // groups, module.features), geometry
 
 
+def _factor(module: Any, fan_in: int) -> float:
+    check_callable("scale", module.scale, f"'{module.name}'")
+    factor = module.scale(fan_in)
+    check_real("scale", factor, -1e38, 1e38, f"'{module.name}'")
+    return factor
+
+
 def _scaled(current: jax.Array, scale: float) -> jax.Array:
     return current if scale == 1 else current * scale
 
 
 def _biased(module: Any, current: jax.Array) -> jax.Array:
+    check_bool("use_bias", module.use_bias, f"'{module.name}'")
     if not module.use_bias:
         return current
     bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)

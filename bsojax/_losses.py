@@ -1,10 +1,13 @@
 """Losses of one time step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from bsojax._kinds import check_array, check_leaves, check_real
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -20,15 +23,33 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> Loss:
       mse_weight: w, in [0, 1].
 
     Raises:
-      ValueError: mse_weight is out of range.
+      TypeError: mse_weight is no number; at a call, logits or labels are no arrays of numbers.
+      ValueError: mse_weight is out of range; at a call, there is not one integer label an example.
     """
-    if not 0 <= mse_weight <= 1:
-        raise ValueError(f"mse_weight: must be in [0, 1], got {mse_weight}.")
+    check_real("mse_weight", mse_weight, 0, 1)
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        check_array("logits", logits)
+        check_array("labels", labels)
+        if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(
+                f"labels: needs an integer for each of the logits' {logits.shape[:-1]} examples, got {labels.dtype} of "
+                f"shape {labels.shape}."
+            )
         logits = logits.astype(jnp.float32)
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         error = jnp.square(logits - jax.nn.one_hot(labels, logits.shape[-1])).mean()
         return (1 - mse_weight) * entropy + mse_weight * error
 
     return loss
+
+
+def mean_loss(loss: Loss, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns a batch's loss; raises unless the function returns a floating scalar."""
+    value: Any = loss(logits, labels)
+    check_leaves("loss", value)
+    is_one = jax.tree_util.all_leaves([value]) and jnp.shape(value) == ()
+    if not is_one or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        got = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
+        raise TypeError(f"loss: must return a floating scalar, the mean over the batch, not {got}.")
+    return value

@@ -5,10 +5,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from bsojax._kinds import check_array, check_model
 from bsojax._model import resting_neurons
 from bsojax._packing import sign_counts
-from bsojax._state import TrainState
+from bsojax._state import TrainState, check_train_state
 
 
 def memory_report(
@@ -38,8 +41,19 @@ def memory_report(
       moments); if asked for, "neurons", and "step_arguments" and "step_temporaries" of the compiled step.
 
     Raises:
+      TypeError: an argument is not of its kind.
       ValueError: model without x, or step without x and y.
     """
+    check_train_state(state, or_shape=True)
+    if model is not None:
+        check_model(model)
+    if step is not None and not callable(getattr(step, "lower", None)):
+        raise TypeError(f"step: needs what make_train_step returns, or a jitted function, not {step!r}.")
+    for name, value in (("x", x), ("y", y)):
+        if value is not None:
+            check_array(name, value, or_shape=True)
+            if 0 in value.shape:
+                raise ValueError(f"{name}: needs a batch of at least one example, got shape {value.shape}.")
     if model is not None and x is None:
         raise ValueError("x: the size of the neurons' state depends on the batch; give x together with model.")
     if step is not None and (x is None or y is None):
@@ -66,4 +80,4 @@ def memory_report(
 
 
 def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(math.prod(np.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree))

@@ -1,7 +1,6 @@
 """Spiking neurons: integrate a current, fire, reset. Nothing flows back through time."""
 
 import functools
-import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax._compiler import in_place
+from bsojax._kinds import check_array, check_bool, check_leaves, check_number, check_real
 from bsojax._spikes import Spikes
 from bsojax._surrogates import Surrogate, sigmoid
 from bsojax._traces import TraceInputs, TraceRule, ottt
@@ -17,6 +17,7 @@ from bsojax._traces import TraceInputs, TraceRule, ottt
 NEURONS = "neurons"
 MEMBRANE, CHARGED = "membrane", "charged"
 SPIKE_RATES = "spike_rates"
+_LARGEST = 1e38  # float32 and bfloat16 end shortly after
 
 
 def charge(membrane: jax.Array, current: jax.Array, decay: float, gain: float = 1.0, v_rest: float = 0.0) -> jax.Array:
@@ -119,6 +120,7 @@ class LIF(nn.Module):
       decay_input: whether the current is divided by tau, so that a constant one is the membrane's limit.
 
     Raises:
+      TypeError: an attribute is not of its kind, or the current is not floating.
       ValueError: an attribute is out of range, or the current differs in shape from the neuron's state.
 
     Source: Liang et al., BSO, ICML 2025, eq. 2-3, 7.
@@ -133,14 +135,16 @@ class LIF(nn.Module):
 
     @nn.compact
     def __call__(self, current: jax.Array) -> Spikes:
-        if not 1 <= self.tau < math.inf:
+        check_bool("decay_input", self.decay_input, f"LIF '{self.name}'")
+        check_number("tau", self.tau, f"LIF '{self.name}'")
+        if not 1 <= self.tau < _LARGEST:
             raise ValueError(f"tau: LIF '{self.name}' needs a finite time constant >= 1 time step, got {self.tau}.")
         gain = 1 / self.tau if self.decay_input else 1.0
         return _fire(self, current, 1 - 1 / self.tau, gain)
 
 
 class IF(nn.Module):
-    """Integrate-and-fire neurons: LIF without a leak. Attributes and state as there."""
+    """Integrate-and-fire neurons: LIF without a leak. Attributes, state and errors as there."""
 
     v_threshold: float = 1.0
     v_reset: float | None = None
@@ -175,11 +179,25 @@ def held_before_reset(neurons: Any, paths: Collection[tuple[str, ...]]) -> Any:
 
 def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
     """One time step of a neuron module: advances its variables and returns its spikes."""
-    if not 0 < neuron.v_threshold < math.inf:
+    check_number("v_threshold", neuron.v_threshold, f"neuron '{neuron.name}'")
+    if not 0 < neuron.v_threshold < _LARGEST:
         raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a finite threshold > 0, got {neuron.v_threshold}.")
+    if neuron.v_reset is not None:
+        check_real("v_reset", neuron.v_reset, -_LARGEST, _LARGEST, f"neuron '{neuron.name}'")
+    if neuron.trace is not None and not isinstance(neuron.trace, TraceRule):
+        raise TypeError(f"trace: neuron '{neuron.name}' needs a TraceRule such as bsojax.ottt, not {neuron.trace!r}.")
+    if not isinstance(neuron.surrogate, Surrogate):
+        raise TypeError(
+            f"surrogate: neuron '{neuron.name}' needs a Surrogate such as bsojax.sigmoid(), not {neuron.surrogate!r}."
+        )
+    check_array("current", current)
     if not jnp.issubdtype(current.dtype, jnp.floating):
         raise TypeError(f"current: neuron '{neuron.name}' needs a floating current, not {current.dtype}.")
-    rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+    if 0 in current.shape:
+        raise ValueError(f"current: neuron '{neuron.name}' needs at least one element, got shape {current.shape}.")
+    # Floats, as JAX takes no int beyond its integers.
+    v_threshold, v_reset = float(neuron.v_threshold), None if neuron.v_reset is None else float(neuron.v_reset)
+    rest = 0.0 if v_reset is None else v_reset
     resets_first = neuron.has_variable(NEURONS, CHARGED)
     name = CHARGED if resets_first else MEMBRANE
     keeps_trace = neuron.trace is not None and (
@@ -191,7 +209,7 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
             f"current: neuron '{neuron.name}' holds a state of shape {membrane.value.shape} and got {current.shape}; "
             "start a new sequence with an empty 'neurons' collection."
         )
-    dynamics = Dynamics(decay, gain, neuron.v_threshold, neuron.v_reset, neuron.surrogate, resets_first)
+    dynamics = Dynamics(decay, gain, v_threshold, v_reset, neuron.surrogate, resets_first)
     before = membrane.value
     spike, charged = fire(dynamics, before, current)
     charged, fired = jax.lax.stop_gradient((charged, spike))
@@ -209,7 +227,13 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
                 last.value = fired
         after = dynamics.after_reset(charged)
         previous = dynamics.after_reset(before) if resets_first else before
-        mu = neuron.trace.factor(TraceInputs(after, previous, fired, previous_spike, decay, neuron.v_threshold))
+        mu = neuron.trace.factor(TraceInputs(after, previous, fired, previous_spike, decay, v_threshold))
+        check_leaves("trace", mu)
+        if jnp.shape(mu) not in ((), fired.shape):
+            raise ValueError(
+                f"trace: the factor of neuron '{neuron.name}' must return a scalar or the shape {fired.shape}, got "
+                f"{jnp.shape(mu)}."
+            )
         trace_value = in_place(_filter, trace.value, mu, fired)
         if advancing:
             trace.value = trace_value

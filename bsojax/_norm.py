@@ -8,6 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bsojax._kinds import check_array, check_axis_name, check_bool, check_int, check_real, is_int_scalar
+from bsojax._sharding import devices_on
+
 
 class Correction(NamedTuple):
     """What a norm makes of the normalised input, as constants of the gradient: ``factor * normalised + drift``.
@@ -90,6 +93,14 @@ def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
+def _check_current(module: nn.Module, x: jax.Array) -> None:
+    check_array("x", x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x: '{module.name}' needs a floating input, not {x.dtype}; convert it first.")
+    if x.ndim < 1:
+        raise ValueError(f"x: '{module.name}' needs the channels last, got a scalar.")
+
+
 class BatchNorm(nn.Module):
     """Normalises the current of each channel over batch and space.
 
@@ -110,8 +121,9 @@ class BatchNorm(nn.Module):
         a batch sharded under jit needs none.
 
     Raises:
-      TypeError: x is not floating.
-      ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1.
+      TypeError: an attribute is not of its kind, or x is not floating.
+      ValueError: an attribute is out of range, or statistics are kept a time step, and time_step is missing or outside
+        0 .. num_steps - 1.
     """
 
     num_steps: int | None = None
@@ -121,8 +133,9 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"x: '{self.name}' needs a floating input, not {x.dtype}; convert it first.")
+        _check_current(self, x)
+        self._check_attributes()
+        check_bool("train", train)
         channels = x.shape[-1]
         shape = (channels,) if self.num_steps is None else (self.num_steps, channels)
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
@@ -144,6 +157,14 @@ class BatchNorm(nn.Module):
         shift = bias - running_mean.value[at] * gain
         return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
 
+    def _check_attributes(self) -> None:
+        owner = f"norm '{self.name}'"
+        if self.num_steps is not None:
+            check_int("num_steps", self.num_steps, owner)
+        check_real("momentum", self.momentum, 0, 1, owner)
+        check_real("epsilon", self.epsilon, 0, 1e38, owner)
+        check_axis_name(self.axis_name)
+
     def _correction(
         self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
     ) -> Correction | None:
@@ -159,6 +180,8 @@ class BatchNorm(nn.Module):
                 f"time_step: BatchNorm '{self.name}' keeps statistics for each of {self.num_steps} time steps; pass "
                 "time_step on from the model's __call__."
             )
+        if not is_int_scalar(time_step):
+            raise TypeError(f"time_step: BatchNorm '{self.name}' needs an integer scalar, not {time_step!r}.")
         if not isinstance(time_step, jax.core.Tracer) and not 0 <= int(time_step) < self.num_steps:
             raise ValueError(
                 f"time_step: {int(time_step)} is outside 0 .. {self.num_steps - 1}; BatchNorm '{self.name}' was made "
@@ -167,6 +190,8 @@ class BatchNorm(nn.Module):
         return time_step
 
     def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.axis_name is not None and not self.is_initializing():
+            devices_on(self.axis_name)
         values = jax.lax.stop_gradient(x).astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
         mean = jnp.mean(values, axes)
@@ -204,11 +229,16 @@ class Affine(nn.Module):
     when signs flip, and nothing depends on the batch.
 
     Variables: "scale" and "bias" in the collection "params", float32 of shape ``(channels,)``.
+
+    Raises:
+      TypeError: x is not floating.
+      ValueError: x is a scalar.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
         del train, time_step
+        _check_current(self, x)
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)

@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bsojax._kinds import check_leaves
+from bsojax._signs import leaf_name
+
 
 def scale_by_channel_rms() -> optax.GradientTransformationExtraArgs:
     """Divides the gradient of each output channel, the last axis of a leaf, by its root mean square.
@@ -22,18 +25,26 @@ def scale_by_channel_rms() -> optax.GradientTransformationExtraArgs:
 
     Returns:
       A stateless transformation; gradients keep shape and dtype.
+
+    Raises:
+      TypeError: at update, a gradient is not floating.
     """
 
     def update_fn(
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
+        check_leaves("updates", updates)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise TypeError(f"updates: leaf '{leaf_name(path)}' is {jnp.result_type(leaf)}, not floating.")
         return jax.tree.map(_unit_channels, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
 
 
 def _unit_channels(gradient: jax.Array) -> jax.Array:
+    gradient = jnp.asarray(gradient)
     values = gradient.astype(jnp.float32)
     axes = tuple(range(values.ndim - 1)) if values.ndim > 1 else None
     # By the largest element first: the square of a large or small gradient would leave the range of float32.

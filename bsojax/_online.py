@@ -14,12 +14,13 @@ from bsojax._arguments import check_backward_steps, check_num_steps
 from bsojax._checks import check_logits, is_sequence
 from bsojax._compose import checked
 from bsojax._flips import all_finite
-from bsojax._losses import Loss, cross_entropy_mse
+from bsojax._kinds import check_axis_name, check_bool, check_callable, check_model, check_optimizer
+from bsojax._losses import Loss, cross_entropy_mse, mean_loss
 from bsojax._model import call_options, infer, resting_neurons, training_neurons
 from bsojax._neurons import NEURONS, SPIKE_RATES, without_traces
 from bsojax._sharding import check_devices, check_exchange, replicated, varying
-from bsojax._signs import check_differentiable, leaf_name, to_differentiable, to_kernels
-from bsojax._state import TrainState
+from bsojax._signs import check_differentiable, floating_dtype, leaf_name, to_differentiable, to_kernels
+from bsojax._state import TrainState, check_optimizer_state, check_train_state, check_variables
 from bsojax._step import Step
 from bsojax._updates import apply_updates, count_flips
 from bsojax._votes import elect
@@ -86,7 +87,13 @@ def make_train_step(
         the optimizer do not fit each other. Values (labels, NaN) are checked at each call where x and y lie in host
         memory, else at the first call.
     """
-    check_num_steps(num_steps)
+    check_model(model)
+    check_optimizer("tx", tx)
+    num_steps = check_num_steps(num_steps)
+    check_callable("loss", loss)
+    check_bool("accumulate", accumulate)
+    check_axis_name(axis_name)
+    dtype = floating_dtype(dtype)
     check_backward_steps(backward_steps, num_steps)
     check_devices(axis_name, vote, mesh)
     tx = checked(tx)
@@ -107,7 +114,7 @@ def make_train_step(
                 mutable=["batch_stats", NEURONS, SPIKE_RATES],
                 **call_options(model, train=True, time_step=t),
             )
-            value = loss(logits, y) / num_steps
+            value = mean_loss(loss, logits, y) / num_steps
             # A label outside the classes has no defined loss; as NaN it is skipped and counted.
             value = jnp.where(jnp.all((y >= 0) & (y < logits.shape[-1])), value, jnp.nan)
             rates = leaf_rates(changed.get(SPIKE_RATES, {}))
@@ -130,7 +137,10 @@ def make_train_step(
         return value, aux, jax.lax.cond(backward, lambda: pull_back(one)[0], lambda: nothing)
 
     def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, Metrics]:
+        check_train_state(state)
         sequence = is_sequence(x, y, state.input_shape, num_steps)
+        check_variables(model, state, jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype))
+        check_optimizer_state(tx, state)
         x = x.astype(dtype)
         check_exchange(axis_name, vote, x)
         _check_time_steps(tx, state, 1 if accumulate else num_steps)
@@ -245,10 +255,14 @@ def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = _DEFAULT_LO
     Raises:
       TypeError, ValueError: as make_train_step.
     """
-    check_num_steps(num_steps)
+    check_model(model)
+    num_steps = check_num_steps(num_steps)
+    check_callable("loss", loss)
 
     def eval_step(state: TrainState, x: jax.Array, y: jax.Array) -> Metrics:
+        check_train_state(state)
         sequence = is_sequence(x, y, state.input_shape, num_steps)
+        check_variables(model, state, jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype))
         rest = without_traces(resting_neurons(model, x[0] if sequence else x))
         logits = jax.eval_shape(lambda: infer(model, state.variables, rest, x[0] if sequence else x, 0)[0])
         check_logits(logits, y)
@@ -256,7 +270,7 @@ def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = _DEFAULT_LO
         def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
             t, neurons, total, value = carry
             logits, neurons = infer(model, state.variables, neurons, x[t] if sequence else x, t)
-            return (t + 1, neurons, total + logits, value + loss(logits, y) / num_steps), None
+            return (t + 1, neurons, total + logits, value + mean_loss(loss, logits, y) / num_steps), None
 
         start = (jnp.zeros((), jnp.int32), rest, jnp.zeros(logits.shape, logits.dtype), jnp.zeros(()))
         (_, _, total, value), _ = jax.lax.scan(body, start, None, length=num_steps)

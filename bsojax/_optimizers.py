@@ -13,15 +13,18 @@ from bsojax import _flips, _momentum
 from bsojax._arguments import (
     ScalarOrSchedule,
     as_schedule,
+    check_counters,
     check_gradients,
     check_momentum_dtype,
     check_num_steps,
     check_scalar,
+    check_second_moment,
     check_seed,
     check_signs,
     check_time_step,
     check_update_dtype,
 )
+from bsojax._kinds import check_bool
 from bsojax._packing import is_packed, unpack_signs
 
 
@@ -118,6 +121,7 @@ def bso(
     update_dtype = check_update_dtype(update_dtype)
     momentum_dtype = check_momentum_dtype(momentum_dtype)
     check_seed(seed)
+    check_bool("reset_on_flip", reset_on_flip)
 
     def init_fn(signs: optax.Params) -> BSOState:
         signs = unpack_signs(signs)
@@ -130,6 +134,7 @@ def bso(
         grads: optax.Updates, state: BSOState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, BSOState]:
         del extra_args
+        check_counters(state, BSOState)
         signs = check_gradients(grads, state.momentum, unpack_signs(params), momentum_dtype)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
         keep = _flips.all_finite(grads)
@@ -196,6 +201,9 @@ def t_bso(
     update_dtype = check_update_dtype(update_dtype)
     momentum_dtype = check_momentum_dtype(momentum_dtype)
     check_seed(seed)
+    check_bool("reset_on_flip", reset_on_flip)
+    check_bool("debias", debias)
+    eps = float(eps) if isinstance(eps, int) else eps
 
     def init_fn(signs: optax.Params) -> TBSOState:
         signs = unpack_signs(signs)
@@ -217,7 +225,9 @@ def t_bso(
         **extra_args: Any,
     ) -> tuple[optax.Updates, TBSOState]:
         del extra_args
+        check_counters(state, TBSOState)
         signs = check_gradients(grads, state.momentum, unpack_signs(params), momentum_dtype)
+        check_second_moment(state.second_moment, state.second_moment_weight, signs, num_steps, debias)
         if time_step is None:
             time_step = state.count % num_steps
         t = check_time_step(time_step, num_steps)
@@ -260,11 +270,12 @@ def noise_threshold(b1: ScalarOrSchedule, c: float = 0.5) -> Any:
       c: how many standard deviations, >= 0.
 
     Raises:
+      TypeError: b1 or c is no number.
       ValueError: b1 or c is out of range.
     """
     check_scalar("c", c, 0.0, math.inf)
     if callable(b1):
-        schedule = b1
+        schedule = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
         return lambda count: c * jnp.sqrt((1 - schedule(count)) / 2)
     check_scalar("b1", b1, 0.0, 1.0, open_above=True)
     return c * math.sqrt((1 - b1) / 2) if isinstance(b1, float | int) else c * jnp.sqrt((1 - b1) / 2)

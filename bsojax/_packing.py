@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bsojax._kinds import ARRAYS
+
 
 @flax.struct.dataclass
 class PackedSigns:
@@ -40,6 +42,11 @@ def sign_counts(tree: Any) -> list[int]:
     return [math.prod(leaf.shape) for leaf in leaves if is_sign(leaf) or is_packed(leaf)]
 
 
+def is_shape(shape: Any) -> bool:
+    """Whether something is the shape of an array."""
+    return isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
+
+
 def pack_signs(signs: chex.ArrayTree) -> chex.ArrayTree:
     """Returns the tree with every boolean leaf packed to one bit a weight, as :class:`PackedSigns`.
 
@@ -64,6 +71,9 @@ def unpack_signs(packed: chex.ArrayTree) -> chex.ArrayTree:
     def unpack(leaf: Any) -> Any:
         if not is_packed(leaf):
             return leaf
+        bits: Any = leaf.bits
+        if not isinstance(bits, ARRAYS) or not is_shape(leaf.shape):
+            raise ValueError(f"packed: needs an array of bytes and a shape, not {bits!r} and {leaf.shape!r}.")
         size = math.prod(leaf.shape)
         expected = ((size + 7) // 8,)
         if leaf.bits.shape != expected or leaf.bits.dtype != jnp.uint8:
@@ -71,6 +81,6 @@ def unpack_signs(packed: chex.ArrayTree) -> chex.ArrayTree:
                 f"packed: signs of shape {leaf.shape} take uint8{list(expected)}, not "
                 f"{leaf.bits.dtype}{list(leaf.bits.shape)}; was the array cut or converted?"
             )
-        return jnp.unpackbits(leaf.bits, count=size).astype(bool).reshape(leaf.shape)
+        return jnp.unpackbits(jnp.asarray(bits), count=size).astype(bool).reshape(leaf.shape)
 
     return jax.tree.map(unpack, packed, is_leaf=is_packed)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bsojax._kinds import check_axis_name, check_leaves
 from bsojax._state import TrainState
 
 BATCH_AXIS = "batch"
@@ -39,7 +40,8 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
       >>> x = jax.device_put(np.zeros((4 * len(jax.devices()), 8)), sharding)
     """
     chosen = jax.devices() if devices is None else devices
-    if isinstance(chosen, str) or not isinstance(chosen, Sequence | np.ndarray):
+    is_scalar = getattr(chosen, "ndim", None) == 0
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence | np.ndarray) or is_scalar:
         raise TypeError(f"devices: needs a sequence of JAX devices such as jax.devices(), or None, not {devices!r}.")
     chosen = list(chosen)
     for device in chosen:
@@ -76,6 +78,7 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
     """
     if not isinstance(state, TrainState):
         raise TypeError(f"state: needs a TrainState, as bsojax.init returns it, not a {type(state).__name__}.")
+    check_leaves("state", state, or_shape=True)
     if not isinstance(split_optimizer, bool):
         raise TypeError(f"split_optimizer: needs True or False, not {split_optimizer!r}.")
     count = check_mesh(mesh)
@@ -129,6 +132,9 @@ def check_devices(axis_name: str | None, vote: bool, mesh: Mesh | None) -> None:
 
 def devices_on(axis_name: str) -> int:
     """Returns the number of devices on an axis of pmap, shard_map or vmap; raises where there is none of that name."""
+    if axis_name is None:
+        raise TypeError("axis_name: needs the name of an axis, not None.")
+    check_axis_name(axis_name)
     try:
         return jax.lax.axis_size(axis_name)
     except NameError as error:

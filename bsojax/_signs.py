@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bsojax._kinds import as_dtype, check_bool, check_callable, check_leaves, is_int
 from bsojax._packing import PackedSigns, is_packed, is_sign, unpack_signs
 
 
@@ -43,8 +44,12 @@ def to_weights(signs: chex.ArrayTree, dtype: chex.ArrayDType = jnp.float32) -> c
     Args:
       signs: a tree of arrays; boolean leaves of any shape, and PackedSigns, are signs.
       dtype: the floating dtype of the weights.
+
+    Raises:
+      TypeError: dtype is not floating.
+      ValueError: packed signs were cut or converted.
     """
-    dtype = _floating(dtype)
+    dtype = floating_dtype(dtype)
     one = jnp.ones((), dtype)
 
     def convert(leaf: Any) -> Any:
@@ -62,6 +67,8 @@ def to_signs(weights: chex.ArrayTree) -> chex.ArrayTree:
     Raises:
       TypeError: a leaf is neither boolean nor floating.
     """
+
+    check_leaves("weights", weights)
 
     def convert(path: tuple[Any, ...], leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
@@ -92,9 +99,14 @@ def value_and_grad(
       dtype: the floating dtype in which signs are seen, and so the dtype of their gradients.
 
     Raises:
-      TypeError: a leaf to differentiate is neither boolean nor floating.
+      TypeError: an argument is not of its kind, or a leaf to differentiate is neither boolean nor floating.
+      ValueError: packed signs were cut or converted.
     """
-    dtype = _floating(dtype)
+    dtype = floating_dtype(dtype)
+    check_callable("fun", fun)
+    check_bool("has_aux", has_aux)
+    if not is_int(argnums) and not (isinstance(argnums, tuple | list) and argnums and all(map(is_int, argnums))):
+        raise TypeError(f"argnums: needs an int or a tuple of ints, not {argnums!r}.")
     grad_fun = jax.value_and_grad(fun, argnums=argnums, has_aux=has_aux)
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
@@ -112,8 +124,11 @@ def value_and_grad(
 
 def check_differentiable(tree: Any, *, name: str) -> None:
     """Raises TypeError unless every leaf is signs or floating."""
+    check_leaves(name, tree)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_packed):
         leaf_dtype = jnp.bool_ if is_packed(leaf) else jnp.result_type(leaf)
+        if isinstance(leaf, bool):
+            raise TypeError(f"{name}: leaf '{leaf_name(path)}' is a bool; make it an array (signs) or a number.")
         if leaf_dtype != jnp.bool_ and not jnp.issubdtype(leaf_dtype, jnp.inexact):
             raise TypeError(
                 f"{name}: leaf '{leaf_name(path)}' is {leaf_dtype} and has no gradient; make it boolean (signs) or "
@@ -137,8 +152,9 @@ def to_kernels(tree: Any, differentiable: Any) -> Any:
     )
 
 
-def _floating(dtype: chex.ArrayDType) -> np.dtype:
-    dtype = jnp.dtype(dtype)
+def floating_dtype(dtype: chex.ArrayDType) -> np.dtype:
+    """Returns dtype as a NumPy one; raises unless it is floating."""
+    dtype = as_dtype("dtype", dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype: weights of +1 and -1 need a floating dtype, not {dtype}.")
     return dtype

@@ -1,9 +1,11 @@
 """What travels between layers: a spike and its presynaptic trace."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+
+from bsojax._kinds import check_array
 
 
 class Spikes(NamedTuple):
@@ -21,6 +23,17 @@ class Spikes(NamedTuple):
     trace: jax.Array | None = None
 
 
+def check_spikes(name: str, x: Any) -> Spikes:
+    """Returns x as Spikes; raises unless it is an array, or Spikes whose trace has the shape of their value."""
+    spikes = as_spikes(x)
+    check_array(name, spikes.value)
+    if spikes.trace is not None:
+        check_array(name, spikes.trace)
+        if spikes.trace.shape != spikes.value.shape:
+            raise ValueError(f"{name}: its trace has shape {spikes.trace.shape}, its value {spikes.value.shape}.")
+    return spikes
+
+
 def as_spikes(x: Spikes | jax.Array) -> Spikes:
     """Returns x as Spikes; an array has no trace of its own."""
     return x if isinstance(x, Spikes) else Spikes(x)
@@ -28,6 +41,7 @@ def as_spikes(x: Spikes | jax.Array) -> Spikes:
 
 def map_spikes(function: Callable[[jax.Array], jax.Array], x: Spikes | jax.Array) -> Spikes | jax.Array:
     """Applies a linear function, such as pooling, to value and trace alike; an array stays an array."""
+    check_spikes("x", x)
     if not isinstance(x, Spikes):
         return function(x)
     return Spikes(function(x.value), None if x.trace is None else function(jax.lax.stop_gradient(x.trace)))

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bsojax._kinds import check_array, check_bool, check_leaves, check_model, check_optimizer
 from bsojax._model import call_options
 from bsojax._neurons import NEURONS, SPIKE_RATES
-from bsojax._packing import pack_signs
+from bsojax._packing import is_packed, is_shape, pack_signs
 
 _KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
 
@@ -68,6 +69,11 @@ def init(
       TypeError, ValueError: x is not a floating batch, the model keeps state in an unknown collection, has no binary
         layer, or the optimizer refuses the tree.
     """
+    check_model(model)
+    check_optimizer("tx", tx)
+    check_bool("packed", packed)
+    check_array("x", x, or_shape=True)
+    _check_key(key)
     x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
     if x.ndim < 1 or 0 in x.shape:
         raise ValueError(f"x: needs a batch of at least one example, got shape {x.shape}.")
@@ -97,3 +103,73 @@ def init(
     opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
     zero = jnp.zeros((), jnp.int32)
     return TrainState(opt_state=opt_state, step=zero, skipped=zero + 0, input_shape=x.shape[1:], **variables)
+
+
+def _check_key(key: Any) -> None:
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
+    if not typed and (getattr(key, "dtype", None) != jnp.uint32 or jnp.ndim(key) != 1):
+        raise TypeError(f"key: needs a PRNG key such as jax.random.key(0), not {key!r}.")
+
+
+def check_train_state(state: Any, *, or_shape: bool = False) -> None:
+    """Raises unless state is a TrainState of arrays, or their shapes and dtypes, with integer counters."""
+    if not isinstance(state, TrainState):
+        raise TypeError(f"state: needs a TrainState, as bsojax.init returns it, not a {type(state).__name__}.")
+    check_leaves("state", state, or_shape=or_shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_packed):
+        if is_packed(leaf) and not is_shape(leaf.shape):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise TypeError(f"state: leaf '{name}' holds packed signs of the shape {leaf.shape!r}, which is none.")
+    shape = state.input_shape
+    if not is_shape(shape):
+        raise TypeError(f"state: its input_shape needs a tuple of ints, not {shape!r}.")
+    for name in ("step", "skipped"):
+        value = getattr(state, name)
+        is_leaf = jax.tree_util.all_leaves([value])
+        if not is_leaf or not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            raise TypeError(f"state: its {name} needs an integer, not {value!r}.")
+
+
+def check_variables(model: nn.Module, state: TrainState, frame: Any) -> None:
+    """Raises unless the state holds every variable that the model makes for a frame, of the shape that it makes."""
+
+    def make(frame: jax.Array) -> dict[str, Any]:
+        variables = model.init(jax.random.key(0), frame, **call_options(model, train=True, time_step=0))
+        return {name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")}
+
+    held = _shapes(state.variables)
+    for name, shape in _shapes(jax.eval_shape(make, frame)).items():
+        if held.get(name) != shape:
+            got = f"shape {held[name]}" if name in held else "nothing"
+            raise ValueError(
+                f"state: the model needs '{name}' of shape {shape}, and the state holds {got}; was it made with "
+                "another model?"
+            )
+
+
+def check_optimizer_state(tx: optax.GradientTransformation, state: TrainState) -> None:
+    """Raises unless the optimizer's state has the tree, shapes and dtypes that the optimizer makes for the weights."""
+    expected = jax.eval_shape(tx.init, state.trainable)
+    structures: Any = [jax.tree.structure(tree) for tree in (expected, state.opt_state)]
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"state: its opt_state has the tree {structures[1]}, and the optimizer makes {structures[0]}; was the "
+            "state made with another optimizer?"
+        )
+    flat = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, leaf), held in zip(flat, jax.tree.leaves(state.opt_state), strict=True):
+        if leaf.shape != jnp.shape(held):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"state: its opt_state holds '{name}' of shape {jnp.shape(held)}, and the optimizer makes {leaf.shape}."
+            )
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    flat = jax.tree_util.tree_leaves_with_path(variables, is_leaf=is_packed)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(
+            leaf.shape if is_packed(leaf) else jnp.shape(leaf)
+        )
+        for path, leaf in flat
+    }

@@ -8,14 +8,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bsojax._arguments import check_num_steps
 from bsojax._checks import is_sequence
 from bsojax._flips import all_finite
+from bsojax._kinds import as_host_array, check_model
 from bsojax._model import call_options, resting_neurons
 from bsojax._neurons import NEURONS, without_traces
-from bsojax._state import TrainState
+from bsojax._state import TrainState, check_train_state, check_variables
 
 
 def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[Any], num_steps: int) -> TrainState:
@@ -33,19 +35,29 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
       num_steps: the number of time steps, as in training.
 
     Raises:
-      ValueError: there is no batch, the statistics came out not finite, or the model's output in training depends on
-        them, as with BatchRenorm: they then cannot be measured apart from their present values.
+      TypeError: model, state or batches is not of its kind, or a batch is not floating.
+      ValueError: state, model and batches do not fit each other, there is no batch, the statistics came out not
+        finite, or the model's output in training depends on them, as with BatchRenorm: they then cannot be measured
+        apart from their present values.
     """
-    check_num_steps(num_steps)
+    check_model(model)
+    check_train_state(state)
+    num_steps = check_num_steps(num_steps)
+    is_scalar = getattr(batches, "ndim", None) == 0
+    if isinstance(batches, str | bytes) or not isinstance(batches, Iterable) or is_scalar:
+        raise TypeError(f"batches: needs an iterable of batches, not {batches!r}.")
     if not jax.tree.leaves(state.batch_stats):
         return state
 
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
     sums, count, depends = (zeros, zeros), 0, jnp.array(False)
     for batch in batches:
-        x = jnp.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
-        labels = jnp.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, jnp.int32)
+        x: Any = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        x = x if isinstance(x, jax.Array) else as_host_array("batches: x", x)
+        labels: Any = np.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, np.int32)
         sequence = is_sequence(x, labels, state.input_shape, num_steps)
+        x = jnp.asarray(x)
+        check_variables(model, state, jax.ShapeDtypeStruct((len(labels), *state.input_shape), x.dtype))
         sums, differs = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x)
         count, depends = count + 1, depends | differs
     if not count:

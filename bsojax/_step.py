@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from bsojax._checks import check_logits, check_values, is_sequence, on_host
+from bsojax._kinds import as_host_array
 from bsojax._model import infer
-from bsojax._state import TrainState
+from bsojax._state import TrainState, check_train_state, check_variables
 
 
 class Step:
@@ -27,11 +28,20 @@ class Step:
         self.__doc__ = function.__doc__
 
     def __call__(self, state: TrainState, x: Any, y: Any) -> Any:
-        x, y = (value if isinstance(value, jax.Array) else np.asarray(value) for value in (x, y))
+        if not isinstance(state, TrainState):
+            check_train_state(state)
+        x, y = (
+            value if isinstance(value, jax.Array) else as_host_array(name, value)
+            for name, value in (("x", x), ("y", y))
+        )
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (x, y, *jax.tree.leaves(state)))
         if not traced and (self._num_classes is None or (on_host(x) and on_host(y))):
             self._check(state, x, y)
-        return self._jitted(state, x, y)
+        try:
+            return self._jitted(state, x, y)
+        except (TypeError, ValueError):
+            check_train_state(state)  # names the leaf, where jit met one that is no array
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._jitted, name)
@@ -39,7 +49,9 @@ class Step:
     def _check(self, state: TrainState, x: Any, y: Any) -> None:
         sequence = is_sequence(x, y, state.input_shape, self._num_steps)
         if self._num_classes is None:
+            check_train_state(state)
             frame = jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype)
+            check_variables(self._model, state, frame)
             logits, _ = jax.eval_shape(lambda v, x: infer(self._model, v, {}, x, 0), state.variables, frame)
             check_logits(logits, y)
             self._num_classes = logits.shape[-1]

@@ -4,10 +4,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from bsojax._kinds import check_callable, check_leaves, check_number
+
+_LARGEST = float(np.finfo(np.float32).max)
 Derivative = Callable[[jax.Array, float], jax.Array]
 
 
@@ -21,15 +26,22 @@ class Surrogate:
     Calling it with ``x = membrane - threshold`` returns 1 where ``x >= 0`` and 0 elsewhere, in the dtype of ``x``.
 
     Attributes:
-      derivative: a function of ``(x, alpha)``; every built-in one integrates to 1 over x.
+      derivative: a function of ``(x, alpha)`` that returns a scalar or an array like x; each built-in one integrates to
+        1 over x.
       alpha: the sharpness; the bump's width falls as 1/alpha and its height rises as alpha.
+
+    Raises:
+      TypeError: derivative is no function, or alpha no number.
+      ValueError: alpha is not positive and finite.
     """
 
     derivative: Derivative
     alpha: float
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.alpha, int | float) and 0 < self.alpha < math.inf):
+        check_callable("derivative", self.derivative)
+        check_number("alpha", self.alpha)
+        if not 0 < self.alpha <= _LARGEST:
             raise ValueError(f"alpha: a surrogate's sharpness is a positive finite number, not {self.alpha!r}.")
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -37,7 +49,11 @@ class Surrogate:
 
     def gradient(self, x: jax.Array) -> jax.Array:
         """Returns the surrogate gradient at x, of its shape and dtype."""
-        return self.derivative(x, self.alpha).astype(x.dtype)
+        gradient: Any = self.derivative(x, self.alpha)
+        check_leaves("derivative", gradient)
+        if jnp.shape(gradient) not in ((), x.shape):
+            raise ValueError(f"derivative: must return a scalar or the shape {x.shape}, got {jnp.shape(gradient)}.")
+        return jnp.broadcast_to(jnp.asarray(gradient).astype(x.dtype), x.shape)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -13,10 +13,11 @@ from jax import lax
 
 from bsojax._compiler import not_before
 from bsojax._geometry import ConvGeometry
+from bsojax._kinds import check_array
 from bsojax._packing import PackedSigns
 from bsojax._rows import convolve_rows, is_better_by_rows, kernel_gradient
 from bsojax._signs import SignKernel, to_weights
-from bsojax._spikes import Spikes, as_spikes
+from bsojax._spikes import Spikes, check_spikes
 
 
 def dense(x: Spikes | jax.Array, kernel: jax.Array | SignKernel) -> jax.Array:
@@ -28,12 +29,36 @@ def dense(x: Spikes | jax.Array, kernel: jax.Array | SignKernel) -> jax.Array:
 
     Returns:
       The current, of shape ``(..., out)``.
+
+    Raises:
+      TypeError: x or kernel is no floating array.
+      ValueError: their shapes do not fit.
     """
-    value, trace = as_spikes(x)
+    value, trace = check_spikes("x", x)
+    shape = _kernel_shape(kernel, 2)
+    _check_floating(value)
+    if value.ndim < 1 or value.shape[-1] != shape[0]:
+        raise ValueError(f"x: a kernel of shape {shape} needs {shape[0]} channels last, got shape {value.shape}.")
     if isinstance(kernel, SignKernel):
         return _dense_of_signs(value, value if trace is None else trace, *kernel)
     kernel = kernel.astype(value.dtype)
     return value @ kernel if trace is None else _dense(value, trace, kernel)
+
+
+def _kernel_shape(kernel: jax.Array | SignKernel, ndim: int) -> tuple[int, ...]:
+    if not isinstance(kernel, SignKernel):
+        check_array("kernel", kernel)
+        if not jnp.issubdtype(kernel.dtype, jnp.floating):
+            raise TypeError(f"kernel: needs a floating dtype, not {kernel.dtype}; bsojax.to_weights converts signs.")
+    shape = kernel.packed.shape if isinstance(kernel, SignKernel) else kernel.shape
+    if len(shape) != ndim or 0 in shape:
+        raise ValueError(f"kernel: needs {ndim} axes, none of them empty, got shape {shape}.")
+    return shape
+
+
+def _check_floating(value: jax.Array) -> None:
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"x: needs a floating input, not {value.dtype}; convert it first.")
 
 
 @jax.custom_vjp
@@ -96,8 +121,21 @@ def conv(x: Spikes | jax.Array, kernel: jax.Array | SignKernel, geometry: ConvGe
 
     Returns:
       The current, of shape ``(batch, height', width', out)``.
+
+    Raises:
+      TypeError: x or kernel is no floating array.
+      ValueError: their shapes do not fit.
     """
-    value, trace = as_spikes(x)
+    value, trace = check_spikes("x", x)
+    shape = _kernel_shape(kernel, 4)
+    _check_floating(value)
+    if not isinstance(geometry, ConvGeometry):
+        raise TypeError(f"geometry: needs a ConvGeometry, not {geometry!r}.")
+    if value.ndim != 4 or value.shape[-1] != shape[2] * geometry.groups or shape[3] % geometry.groups:
+        raise ValueError(
+            f"x: a kernel of shape {shape} in {geometry.groups} groups needs (batch, height, width, "
+            f"{shape[2] * geometry.groups}), got shape {value.shape}."
+        )
     if isinstance(kernel, SignKernel):
         return _conv_of_signs(geometry, value, value if trace is None else trace, *kernel)
     return _conv(geometry, value, value if trace is None else trace, kernel.astype(value.dtype))

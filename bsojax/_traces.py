@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bsojax._kinds import check_bool, check_callable
+
 
 class TraceInputs(NamedTuple):
     """What a trace rule may look at.
@@ -33,10 +35,18 @@ class TraceRule:
     Attributes:
       factor: a function of TraceInputs that returns mu, a scalar or an array like the spikes.
       keeps_spike: whether the neuron must keep the last spike for it, as a further part of its state.
+
+    Raises:
+      TypeError: an attribute is not of its kind; at use, factor does not return a number or an array of numbers.
+      ValueError: at use, factor returns another shape.
     """
 
     factor: Callable[[TraceInputs], jax.Array | float]
     keeps_spike: bool = False
+
+    def __post_init__(self) -> None:
+        check_callable("factor", self.factor)
+        check_bool("keeps_spike", self.keeps_spike)
 
 
 def _ottt(inputs: TraceInputs) -> jax.Array | float:

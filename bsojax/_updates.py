@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bsojax._kinds import check_leaves
 from bsojax._packing import is_packed, is_sign
 from bsojax._signs import leaf_name, same_structure
 
@@ -19,6 +20,8 @@ def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
       TypeError: an update of a sign leaf is not an int8 delta.
       ValueError: the trees or shapes differ.
     """
+    check_leaves("params", params)
+    check_leaves("updates", updates)
     if not same_structure(params, updates):
         raise ValueError(
             f"updates: their tree {jax.tree.structure(updates)} differs from the parameters' "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from bsojax._flips import flip_delta
+from bsojax._kinds import check_axis_name, check_leaves
 from bsojax._packing import PackedSigns, is_packed, is_sign
 from bsojax._sharding import devices_on
 from bsojax._signs import leaf_name
@@ -31,6 +32,9 @@ def majority(flips: chex.ArrayTree, axis_name: str) -> chex.ArrayTree:
       TypeError: a leaf is not boolean.
       ValueError: there is no such axis here.
     """
+    check_leaves("flips", flips)
+    check_axis_name(axis_name)
+    devices_on(axis_name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(flips)
     for path, leaf in leaves:
         if not is_sign(leaf):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import types
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +39,8 @@ class Session:
     """The number of this process, from 0."""
 
     def check(self) -> None:
-        """Raises ValueError unless every setting is in range, naming the first that is not."""
+        """Raises TypeError or ValueError unless every setting has its type and range, naming the first that has not."""
+        check_types(self)
         for name in ("keep", "max_skipped", "devices", "num_processes"):
             check_count(name, getattr(self, name))
         if not 0 <= self.checkpoint_minutes < math.inf:
@@ -129,7 +132,9 @@ class Config:
     """How the run is carried out."""
 
     def check(self) -> None:
-        """Raises ValueError unless every number is in range, naming the first that is not."""
+        """Raises TypeError or ValueError unless every setting has its type and range, naming the first that has not."""
+        check_types(self)
+        check_types(self.session)
         for name in ("num_steps", "batch_size", "epochs", "evaluations", "train_examples"):
             check_count(name, getattr(self, name))
         if self.backward_steps is not None and not 1 <= self.backward_steps <= self.num_steps:
@@ -160,6 +165,36 @@ class Config:
 def flag(name: str) -> str:
     """A setting's name on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def check_types(settings: Config | Session) -> None:
+    """Raises TypeError unless every setting is of the type of its field, naming the first that is not."""
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        if not is_of_type(getattr(settings, name), hint):
+            raise TypeError(f"{flag(name)}: needs {_shown(hint)}, got {getattr(settings, name)!r}.")
+
+
+def is_of_type(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, as the fields of a config name theirs.
+
+    A bool is no number, and an int is a float if one can hold it.
+    """
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(is_of_type(value, part) for part in parts)
+    if kind is Literal:
+        return isinstance(value, str) and value in parts
+    if kind is tuple:
+        return isinstance(value, tuple) and all(is_of_type(entry, parts[0]) for entry in value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, float) or (is_of_type(value, int) and abs(value) < 2**1023)
+    return isinstance(value, hint)
+
+
+def _shown(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def check_count(name: str, value: int | None) -> None:

@@ -7,10 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bsojax._kinds import check_int
 from bsojax._layers import BinaryConv, Conv, Dense, Scale, avg_pool, global_avg_pool, unit_scale
 from bsojax._neurons import LIF
 from bsojax._norm import BatchNorm
 from bsojax._spikes import Spikes, as_spikes
+from bsojax.models._attributes import check_attributes
 
 NamedNorm = Callable[[jax.Array, str], jax.Array]
 Stem = Callable[[Spikes | jax.Array, int, NamedNorm], jax.Array]
@@ -59,7 +61,8 @@ class SpikingResNet(nn.Module):
       scale: the factor on the current of each binary convolution; rsqrt_fan_in where the norm has no statistics.
 
     Raises:
-      ValueError: stages is empty, a number of blocks, width or num_classes is not a positive int, or the stem returned
+      TypeError: an attribute is not of its kind.
+      ValueError: stages is empty, a number of blocks, width or num_classes is not positive, or the stem returned
         another number of channels.
 
     Source: the real-valued shortcut around every binary convolution is Liu et al., Bi-Real Net, ECCV 2018; on the
@@ -81,7 +84,12 @@ class SpikingResNet(nn.Module):
         def norm(current: jax.Array, name: str) -> jax.Array:
             return self.norm(name=name)(current, train, time_step)
 
-        _check_sizes(self.num_classes, self.stages, self.width)
+        check_attributes(self, "stages", "stem")
+        if not self.stages:
+            raise ValueError("stages: needs the number of blocks in each stage, as in (2, 2, 2, 2), not none.")
+        for blocks in self.stages:
+            check_int("stages", blocks)
+        check_int("width", self.width)
         current = self.stem(x, self.width, norm)
         _check_stem(current, self.width)
         for stage, blocks in enumerate(self.stages):
@@ -105,15 +113,6 @@ def _halved(current: jax.Array) -> jax.Array:
     # A repeated edge makes the average of a window that is cut off that of the elements it has.
     odd = [(0, side % 2) for side in current.shape[1:3]]
     return as_spikes(avg_pool(jnp.pad(current, ((0, 0), *odd, (0, 0)), mode="edge"), 2)).value
-
-
-def _check_sizes(num_classes: Any, stages: Any, width: Any) -> None:
-    if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
-        raise ValueError(f"stages: needs the number of blocks in each stage, as in (2, 2, 2, 2), not {stages!r}.")
-    named = [("num_classes", num_classes), ("width", width), *(("stages", blocks) for blocks in stages)]
-    for name, value in named:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: needs positive ints, got {value!r}.")
 
 
 def _check_stem(current: Any, width: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
+from bsojax._kinds import is_int
 from bsojax._layers import (
     BinaryConv,
     BinaryDense,
@@ -19,6 +20,7 @@ from bsojax._layers import (
 from bsojax._neurons import LIF
 from bsojax._norm import BatchNorm
 from bsojax._spikes import Spikes
+from bsojax.models._attributes import check_attributes
 
 VGG11 = (64, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512)
 
@@ -39,6 +41,7 @@ class SpikingVGG(nn.Module):
       scale: the factor on the current of each binary convolution; rsqrt_fan_in where the norm has no statistics.
 
     Raises:
+      TypeError: an attribute is not of its kind.
       ValueError: channels holds something other than positive ints and "M", or no convolution.
     """
 
@@ -53,12 +56,13 @@ class SpikingVGG(nn.Module):
     def __call__(
         self, x: Spikes | jax.Array, train: bool = False, time_step: int | jax.Array | None = None
     ) -> jax.Array:
+        check_attributes(self, "channels")
         index = 0
         for entry in self.channels:
-            if entry == "M":
+            if isinstance(entry, str) and entry == "M":
                 x = avg_pool(x, 2)
                 continue
-            if not isinstance(entry, int) or entry < 1:
+            if not is_int(entry) or not 1 <= entry < 2**31:
                 raise ValueError(f'channels: entries are positive ints or "M", not {entry!r}.')
             if index == 0 and not self.binary_ends:
                 x = Conv(entry, (3, 3), name="conv_0")(x)

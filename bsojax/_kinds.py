@@ -1,0 +1,148 @@
+"""Checks of what kind of thing an argument is: each raises one message that names the argument and what it needs.
+
+Where an owner is given, such as "LIF 'neuron_0'", the message names it too.
+"""
+
+import inspect
+import math
+from typing import Any, TypeGuard
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ARRAYS = (jax.Array, np.ndarray, np.generic)
+NUMBERS = (bool, int, float, complex)
+
+
+def check_bool(name: str, value: Any, owner: str = "") -> None:
+    """Raises unless value is True or False."""
+    if not isinstance(value, bool | np.bool):
+        raise TypeError(f"{_subject(name, owner)} needs True or False, not {value!r}.")
+
+
+def is_int(value: Any) -> TypeGuard[int]:
+    """Whether value is an int; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_int_scalar(value: Any) -> bool:
+    """Whether value is an int, or an array of one, traced or not."""
+    if not isinstance(value, ARRAYS):
+        return is_int(value)
+    return jnp.issubdtype(value.dtype, jnp.integer) and value.shape == ()
+
+
+def check_int(name: str, value: Any, owner: str = "") -> None:
+    """Raises unless value is a positive int that JAX can index with."""
+    if not is_int(value):
+        raise TypeError(f"{_subject(name, owner)} needs an int, not {value!r}.")
+    if not 1 <= value < 2**31:
+        raise ValueError(f"{_subject(name, owner)} needs an int of at least 1 and below 2^31, got {value}.")
+
+
+def check_number(name: str, value: Any, owner: str = "") -> None:
+    """Raises unless value is a real number, and no array."""
+    if not is_int(value) and not isinstance(value, float | np.floating):
+        raise TypeError(f"{_subject(name, owner)} needs a number, not {value!r}.")
+
+
+def check_real(name: str, value: Any, low: float, high: float = math.inf, owner: str = "") -> None:
+    """Raises unless value is a finite real number in [low, high], and no array."""
+    check_number(name, value, owner)
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int beyond the range of floats
+        finite = False
+    if not (finite and low <= value <= high):
+        bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f">= {low:g}"
+        raise ValueError(f"{_subject(name, owner)} needs a finite number {bounds}, got {value!r}.")
+
+
+def _subject(name: str, owner: str) -> str:
+    return f"{name}: {owner}" if owner else f"{name}:"
+
+
+def check_callable(name: str, value: Any, owner: str = "") -> None:
+    """Raises unless value can be called."""
+    if not callable(value):
+        raise TypeError(f"{_subject(name, owner)} needs a function, not {value!r}.")
+
+
+def check_axis_name(value: Any) -> None:
+    """Raises unless value is None, a string or another hashable thing that can name an axis."""
+    if value is not None and not isinstance(value, str) and not (isinstance(value, tuple) and _all_strings(value)):
+        raise TypeError(f"axis_name: needs the name of an axis, or None, not {value!r}.")
+
+
+def _all_strings(values: tuple[Any, ...]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def check_model(model: Any) -> None:
+    """Raises unless model is a Linen module."""
+    if not isinstance(model, nn.Module):
+        hint = "; call the class to make one" if inspect.isclass(model) and issubclass(model, nn.Module) else ""
+        raise TypeError(f"model: needs a Flax Linen module, not {model!r}{hint}.")
+
+
+def check_optimizer(name: str, tx: Any) -> None:
+    """Raises unless tx is an optax gradient transformation, or looks like one."""
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))) or isinstance(tx, nn.Module):
+        raise TypeError(f"{name}: needs an optax.GradientTransformation, not {tx!r}.")
+
+
+def check_array(name: str, value: Any, *, or_shape: bool = False) -> None:
+    """Raises unless value is an array of numbers, or, if that will do, the shape and dtype of one."""
+    if not isinstance(value, _kinds(or_shape)) or not _is_numeric(value):
+        raise TypeError(f"{name}: needs an array of numbers, not {_described(value)}.")
+
+
+def check_leaves(name: str, tree: Any, *, or_shape: bool = False) -> None:
+    """Raises unless every leaf of a tree is a number or an array of numbers, or its shape and dtype."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not (isinstance(leaf, _kinds(or_shape)) and _is_numeric(leaf)) and not _is_number(leaf):
+            where = jax.tree_util.keystr(path, simple=True, separator="/") or "(the tree itself)"
+            raise TypeError(f"{name}: leaf '{where}' needs an array of numbers, not {_described(leaf)}.")
+
+
+def as_host_array(name: str, value: Any) -> np.ndarray:
+    """Returns value as a NumPy array; raises where its parts do not make one."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: needs an array, and {_described(value)} makes none ({error}).") from error
+
+
+def as_dtype(name: str, value: Any, advice: str = "") -> np.dtype:
+    """Returns value as a dtype; raises where it names none."""
+    # NumPy takes None for float64, and ever more things for dtypes of its own.
+    if value is not None and not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | dict):
+        try:
+            return jnp.dtype(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"{name}: needs a dtype, not {value!r}{advice}.")
+
+
+def _kinds(or_shape: bool) -> tuple[type, ...]:
+    return (*ARRAYS, jax.ShapeDtypeStruct) if or_shape else ARRAYS
+
+
+def _is_numeric(array: Any) -> bool:
+    # Keys of random numbers lie in the states of some optimizers; what needs a number asks for its dtype.
+    kinds = (jnp.number, jnp.bool_, jax.dtypes.extended)
+    return array.dtype == jax.dtypes.float0 or any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
+
+
+def _is_number(leaf: Any) -> bool:
+    # JAX has no dtype for an int beyond 32 bits, unless told to.
+    return isinstance(leaf, NUMBERS) and not (isinstance(leaf, int) and not -(2**31) <= leaf < 2**31)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, ARRAYS):
+        return f"one of {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"a {type(value).__name__}"
