@@ -20,15 +20,12 @@ ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
 
 
 def as_schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, open_above: bool = False) -> Schedule:
-    """Returns a schedule of the update count, whose values must lie in the range; a constant stays a constant."""
-
-    def checked(value: Any, advice: str) -> Any:
-        check_scalar(name, value, low, high, open_above=open_above, advice=advice)
-        return float(value) if isinstance(value, int) else value  # JAX takes no int beyond its integers
-
+    """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
     if callable(value):
-        return lambda count: checked(value(count), "needs a schedule that returns a number")
-    constant = checked(value, "needs a number or a schedule")
+        # What it returns is traced under jit, so that its range cannot be looked at.
+        return lambda count: _as_real(name, value(count), "needs a schedule that returns a number")
+    check_scalar(name, value, low, high, open_above=open_above, advice="needs a number or a schedule")
+    constant = _as_real(name, value)
     return lambda count: constant
 
 
@@ -36,23 +33,28 @@ def check_scalar(
     name: str, value: Any, low: float, high: float, *, open_above: bool = False, advice: str = "needs a number"
 ) -> None:
     """Raises unless value is a real scalar in [low, high], or [low, high) with open_above; traced values pass."""
-    is_number = isinstance(value, int | float) or (_is_real(value) and np.shape(value) == ())
-    if not is_number:
+    value = _as_real(name, value, advice)
+    if isinstance(value, jax.core.Tracer):
+        return
+    number = float(value)
+    if not (low <= number <= high) or (open_above and number == high):
+        bracket = ")" if open_above or high == math.inf else "]"
+        raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
+
+
+def _as_real(name: str, value: Any, advice: str = "needs a number") -> Any:
+    """Returns a real scalar, an int as a float: JAX takes none beyond its integers."""
+    if not isinstance(value, int | float) and not (_is_real(value) and np.shape(value) == ()):
         raise TypeError(f"{name}: {advice}, not {value!r}.")
     if isinstance(value, bool) or getattr(value, "dtype", None) == jnp.bool_:
         raise TypeError(
             f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
             "dtype of the parameters: give it hyperparam_dtype=jnp.float32."
         )
-    if isinstance(value, jax.core.Tracer):
-        return
     try:
-        number = float(value)
+        return float(value) if isinstance(value, int) else value
     except OverflowError:
         raise ValueError(f"{name}: must be in the range of floats, got {value}.") from None
-    if not (low <= number <= high) or (open_above and number == high):
-        bracket = ")" if open_above or high == math.inf else "]"
-        raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
 
 
 def _is_real(value: Any) -> bool:

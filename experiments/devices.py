@@ -17,6 +17,9 @@ from experiments.data.splits import MemorySplit, Split
 CONNECT_SECONDS = 120
 """How long the processes of a run wait for each other at its start."""
 
+HEARTBEAT_SECONDS = 100
+"""How long a process may be silent before the others take it for dead, and end."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
@@ -89,16 +92,15 @@ def start_processes(session: Session) -> None:
     """
     if session.coordinator is None:
         return
+    patience: Any = {
+        "initialization_timeout": CONNECT_SECONDS,
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+    }
     try:
         if session.coordinator == "auto":
-            jax.distributed.initialize(initialization_timeout=CONNECT_SECONDS)
+            jax.distributed.initialize(**patience)
         else:
-            jax.distributed.initialize(
-                session.coordinator,
-                session.num_processes,
-                session.process_id,
-                initialization_timeout=CONNECT_SECONDS,
-            )
+            jax.distributed.initialize(session.coordinator, session.num_processes, session.process_id, **patience)
     except (RuntimeError, ValueError) as error:
         raise ConnectionError(
             f"--coordinator: process {session.process_id} could not join the others through {session.coordinator} "

@@ -1,31 +1,57 @@
 """A process of a run on several, as tests start it: trains the small run ten steps and writes down what came out."""
 
+import dataclasses
 import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 from faults import SMALL, changed, without_times
 
 from experiments import loop
 from experiments.checkpoints import Checkpoints, stored_leaves, whole
 from experiments.config import Session
-from experiments.data import load
+from experiments.data import MemorySplit, StreamSplit, load
 from experiments.devices import start_processes
 from experiments.keeper import CheckpointKeeper
 from experiments.stop import Stop
 
 
-def ten_steps(data_dir, folder, session, **settings):
-    """Returns the leaves of the state after ten steps, as they are stored, and the records."""
-    wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1, **settings)
+class Files:
+    """A source of the examples of a split, that counts what is read of it."""
+
+    def __init__(self, split: MemorySplit):
+        self.x, self.y = np.asarray(split.x), np.asarray(split.y)
+        self.reads = 0
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return {"image": self.x[index].tobytes(), "label": int(self.y[index])}
+
+    def decode(self, image):
+        return np.frombuffer(image, self.x.dtype).reshape(self.x.shape[1:])
+
+
+def ten_steps(data_dir, folder, session, *, stream=False):
+    """Returns the leaves of the state after ten steps, as they are stored, the records, and the examples read."""
+    wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1)
     config = changed(wide, **{name: getattr(session, name) for name in ("devices", "split_optimizer")})
-    run = loop.prepare(config, load("digits", data_dir))
+    data = load("digits", data_dir)
+    files = Files(data.train.take(np.arange(config.train_examples)))
+    if stream:
+        data = dataclasses.replace(data, train=StreamSplit(files, files.decode, data.num_classes))
+    run = loop.prepare(config, data)
+    files.reads = 0  # one was looked at
     keeper = CheckpointKeeper(Checkpoints(folder, config, run.batches), 1e6, Stop())
     state, records = loop.train(run, lambda _: None, lambda _: None, None, keeper)
     return {
         "leaves": {name: whole(leaf) for name, leaf in stored_leaves(state).items()},
         "records": without_times(records),
         "devices": run.devices.count,
+        "reads": files.reads,
     }
 
 
@@ -35,5 +61,6 @@ if __name__ == "__main__":
         coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=process, devices=None, split_optimizer=True
     )
     start_processes(session)
-    result = ten_steps(place / "data", place / "checkpoints", session)
-    (place / f"process-{process}.pickle").write_bytes(pickle.dumps(result))
+    for name, stream in (("memory", False), ("stream", True)):
+        result = ten_steps(place / "data", place / f"checkpoints-{name}", session, stream=stream)
+        (place / f"{name}-{process}.pickle").write_bytes(pickle.dumps(result))

@@ -120,7 +120,10 @@ def test_the_same_seed_gives_the_same_run(finished, data_dir, tmp_path):
     ],
     ids=" ".join,
 )
-def test_every_option_trains(options, data_dir, tmp_path):
+def test_every_option_trains(options, data_dir, tmp_path, monkeypatch):
+    summary, config = CONFIGS["digits"]
+    # Fewer layers than the default, which compile in half the time.
+    monkeypatch.setitem(CONFIGS, "digits", (summary, dataclasses.replace(config, channels=(16, "M", 16))))
     main(["digits", "--output", str(tmp_path / "run"), "--epochs", "1", "--data-dir", str(data_dir), "--batch-size",
           "128", "--no-control", *options])  # fmt: skip
     (result,) = read(tmp_path / "run", "summary.json")["results"].values()

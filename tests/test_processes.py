@@ -1,10 +1,12 @@
 """Several processes on one run, on 127.0.0.1: what they train is what one process trains on as many devices."""
 
+import dataclasses
 import os
 import pickle
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from process_run import ten_steps
 from experiments import loop, train
 from experiments.checkpoints import Checkpoints, stored_leaves
 from experiments.config import Session
+from experiments.configs import CONFIGS
 from experiments.data import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,22 +36,30 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def of_two_processes(place):
-    """What each of two processes, with two devices each, says of a run of ten steps."""
+def start_two(*words):
+    """Starts two processes with two devices each; {port} and {number} in their words are replaced."""
     port, environment = free_port(), {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment["XLA_FLAGS"] = " ".join([*flags, "--xla_force_host_platform_device_count=2"])
-    processes = [
+    return [
         subprocess.Popen(
-            [sys.executable, "tests/process_run.py", str(port), str(number), str(place)],
+            [sys.executable, *(word.format(port=port, number=number) for word in words)],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for number in range(2)
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(place):
+    """What each of two processes, with two devices each, says of a run of ten steps, and of one that reads a stream."""
+    processes = start_two("tests/process_run.py", "{port}", "{number}", str(place))
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    return [pickle.loads((place / f"process-{number}.pickle").read_bytes()) for number in range(2)]
+    return {
+        name: [pickle.loads((place / f"{name}-{number}.pickle").read_bytes()) for number in range(2)]
+        for name in ("memory", "stream")
+    }
 
 
 def assert_same_but_for_rounding(found, wanted):
@@ -67,8 +78,9 @@ def assert_same_but_for_rounding(found, wanted):
         np.testing.assert_allclose(list(record.values()), list(other.values()), rtol=1e-5)
 
 
-def test_two_processes_hold_the_same_bits_after_ten_steps(of_two_processes):
-    first, second = of_two_processes
+@pytest.mark.parametrize("kind", ["memory", "stream"])
+def test_two_processes_hold_the_same_bits_after_ten_steps(kind, of_two_processes):
+    first, second = of_two_processes[kind]
     assert first["devices"] == second["devices"] == 4
     assert first["records"] == second["records"]
     assert first["leaves"].keys() == second["leaves"].keys()
@@ -83,18 +95,53 @@ def test_two_processes_train_what_one_process_trains_on_any_number_of_devices(
     alone = ten_steps(place / "data", tmp_path, Session(devices=devices, split_optimizer=True))
     assert alone["devices"] == devices
     assert alone["records"][0]["flips"] > 0
-    assert_same_but_for_rounding(of_two_processes[0], alone)
+    assert_same_but_for_rounding(of_two_processes["memory"][0], alone)
+
+
+def test_two_processes_read_half_of_a_stream_each_and_train_what_one_trains_on_all_of_it(
+    of_two_processes, place, tmp_path
+):
+    alone = ten_steps(place / "data", tmp_path, Session(devices=1), stream=True)
+    assert [process["reads"] for process in of_two_processes["stream"]] == [alone["reads"] // 2] * 2
+    assert_same_but_for_rounding(of_two_processes["stream"][0], alone)
 
 
 def test_their_checkpoint_goes_on_in_one_process(of_two_processes, place):
     wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1)
     run = loop.prepare(wide, load("digits", place / "data"))
-    start, skipped = Checkpoints(place / "checkpoints", wide, run.batches).restore(run.state)
+    start, skipped = Checkpoints(place / "checkpoints-memory", wide, run.batches).restore(run.state)
     assert not skipped
     for name, leaf in stored_leaves(start.state).items():
-        assert np.asarray(leaf).tobytes() == of_two_processes[0]["leaves"][name].tobytes(), name
-    assert start.records[0]["eval_accuracy"] == of_two_processes[0]["records"][0]["eval_accuracy"]
+        assert np.asarray(leaf).tobytes() == of_two_processes["memory"][0]["leaves"][name].tobytes(), name
+    assert start.records[0]["eval_accuracy"] == of_two_processes["memory"][0]["records"][0]["eval_accuracy"]
     report("a checkpoint of 2 processes, restored in 1", "the same bits", 1, 1)
+
+
+def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(place, tmp_path):
+    config = dataclasses.replace(CONFIGS["digits"][1], network="mlp", num_steps=1, epochs=5000, control=False)
+    folder, script = tmp_path / "run", (
+        "import sys; from experiments import devices, train; devices.HEARTBEAT_SECONDS = 10; train.main(sys.argv[1:])"
+    )  # fmt: skip
+    processes = start_two(
+        "-c", script, "digits", "--network", "mlp", "--num-steps", "1", "--epochs", "5000", "--no-control",
+        "--output", str(folder), "--data-dir", str(place / "data"),
+        "--coordinator", "127.0.0.1:{port}", "--num-processes", "2", "--process-id", "{number}",
+    )  # fmt: skip
+    records, deadline = folder / "metrics.jsonl", time.monotonic() + 120
+    while not (records.exists() and len(records.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline, "no three epochs in two minutes"
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.1)
+    processes[1].kill()
+    said = processes[0].communicate(timeout=120)[0]
+    processes[1].communicate()
+    assert processes[0].returncode != 0
+    assert "another task died" in said
+    run = loop.prepare(config, load("digits", place / "data"))
+    start, skipped = Checkpoints(folder / "checkpoints", config, run.batches).restore(run.state)
+    assert not skipped
+    assert len(start.records) >= 2
+    report("kill -9 of one of 2 processes", "the other ends, the last checkpoint is good", 1, 1, run.batches)
 
 
 bad = {
