@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import re
-import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from jax.sharding import PartitionSpec as P
 
 import bsojax
 from benchmarks.environment import environment
-from bsojax import _rows
 
 COUNTS = (1, 2, 4, 8)
 STEPS, NUM_STEPS = 10, 4
@@ -50,15 +48,13 @@ def main() -> None:
 
 def measure() -> dict[str, Any]:
     """Returns traffic, memory and agreement, as JSON values; there must be eight devices."""
-    # Convolutions along rows are for the cores of one CPU; under jit they make the compiler gather activations.
-    with unittest.mock.patch.object(_rows, "WORTH", float("inf")):
-        compiled = {
-            (name, devices, way): WAYS[way](job, devices).compile()
-            for name, job in JOBS.items()
-            for way in WAYS
-            for devices in (COUNTS if way.startswith("jit") else (max(COUNTS),))
-        }
-        agreement = [agree(JOBS["digits network"], devices, way) for way in AGREEING for devices in COUNTS]
+    compiled = {
+        (name, devices, way): WAYS[way](job, devices).compile()
+        for name, job in JOBS.items()
+        for way in WAYS
+        for devices in (COUNTS if way.startswith("jit") else (max(COUNTS),))
+    }
+    agreement = [agree(JOBS["digits network"], devices, way) for way in AGREEING for devices in COUNTS]
     return {
         "T": NUM_STEPS,
         "jobs": {name: dataclasses.asdict(job) | {"signs": signs(job)} for name, job in JOBS.items()},

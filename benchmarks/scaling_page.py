@@ -132,8 +132,7 @@ def _traffic(result: dict[str, Any]) -> Iterable[str]:
         f"What a device sends a time step, in KiB, from the compiled step of 8 devices (T = {result['T']}; {told}). A "
         "ring is assumed: an all-reduce sends twice 7/8 of its bytes, an all-gather or all-to-all 7/8. Statistics are "
         "those of batches, with gradients of norms and biases; other are scalars, and what else is gathered. Nothing "
-        "was run on a network. Convolutions are compiled as they are, and not along rows "
-        "(bsojax/_rows.py), which is for the cores of a CPU and makes the compiler gather activations under jit."
+        "was run on a network."
     )
     kinds = ("gradients", "statistics", "flips", "other")
     rows = [
@@ -153,7 +152,7 @@ def _memory(result: dict[str, Any]) -> Iterable[str]:
         found = cells.setdefault((row["job"], row["way"]), {})
         found[row["devices"]] = f"{size:,.2f} (arguments {row['arguments'] / MIB:,.2f})"
     counts = sorted({row["devices"] for row in result["memory"]})
-    header = ("job", "way", *(f"{count} devices" for count in counts))
+    header = ("job", "way", "1 device", *(f"{count} devices" for count in counts if count > 1))
     yield table(header, [(*names, *(found[count] for count in counts)) for names, found in cells.items()])
 
 

@@ -103,8 +103,8 @@ def check_leaves(name: str, tree: Any, *, or_shape: bool = False) -> None:
     """Raises unless every leaf of a tree is a number or an array of numbers, or its shape and dtype."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not (isinstance(leaf, _kinds(or_shape)) and _is_numeric(leaf)) and not _is_number(leaf):
-            where = jax.tree_util.keystr(path, simple=True, separator="/") or "(the tree itself)"
-            raise TypeError(f"{name}: leaf '{where}' needs an array of numbers, not {_described(leaf)}.")
+            owner = f"leaf '{jax.tree_util.keystr(path, simple=True, separator='/')}'" if path else ""
+            raise TypeError(f"{_subject(name, owner)} needs an array of numbers, not {_described(leaf)}.")
 
 
 def as_host_array(name: str, value: Any) -> np.ndarray:

@@ -86,15 +86,16 @@ def kernel_gradient_by_rows(
     """Returns it as a convolution along the width for each row of the kernel; arguments as in kernel_gradient."""
     height, _, inputs, outputs = kernel_shape
     batch, rows, columns, _ = g.shape
-    turned = jnp.pad(image.transpose(3, 2, 1, 0), ((0, 0), (0, 0), padding[0], (0, 0)))
-    turned, errors = lax.optimization_barrier((turned, g.transpose(2, 1, 0, 3)))
-    errors = errors.reshape(columns, rows * batch, outputs)
+    # The batch before the rows: joined in this order they stay split over the devices of a mesh.
+    turned = jnp.pad(image.transpose(3, 2, 0, 1), ((0, 0), (0, 0), (0, 0), padding[0]))
+    turned, errors = lax.optimization_barrier((turned, g.transpose(2, 0, 1, 3)))
+    errors = errors.reshape(columns, batch * rows, outputs)
     found = []
     for first in range(height):
-        seen = lax.optimization_barrier(turned[:, :, first : first + rows])
+        seen = lax.optimization_barrier(turned[..., first : first + rows])
         found.append(
             lax.conv_general_dilated(
-                seen.reshape(inputs, image.shape[2], rows * batch),
+                seen.reshape(inputs, image.shape[2], batch * rows),
                 errors,
                 (1,),
                 [padding[1]],

@@ -1,12 +1,17 @@
 """Convolutions by rows and kernel gradients by patches against XLA's own."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+import bsojax
 from bsojax import _rows, conv
 from bsojax._geometry import ConvGeometry, conv_geometry
 from bsojax._synapses import _backward_by_transposition, _convolve
@@ -84,3 +89,22 @@ def test_a_small_convolution_and_its_inputs_gradient_are_compiled_without_a_two_
     text = jax.jit(jax.value_and_grad(loss)).lower(image).compile().as_text()
     assert "dim_labels=b0f_0io->b0f" in text
     assert "b01f" not in text
+
+
+@pytest.mark.parametrize(
+    ("form", "inputs", "outputs"),
+    [
+        (_rows.kernel_gradient_by_rows, 16, 32),
+        (_rows.kernel_gradient_by_patches, 2, 32),
+        (lambda image, g, shape, padding: _rows.convolve_rows(image, jnp.ones(shape), padding), 16, 32),
+        (lambda image, g, shape, padding: _rows.convolve_rows(image, jnp.ones(shape), padding), 32, 16),
+    ],
+    ids=["gradient by rows", "gradient by patches", "gathering rows", "adding rows"],
+)
+def test_over_the_devices_of_a_mesh_no_activations_are_gathered(form, inputs, outputs):
+    split = NamedSharding(bsojax.data_mesh(), P("batch"))
+    image, g = (jax.ShapeDtypeStruct((32, 8, 8, size), jnp.float32, sharding=split) for size in (inputs, outputs))
+    program = jax.jit(lambda image, g: form(image, g, (3, 3, inputs, outputs), ((1, 1), (1, 1)))).lower(image, g)
+    text = program.compile().as_text()
+    assert not re.findall(r"all-gather|all-to-all|collective-permute", text)
+    assert ("all-reduce" in text) == (form in (_rows.kernel_gradient_by_rows, _rows.kernel_gradient_by_patches))
