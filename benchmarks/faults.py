@@ -43,18 +43,19 @@ in metrics.jsonl but its seconds. Give the flag from the start where a run may b
 - **One folder, one run.** The folder is locked while a process works in it; the lock goes with the process. A resumed
   run must have the settings and the data of the one before; what differs is named. Settings that do not change the
   result (devices, keep, minutes, control, where data lie) may differ.
-- **Not covered.** A process that dies takes the others of its run with it once their runtime notices, after a minute
-  or two; start all of them again with `--resume`. The same bits need the same versions, kind of device and number of
-  devices; with another number the run goes on with what rounding and its consequences change (docs/SCALING.md). Locks
-  need a file system that has them, as network file systems mostly do.
+- **Several processes.** One that dies takes the others of its run with it: they end when it has been silent for 100 s.
+  Start all of them again with `--resume`.
+- **Not covered.** The same bits need the same versions, kind of device and number of devices; with another number the
+  run goes on with what rounding and its consequences change (docs/SCALING.md). Locks need a file system that has them,
+  as network file systems mostly do.
 
 ## Tried
 
 {table}
 
-"Lost" is how many batches were trained again at most, each saved after every batch in these tests; otherwise it is
-what was done since the last checkpoint. Data lost: {lost_data}. Records and states at the end are those of a run that
-nothing happened to, bit for bit, in every row that ends a run.
+"Lost" is how many batches were trained again at most, each saved after every batch in these tests, by two processes
+after every epoch; otherwise it is what was done since the last checkpoint. Data lost: {lost_data}. Records and states
+at the end are those of a run that nothing happened to, bit for bit, in every row that ends a run.
 
 With {versions}.
 """

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bsojax._kinds import as_dtype, check_leaves, is_int_scalar
+from bsojax._kinds import as_dtype, check_leaves, is_int, is_int_scalar
 from bsojax._momentum import MOMENTUM_DTYPES, IntegerMomentum, is_integer_momentum, scale_shape
 from bsojax._packing import is_sign
 from bsojax._signs import leaf_name, same_structure
@@ -65,7 +65,7 @@ def _is_real(value: Any) -> bool:
 
 def check_num_steps(num_steps: Any) -> int:
     """Raises unless num_steps is an int >= 1."""
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
+    if not is_int(num_steps):
         raise TypeError(
             f"num_steps: needs an int, not {num_steps!r}; under optax.inject_hyperparams name it in static_args."
         )
@@ -80,7 +80,7 @@ def check_backward_steps(backward_steps: Any, num_steps: int) -> None:
     """Raises unless backward_steps is None or an int in 1 .. num_steps."""
     if backward_steps is None:
         return
-    if isinstance(backward_steps, bool) or not isinstance(backward_steps, int | np.integer):
+    if not is_int(backward_steps):
         raise TypeError(f"backward_steps: needs an int or None, not {backward_steps!r}.")
     if not 1 <= backward_steps <= num_steps:
         raise ValueError(f"backward_steps: must be in 1 .. num_steps, here {num_steps}, got {backward_steps}.")
@@ -127,16 +127,10 @@ def check_momentum_dtype(dtype: chex.ArrayDType) -> np.dtype:
 
 def check_seed(seed: Any) -> None:
     """Raises unless seed is an integer of 32 bits; the value of a JAX array is not seen."""
-    if isinstance(seed, np.ndarray | np.generic) and jnp.issubdtype(seed.dtype, jnp.integer) and seed.shape == ():
-        seed = int(seed)
-    if isinstance(seed, jax.Array):
-        if jnp.issubdtype(seed.dtype, jnp.integer) and seed.shape == ():
-            return
-    elif isinstance(seed, int) and not isinstance(seed, bool):
-        if 0 <= seed < 2**32:
-            return
+    if not is_int_scalar(seed):
+        raise TypeError(f"seed: needs an int, not {seed!r}.")
+    if not isinstance(seed, jax.Array) and not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed: must be in 0 .. 2^32 - 1, got {seed}.")
-    raise TypeError(f"seed: needs an int, not {seed!r}.")
 
 
 def check_signs(signs: optax.Params) -> None:

@@ -71,13 +71,10 @@ def check_callable(name: str, value: Any, owner: str = "") -> None:
 
 
 def check_axis_name(value: Any) -> None:
-    """Raises unless value is None, a string or another hashable thing that can name an axis."""
-    if value is not None and not isinstance(value, str) and not (isinstance(value, tuple) and _all_strings(value)):
+    """Raises unless value is None or a string, or several strings in a tuple."""
+    names = value if isinstance(value, tuple) else (value,)
+    if value is not None and not (names and all(isinstance(name, str) for name in names)):
         raise TypeError(f"axis_name: needs the name of an axis, or None, not {value!r}.")
-
-
-def _all_strings(values: tuple[Any, ...]) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
 
 
 def check_model(model: Any) -> None:
@@ -115,7 +112,7 @@ def as_host_array(name: str, value: Any) -> np.ndarray:
         raise ValueError(f"{name}: needs an array, and {_described(value)} makes none ({error}).") from error
 
 
-def as_dtype(name: str, value: Any, advice: str = "") -> np.dtype:
+def as_dtype(name: str, value: Any) -> np.dtype:
     """Returns value as a dtype; raises where it names none."""
     # NumPy takes None for float64, and ever more things for dtypes of its own.
     if value is not None and not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | dict):
@@ -123,7 +120,7 @@ def as_dtype(name: str, value: Any, advice: str = "") -> np.dtype:
             return jnp.dtype(value)
         except (TypeError, ValueError):
             pass
-    raise TypeError(f"{name}: needs a dtype, not {value!r}{advice}.")
+    raise TypeError(f"{name}: needs a dtype, not {value!r}.")
 
 
 def _kinds(or_shape: bool) -> tuple[type, ...]:
