@@ -48,7 +48,7 @@ def conv_geometry(
       ValueError: an argument is out of range, or the groups do not divide the channels.
     """
     strides, dilation = _pair("strides", strides), _pair("kernel_dilation", dilation)
-    if isinstance(kernel_size, int) and not isinstance(kernel_size, bool):
+    if is_int(kernel_size):
         raise ValueError(f"kernel_size: needs height and width, as in ({kernel_size}, {kernel_size}), not an int.")
     kernel_size = _pair("kernel_size", kernel_size)
     if len(input_shape) != 4:

@@ -48,16 +48,17 @@ def check_number(name: str, value: Any, owner: str = "") -> None:
         raise TypeError(f"{_subject(name, owner)} needs a number, not {value!r}.")
 
 
-def check_real(name: str, value: Any, low: float, high: float = math.inf, owner: str = "") -> None:
-    """Raises unless value is a finite real number in [low, high], and no array."""
+def as_real(name: str, value: Any, low: float, high: float = math.inf, owner: str = "") -> float:
+    """Returns value as a float, as JAX takes no int beyond its integers; raises unless it is finite, in [low, high]."""
     check_number(name, value, owner)
     try:
-        finite = math.isfinite(value)
+        number = float(value)
     except OverflowError:  # an int beyond the range of floats
-        finite = False
-    if not (finite and low <= value <= high):
+        number = math.inf
+    if not (math.isfinite(number) and low <= number <= high):
         bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f">= {low:g}"
         raise ValueError(f"{_subject(name, owner)} needs a finite number {bounds}, got {value!r}.")
+    return number
 
 
 def _subject(name: str, owner: str) -> str:
@@ -96,10 +97,17 @@ def check_array(name: str, value: Any, *, or_shape: bool = False) -> None:
         raise TypeError(f"{name}: needs an array of numbers, not {_described(value)}.")
 
 
+def check_numeric(name: str, value: Any, owner: str = "") -> None:
+    """Raises unless value is a real number or an array of real numbers."""
+    reals = (jnp.integer, jnp.floating, jnp.bool_)
+    if not _is_numeric_leaf(value, ARRAYS) or not any(jnp.issubdtype(jnp.result_type(value), kind) for kind in reals):
+        raise TypeError(f"{_subject(name, owner)} needs a real number or an array of them, not {_described(value)}.")
+
+
 def check_leaves(name: str, tree: Any, *, or_shape: bool = False) -> None:
     """Raises unless every leaf of a tree is a number or an array of numbers, or its shape and dtype."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not (isinstance(leaf, _kinds(or_shape)) and _is_numeric(leaf)) and not _is_number(leaf):
+        if not _is_numeric_leaf(leaf, _kinds(or_shape)):
             owner = f"leaf '{jax.tree_util.keystr(path, simple=True, separator='/')}'" if path else ""
             raise TypeError(f"{_subject(name, owner)} needs an array of numbers, not {_described(leaf)}.")
 
@@ -118,7 +126,7 @@ def as_dtype(name: str, value: Any) -> np.dtype:
     if value is not None and not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | dict):
         try:
             return jnp.dtype(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, SyntaxError):  # NumPy parses strings
             pass
     raise TypeError(f"{name}: needs a dtype, not {value!r}.")
 
@@ -133,7 +141,9 @@ def _is_numeric(array: Any) -> bool:
     return array.dtype == jax.dtypes.float0 or any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
 
 
-def _is_number(leaf: Any) -> bool:
+def _is_numeric_leaf(leaf: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(leaf, kinds):
+        return _is_numeric(leaf)
     # JAX has no dtype for an int beyond 32 bits, unless told to.
     return isinstance(leaf, NUMBERS) and not (isinstance(leaf, int) and not -(2**31) <= leaf < 2**31)
 

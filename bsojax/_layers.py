@@ -11,7 +11,7 @@ import numpy as np
 
 from bsojax import _synapses
 from bsojax._geometry import ConvGeometry, Padding, conv_geometry
-from bsojax._kinds import check_bool, check_callable, check_int, check_real
+from bsojax._kinds import as_real, check_bool, check_callable, check_int
 from bsojax._packing import PackedSigns, is_sign
 from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes, check_spikes, map_spikes
@@ -258,9 +258,7 @@ def _conv_shapes(module: Any, x: Spikes | jax.Array) -> tuple[tuple[int, ...], C
 
 def _factor(module: Any, fan_in: int) -> float:
     check_callable("scale", module.scale, f"'{module.name}'")
-    factor = module.scale(fan_in)
-    check_real("scale", factor, -1e38, 1e38, f"'{module.name}'")
-    return factor
+    return as_real("scale", module.scale(fan_in), -1e38, 1e38, f"'{module.name}'")
 
 
 def _scaled(current: jax.Array, scale: float) -> jax.Array:

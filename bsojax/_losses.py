@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bsojax._kinds import check_array, check_leaves, check_real
+from bsojax._kinds import as_real, check_array, check_numeric
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -26,7 +26,7 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> Loss:
       TypeError: mse_weight is no number; at a call, logits or labels are no arrays of numbers.
       ValueError: mse_weight is out of range; at a call, there is not one integer label an example.
     """
-    check_real("mse_weight", mse_weight, 0, 1)
+    mse_weight = as_real("mse_weight", mse_weight, 0, 1)
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
         check_array("logits", logits)
@@ -47,9 +47,8 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> Loss:
 def mean_loss(loss: Loss, logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns a batch's loss; raises unless the function returns a floating scalar."""
     value: Any = loss(logits, labels)
-    check_leaves("loss", value)
-    is_one = jax.tree_util.all_leaves([value]) and jnp.shape(value) == ()
-    if not is_one or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        got = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", value)
+    check_numeric("loss", value)
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        got = f"{jnp.result_type(value)}{list(jnp.shape(value))}"
         raise TypeError(f"loss: must return a floating scalar, the mean over the batch, not {got}.")
     return value

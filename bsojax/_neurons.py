@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax._compiler import in_place
-from bsojax._kinds import check_array, check_bool, check_leaves, check_number, check_real
+from bsojax._kinds import as_real, check_array, check_bool, check_number, check_numeric
 from bsojax._spikes import Spikes
 from bsojax._surrogates import Surrogate, sigmoid
 from bsojax._traces import TraceInputs, TraceRule, ottt
@@ -182,8 +182,9 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
     check_number("v_threshold", neuron.v_threshold, f"neuron '{neuron.name}'")
     if not 0 < neuron.v_threshold < _LARGEST:
         raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a finite threshold > 0, got {neuron.v_threshold}.")
+    v_threshold, v_reset = float(neuron.v_threshold), None
     if neuron.v_reset is not None:
-        check_real("v_reset", neuron.v_reset, -_LARGEST, _LARGEST, f"neuron '{neuron.name}'")
+        v_reset = as_real("v_reset", neuron.v_reset, -_LARGEST, _LARGEST, f"neuron '{neuron.name}'")
     if neuron.trace is not None and not isinstance(neuron.trace, TraceRule):
         raise TypeError(f"trace: neuron '{neuron.name}' needs a TraceRule such as bsojax.ottt, not {neuron.trace!r}.")
     if not isinstance(neuron.surrogate, Surrogate):
@@ -195,8 +196,6 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
         raise TypeError(f"current: neuron '{neuron.name}' needs a floating current, not {current.dtype}.")
     if 0 in current.shape:
         raise ValueError(f"current: neuron '{neuron.name}' needs at least one element, got shape {current.shape}.")
-    # Floats, as JAX takes no int beyond its integers.
-    v_threshold, v_reset = float(neuron.v_threshold), None if neuron.v_reset is None else float(neuron.v_reset)
     rest = 0.0 if v_reset is None else v_reset
     resets_first = neuron.has_variable(NEURONS, CHARGED)
     name = CHARGED if resets_first else MEMBRANE
@@ -228,7 +227,7 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
         after = dynamics.after_reset(charged)
         previous = dynamics.after_reset(before) if resets_first else before
         mu = neuron.trace.factor(TraceInputs(after, previous, fired, previous_spike, decay, v_threshold))
-        check_leaves("trace", mu)
+        check_numeric("trace", mu, f"the factor of neuron '{neuron.name}'")
         if jnp.shape(mu) not in ((), fired.shape):
             raise ValueError(
                 f"trace: the factor of neuron '{neuron.name}' must return a scalar or the shape {fired.shape}, got "

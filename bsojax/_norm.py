@@ -2,13 +2,13 @@
 
 import functools
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bsojax._kinds import check_array, check_axis_name, check_bool, check_int, check_real, is_int_scalar
+from bsojax._kinds import as_real, check_array, check_axis_name, check_bool, check_int, is_int_scalar
 from bsojax._sharding import devices_on
 
 
@@ -93,12 +93,13 @@ def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
-def _check_current(module: nn.Module, x: jax.Array) -> None:
+def _as_current(module: nn.Module, x: Any) -> jax.Array:
     check_array("x", x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x: '{module.name}' needs a floating input, not {x.dtype}; convert it first.")
     if x.ndim < 1:
         raise ValueError(f"x: '{module.name}' needs the channels last, got a scalar.")
+    return jnp.asarray(x)
 
 
 class BatchNorm(nn.Module):
@@ -133,7 +134,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
-        _check_current(self, x)
+        x = _as_current(self, x)
         self._check_attributes()
         check_bool("train", train)
         channels = x.shape[-1]
@@ -149,11 +150,11 @@ class BatchNorm(nn.Module):
                 for running, new in ((running_mean, mean), (running_var, var)):
                     followed = self.momentum * running.value[at] + (1 - self.momentum) * new
                     running.value = running.value.at[at].set(followed)
-            inverse = jax.lax.rsqrt(var + self.epsilon)
+            inverse = self._inverse_deviation(var)
             correction = self._correction(mean, inverse, running_mean.value[at], running_var.value[at])
             axis_name = None if self.is_initializing() else self.axis_name
             return normalise(axis_name, x, mean, inverse, scale, bias, correction)
-        gain = scale * jax.lax.rsqrt(running_var.value[at] + self.epsilon)
+        gain = scale * self._inverse_deviation(running_var.value[at])
         shift = bias - running_mean.value[at] * gain
         return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
 
@@ -161,8 +162,8 @@ class BatchNorm(nn.Module):
         owner = f"norm '{self.name}'"
         if self.num_steps is not None:
             check_int("num_steps", self.num_steps, owner)
-        check_real("momentum", self.momentum, 0, 1, owner)
-        check_real("epsilon", self.epsilon, 0, 1e38, owner)
+        as_real("momentum", self.momentum, 0, 1, owner)
+        as_real("epsilon", self.epsilon, 0, 1e38, owner)
         check_axis_name(self.axis_name)
 
     def _correction(
@@ -171,6 +172,9 @@ class BatchNorm(nn.Module):
         """What becomes of an input that was normalised by the given statistics of its batch."""
         del mean, inverse, running_mean, running_var
         return None
+
+    def _inverse_deviation(self, var: jax.Array) -> jax.Array:
+        return jax.lax.rsqrt(var + float(self.epsilon))
 
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
@@ -218,7 +222,7 @@ class BatchRenorm(BatchNorm):
     def _correction(
         self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
     ) -> Correction | None:
-        running_inverse = jax.lax.rsqrt(running_var + self.epsilon)
+        running_inverse = self._inverse_deviation(running_var)
         return Correction(running_inverse / inverse, (mean - running_mean) * running_inverse)
 
 
@@ -238,7 +242,7 @@ class Affine(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
         del train, time_step
-        _check_current(self, x)
+        x = _as_current(self, x)
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import as_dtype, check_bool, check_callable, check_leaves, is_int
+from bsojax._kinds import as_dtype, check_bool, check_callable, check_leaves, check_numeric, is_int
 from bsojax._packing import PackedSigns, is_packed, is_sign, unpack_signs
 
 
@@ -99,7 +99,8 @@ def value_and_grad(
       dtype: the floating dtype in which signs are seen, and so the dtype of their gradients.
 
     Raises:
-      TypeError: an argument is not of its kind, or a leaf to differentiate is neither boolean nor floating.
+      TypeError: an argument is not of its kind, fun does not return what it must, or a leaf to differentiate is neither
+        boolean nor floating.
       ValueError: packed signs were cut or converted.
     """
     dtype = floating_dtype(dtype)
@@ -107,8 +108,14 @@ def value_and_grad(
     check_bool("has_aux", has_aux)
     if not is_int(argnums) and not (isinstance(argnums, tuple | list) and argnums and all(map(is_int, argnums))):
         raise TypeError(f"argnums: needs an int or a tuple of ints, not {argnums!r}.")
-    grad_fun = jax.value_and_grad(fun, argnums=argnums, has_aux=has_aux)
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    chosen = tuple(argnums) if isinstance(argnums, tuple | list) else (argnums,)
+
+    def real_fun(*args: Any, **kwargs: Any) -> Any:
+        result = fun(*args, **kwargs)
+        _check_result(result, has_aux)
+        return result
+
+    grad_fun = jax.value_and_grad(real_fun, argnums=argnums, has_aux=has_aux)
 
     def value_and_grad_fun(*args: Any, **kwargs: Any) -> Any:
         if not all(-len(args) <= number < len(args) for number in chosen):
@@ -120,6 +127,18 @@ def value_and_grad(
         return grad_fun(*views, **kwargs)
 
     return value_and_grad_fun
+
+
+def _check_result(result: Any, has_aux: bool) -> None:
+    if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"fun: with has_aux it must return a pair, not {type(result).__name__}.")
+    value: Any = result[0] if has_aux else result
+    check_numeric("fun", value)
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(
+            f"fun: must return a floating scalar, not {jnp.result_type(value)}{list(jnp.shape(value))}; only that has "
+            "a gradient."
+        )
 
 
 def check_differentiable(tree: Any, *, name: str) -> None:

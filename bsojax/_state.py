@@ -111,18 +111,22 @@ def _check_key(key: Any) -> None:
         raise TypeError(f"key: needs a PRNG key such as jax.random.key(0), not {key!r}.")
 
 
-def check_train_state(state: Any, *, or_shape: bool = False) -> None:
-    """Raises unless state is a TrainState of arrays, or their shapes and dtypes, with integer counters."""
+def check_is_state(state: Any) -> None:
+    """Raises unless state is a TrainState that says what it takes; quick enough for every step."""
     if not isinstance(state, TrainState):
         raise TypeError(f"state: needs a TrainState, as bsojax.init returns it, not a {type(state).__name__}.")
+    if not is_shape(state.input_shape):
+        raise TypeError(f"state: its input_shape needs a tuple of ints, not {state.input_shape!r}.")
+
+
+def check_train_state(state: Any, *, or_shape: bool = False) -> None:
+    """Raises unless state is a TrainState of arrays, or their shapes and dtypes, with integer counters."""
+    check_is_state(state)
     check_leaves("state", state, or_shape=or_shape)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state, is_leaf=is_packed):
         if is_packed(leaf) and not is_shape(leaf.shape):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise TypeError(f"state: leaf '{name}' holds packed signs of the shape {leaf.shape!r}, which is none.")
-    shape = state.input_shape
-    if not is_shape(shape):
-        raise TypeError(f"state: its input_shape needs a tuple of ints, not {shape!r}.")
     for name in ("step", "skipped"):
         value = getattr(state, name)
         is_leaf = jax.tree_util.all_leaves([value])

@@ -10,7 +10,7 @@ import numpy as np
 from bsojax._checks import check_logits, check_values, is_sequence, on_host
 from bsojax._kinds import as_host_array
 from bsojax._model import infer
-from bsojax._state import TrainState, check_train_state, check_variables
+from bsojax._state import TrainState, check_is_state, check_train_state, check_variables
 
 
 class Step:
@@ -28,8 +28,7 @@ class Step:
         self.__doc__ = function.__doc__
 
     def __call__(self, state: TrainState, x: Any, y: Any) -> Any:
-        if not isinstance(state, TrainState):
-            check_train_state(state)
+        check_is_state(state)
         x, y = (
             value if isinstance(value, jax.Array) else as_host_array(name, value)
             for name, value in (("x", x), ("y", y))
@@ -39,7 +38,7 @@ class Step:
             self._check(state, x, y)
         try:
             return self._jitted(state, x, y)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             check_train_state(state)  # names the leaf, where jit met one that is no array
             raise
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import check_callable, check_leaves, check_number
+from bsojax._kinds import check_callable, check_number, check_numeric
 
 _LARGEST = float(np.finfo(np.float32).max)
 Derivative = Callable[[jax.Array, float], jax.Array]
@@ -50,7 +50,7 @@ class Surrogate:
     def gradient(self, x: jax.Array) -> jax.Array:
         """Returns the surrogate gradient at x, of its shape and dtype."""
         gradient: Any = self.derivative(x, self.alpha)
-        check_leaves("derivative", gradient)
+        check_numeric("derivative", gradient)
         if jnp.shape(gradient) not in ((), x.shape):
             raise ValueError(f"derivative: must return a scalar or the shape {x.shape}, got {jnp.shape(gradient)}.")
         return jnp.broadcast_to(jnp.asarray(gradient).astype(x.dtype), x.shape)

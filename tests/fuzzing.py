@@ -1,6 +1,7 @@
 """Strategies and checks of the fuzz tests: a call with one argument replaced works, or names that argument."""
 
 import dataclasses
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -58,6 +59,13 @@ def replaced(valid: Any, bad: st.SearchStrategy):
         lambda name, value: dataclasses.replace(valid, **{name: value})
     )  # fmt: skip
     return st.one_of(st.builds(change, st.sampled_from(sorted(fields)), bad), anything)
+
+
+FACTOR = "BSOJAX_FUZZ"
+"""An environment variable for hunts: so many times the cases, and other ones at each run."""
+
+MILLISECONDS = 30_000
+"""What takes longer hangs; compiling takes a second or two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +142,11 @@ def refused(row: Row, documentation: str, argument: str, value: Any) -> bool:
 def fuzz(cases: st.SearchStrategy, examples: int, is_refused: Callable[..., bool], share: float = 0.25) -> None:
     """Tries so many cases, of which at least a share must have been bad ones."""
     outcomes = []
+    factor = int(os.environ.get(FACTOR, "1"))
 
-    @settings(max_examples=examples, derandomize=True, database=None, print_blob=True)
+    @settings(
+        max_examples=factor * examples, derandomize=factor == 1, database=None, print_blob=True, deadline=MILLISECONDS
+    )
     @given(cases)
     def try_case(case):
         outcomes.append(is_refused(*case))

@@ -159,7 +159,8 @@ ROWS: dict[str, Row] = {
     "to_signs": row(bsojax.to_signs, bad={"weights": grads}, weights=GRADS),
     "to_weights": row(bsojax.to_weights, 25, {"signs": ("packed",)}, {"signs": signs}, signs=SIGNS, dtype="float32"),
     "value_and_grad": row(
-        lambda signs, **arguments: bsojax.value_and_grad(**arguments)(signs), 40, {"signs": ("argument 0", "packed")},
+        lambda signs, **arguments: bsojax.value_and_grad(**arguments)(signs), 40,
+        {"signs": ("argument 0", "packed"), "has_aux": ("fun",)},
         {"signs": signs.filter(lambda tree: bool(jax.tree.leaves(tree))), "fun": functions},
         fun=lambda tree: sum(jnp.sum(leaf).real for leaf in jax.tree.leaves(tree)),
         signs=SIGNS, argnums=0, has_aux=False, dtype="float32",
@@ -217,6 +218,9 @@ ROWS: dict[str, Row] = {
     "what a surrogate's derivative returns": returned(
         bsojax.Surrogate, "derivative", lambda derivative: bsojax.Surrogate(derivative, 1.0).gradient(CURRENT), 0.5,
     ),
+    "what a function to differentiate returns": returned(
+        bsojax.value_and_grad, "fun", lambda fun: bsojax.value_and_grad(fun)(SIGNS), 0.5
+    ),
     "what a scale returns": returned(
         bsojax.BinaryDense, "scale",
         lambda scale: shapes_of(bsojax.BinaryDense, "x")(features=2, scale=scale, x=CURRENT), 0.5,
@@ -257,7 +261,8 @@ ROWS: dict[str, Row] = {
         ("x", "train", "time_step"),
     ),
     "BatchRenorm": module(
-        bsojax.BatchRenorm, {"num_steps": None, "epsilon": 1e-5, "x": CURRENT, "train": False}, 40, ("x", "train")
+        bsojax.BatchRenorm, {"num_steps": T, "epsilon": 1e-5, "x": CURRENT, "train": True, "time_step": 0}, 40,
+        ("x", "train", "time_step"),
     ),
     "Affine": module(bsojax.Affine, {"x": CURRENT}),
     "SpikingMLP": module(
@@ -295,8 +300,8 @@ for name, owner in {
     "BatchRenorm": "BatchNorm",
 }.items():
     ROWS[name] = dataclasses.replace(ROWS[name], documented_in=getattr(bsojax, owner))
-# These let pass whatever is no sign.
-for name in ("pack_signs", "unpack_signs", "to_weights"):
+# These let pass whatever is no sign, and the last any state, as it has none.
+for name in ("pack_signs", "unpack_signs", "to_weights", "scale_by_channel_rms"):
     ROWS[name] = dataclasses.replace(ROWS[name], share=0.0)
 
 

@@ -118,13 +118,15 @@ def test_their_checkpoint_goes_on_in_one_process(of_two_processes, place):
 
 
 def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(place, tmp_path):
-    config = dataclasses.replace(CONFIGS["digits"][1], network="mlp", num_steps=1, epochs=5000, control=False)
+    config = dataclasses.replace(
+        CONFIGS["digits"][1], network="mlp", num_steps=1, batch_size=240, epochs=5000, control=False
+    )
     folder, script = tmp_path / "run", (
         "import sys; from experiments import devices, train; devices.HEARTBEAT_SECONDS = 10; train.main(sys.argv[1:])"
     )  # fmt: skip
     processes = start_two(
-        "-c", script, "digits", "--network", "mlp", "--num-steps", "1", "--epochs", "5000", "--no-control",
-        "--output", str(folder), "--data-dir", str(place / "data"),
+        "-c", script, "digits", "--network", "mlp", "--num-steps", "1", "--batch-size", "240", "--epochs", "5000",
+        "--no-control", "--output", str(folder), "--data-dir", str(place / "data"),
         "--coordinator", "127.0.0.1:{port}", "--num-processes", "2", "--process-id", "{number}",
     )  # fmt: skip
     records, deadline = folder / "metrics.jsonl", time.monotonic() + 120

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
-from bsojax._kinds import is_int
+from bsojax._kinds import check_bool, is_int
 from bsojax._layers import (
     BinaryConv,
     BinaryDense,
@@ -57,6 +57,7 @@ class SpikingVGG(nn.Module):
         self, x: Spikes | jax.Array, train: bool = False, time_step: int | jax.Array | None = None
     ) -> jax.Array:
         check_attributes(self, "channels")
+        check_bool("binary_ends", self.binary_ends)
         index = 0
         for entry in self.channels:
             if isinstance(entry, str) and entry == "M":
