@@ -188,7 +188,8 @@ def test_an_unknown_config_is_refused(capsys):
 
 
 def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    of_tests = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    environment = {key: value for key, value in os.environ.items() if key not in of_tests}
     command = [sys.executable, "-m", "experiments.train", "digits", "--output", str(tmp_path / "run"), "--no-control"]
     done = subprocess.run(
         [*command, "--data-dir", str(data_dir)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCHES = 22
 """Batches an epoch; a checkpoint is written after each."""
 
-EPOCHS = 5
+EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
