@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bsojax._kinds import as_dtype, check_leaves, is_int, is_int_scalar
+from bsojax._kinds import ARRAYS, as_dtype, check_leaves, is_int, is_int_scalar, is_real_scalar
 from bsojax._momentum import MOMENTUM_DTYPES, IntegerMomentum, is_integer_momentum, scale_shape
 from bsojax._packing import is_sign
 from bsojax._signs import leaf_name, same_structure
@@ -23,44 +23,40 @@ def as_schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, 
     """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
     if callable(value):
         # What it returns is traced under jit, so that its range cannot be looked at.
-        return lambda count: _as_real(name, value(count), "needs a schedule that returns a number")
-    check_scalar(name, value, low, high, open_above=open_above, advice="needs a number or a schedule")
-    constant = _as_real(name, value)
+        return lambda count: _as_scalar(name, value(count), "needs a schedule that returns a number")
+    constant = as_scalar(name, value, low, high, open_above=open_above, advice="needs a number or a schedule")
     return lambda count: constant
 
 
-def check_scalar(
+def as_scalar(
     name: str, value: Any, low: float, high: float, *, open_above: bool = False, advice: str = "needs a number"
-) -> None:
-    """Raises unless value is a real scalar in [low, high], or [low, high) with open_above; traced values pass."""
-    value = _as_real(name, value, advice)
+) -> Any:
+    """Returns a real scalar, an int as a float, as JAX takes none beyond its integers.
+
+    Raises unless it is in [low, high], or [low, high) with open_above; the value of a traced one is not seen.
+    """
+    value = _as_scalar(name, value, advice)
     if isinstance(value, jax.core.Tracer):
-        return
+        return value
     number = float(value)
     if not (low <= number <= high) or (open_above and number == high):
         bracket = ")" if open_above or high == math.inf else "]"
         raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
+    return value
 
 
-def _as_real(name: str, value: Any, advice: str = "needs a number") -> Any:
-    """Returns a real scalar, an int as a float: JAX takes none beyond its integers."""
-    if not isinstance(value, int | float) and not (_is_real(value) and np.shape(value) == ()):
-        raise TypeError(f"{name}: {advice}, not {value!r}.")
-    if isinstance(value, bool) or getattr(value, "dtype", None) == jnp.bool_:
+def _as_scalar(name: str, value: Any, advice: str) -> Any:
+    if isinstance(value, bool) or (isinstance(value, ARRAYS) and value.dtype == jnp.bool_):
         raise TypeError(
             f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
             "dtype of the parameters: give it hyperparam_dtype=jnp.float32."
         )
+    if not is_real_scalar(value):
+        raise TypeError(f"{name}: {advice}, not {value!r}.")
     try:
         return float(value) if isinstance(value, int) else value
     except OverflowError:
         raise ValueError(f"{name}: must be in the range of floats, got {value}.") from None
-
-
-def _is_real(value: Any) -> bool:
-    if not isinstance(value, np.ndarray | np.generic | jax.Array):
-        return False
-    return any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating, jnp.bool_))
 
 
 def check_num_steps(num_steps: Any) -> int:

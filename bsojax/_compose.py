@@ -26,8 +26,10 @@ def split_optimizer(
       real: any optax optimizer.
 
     Raises:
-      ValueError: at init, the tree has other keys than "signs" and "params", or no boolean leaf under "signs".
-      TypeError: at init, a boolean leaf under "params"; at update, what :func:`checked` raises.
+      ValueError: at init, the tree has other keys than "signs" and "params", or no boolean leaf under "signs"; at
+        update, the updates' tree is another.
+      TypeError: flip or real is no optax transformation; at init, a boolean leaf under "params"; at update, a state
+        that init did not return, and what :func:`checked` raises.
     """
     check_optimizer("flip", flip)
     check_optimizer("real", real)
@@ -74,8 +76,9 @@ def checked(inner: optax.GradientTransformation) -> optax.GradientTransformation
     split_optimizer includes it. It checks dtypes and shapes only, and costs nothing at run time.
 
     Raises:
-      TypeError: at update, a sign leaf gets an update that is not an int8 delta, or a part of the optimizer state
-        changes its dtype (an accumulator was made from boolean parameters: wrap its transform in on_weights).
+      TypeError: inner is no optax transformation; at update, a sign leaf gets an update that is not an int8 delta, or a
+        part of the optimizer state changes its dtype (an accumulator was made from boolean parameters: wrap its
+        transform in on_weights).
     """
     check_optimizer("inner", inner)
     inner = _pass_extra_args(inner)

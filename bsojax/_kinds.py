@@ -42,23 +42,43 @@ def check_int(name: str, value: Any, owner: str = "") -> None:
         raise ValueError(f"{_subject(name, owner)} needs an int of at least 1 and below 2^31, got {value}.")
 
 
+def is_real_scalar(value: Any) -> bool:
+    """Whether value is a real number, or an array of one, traced or not; True and False are none."""
+    if not isinstance(value, ARRAYS):
+        return is_int(value) or isinstance(value, float)
+    return value.shape == () and any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
+
+
 def check_number(name: str, value: Any, owner: str = "") -> None:
-    """Raises unless value is a real number, and no array."""
-    if not is_int(value) and not isinstance(value, float | np.floating):
+    """Raises unless value is a real number, or an array of one."""
+    if not is_real_scalar(value):
         raise TypeError(f"{_subject(name, owner)} needs a number, not {value!r}.")
 
 
-def as_real(name: str, value: Any, low: float, high: float = math.inf, owner: str = "") -> float:
-    """Returns value as a float, as JAX takes no int beyond its integers; raises unless it is finite, in [low, high]."""
+def as_float(name: str, value: Any, owner: str = "") -> float:
+    """Returns a real scalar whose value is known, not traced, as a float; infinity for an int beyond the floats."""
     check_number(name, value, owner)
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{_subject(name, owner)} needs a number that is known when it is traced, not {value!r}.")
     try:
-        number = float(value)
-    except OverflowError:  # an int beyond the range of floats
-        number = math.inf
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def as_real(name: str, value: Any, low: float, high: float = math.inf, owner: str = "") -> Any:
+    """Returns a real scalar, an int as a float, as JAX takes none beyond its integers.
+
+    Raises unless it is finite and in [low, high]; the value of a traced one is not seen.
+    """
+    check_number(name, value, owner)
+    if isinstance(value, jax.core.Tracer):
+        return value
+    number = as_float(name, value, owner)
     if not (math.isfinite(number) and low <= number <= high):
         bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f">= {low:g}"
         raise ValueError(f"{_subject(name, owner)} needs a finite number {bounds}, got {value!r}.")
-    return number
+    return number if isinstance(value, int) else value
 
 
 def _subject(name: str, owner: str) -> str:
@@ -98,10 +118,31 @@ def check_array(name: str, value: Any, *, or_shape: bool = False) -> None:
 
 
 def check_numeric(name: str, value: Any, owner: str = "") -> None:
-    """Raises unless value is a real number or an array of real numbers."""
+    """Raises unless value is a real number or an array of real numbers, as what a user's function returns must be."""
     reals = (jnp.integer, jnp.floating, jnp.bool_)
     if not _is_numeric_leaf(value, ARRAYS) or not any(jnp.issubdtype(jnp.result_type(value), kind) for kind in reals):
         raise TypeError(f"{_subject(name, owner)} needs a real number or an array of them, not {_described(value)}.")
+
+
+def check_broadcast(name: str, value: Any, shape: tuple[int, ...], owner: str = "") -> None:
+    """Raises unless value is a real number, or an array of them that broadcasts to a shape."""
+    check_numeric(name, value, owner)
+    try:
+        fits = jnp.broadcast_shapes(jnp.shape(value), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{_subject(name, owner)} must return what broadcasts to the shape {shape}, not {jnp.shape(value)}."
+        )
+
+
+def check_scalar_result(name: str, value: Any, *, floating: bool) -> None:
+    """Raises unless what a function returned is a real scalar, and, if asked, one that has a gradient."""
+    check_numeric(name, value)
+    if jnp.shape(value) != () or (floating and not jnp.issubdtype(jnp.result_type(value), jnp.floating)):
+        kind = "floating" if floating else "real"
+        raise TypeError(f"{name}: must return a {kind} scalar, not {jnp.result_type(value)}{list(jnp.shape(value))}.")
 
 
 def check_leaves(name: str, tree: Any, *, or_shape: bool = False) -> None:
@@ -144,8 +185,9 @@ def _is_numeric(array: Any) -> bool:
 def _is_numeric_leaf(leaf: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(leaf, kinds):
         return _is_numeric(leaf)
-    # JAX has no dtype for an int beyond 32 bits, unless told to.
-    return isinstance(leaf, NUMBERS) and not (isinstance(leaf, int) and not -(2**31) <= leaf < 2**31)
+    # JAX has no dtype for an int beyond its bits.
+    limit = 2 ** (63 if jax.config.values["jax_enable_x64"] else 31)
+    return isinstance(leaf, NUMBERS) and not (isinstance(leaf, int) and not -limit <= leaf < limit)
 
 
 def _described(value: Any) -> str:

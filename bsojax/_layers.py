@@ -11,7 +11,7 @@ import numpy as np
 
 from bsojax import _synapses
 from bsojax._geometry import ConvGeometry, Padding, conv_geometry
-from bsojax._kinds import as_real, check_bool, check_callable, check_int
+from bsojax._kinds import as_real, check_bool, check_callable, check_int, is_int
 from bsojax._packing import PackedSigns, is_sign
 from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes, check_spikes, map_spikes
@@ -172,7 +172,7 @@ def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, int]) -> Spikes | j
       TypeError: x is no array, or window neither an int nor two.
       ValueError: the window is larger than the image, or x is not four-dimensional.
     """
-    sides = (window, window) if isinstance(window, int) else window
+    sides = (window, window) if is_int(window) else window
     if not isinstance(sides, tuple | list) or len(sides) != 2:
         raise TypeError(f"window: needs an int, or two for height and width, not {window!r}.")
     for side in sides:
@@ -256,13 +256,13 @@ def _conv_shapes(module: Any, x: Spikes | jax.Array) -> tuple[tuple[int, ...], C
     return (*module.kernel_size, channels // groups, module.features), geometry
 
 
-def _factor(module: Any, fan_in: int) -> float:
+def _factor(module: Any, fan_in: int) -> Any:
     check_callable("scale", module.scale, f"'{module.name}'")
     return as_real("scale", module.scale(fan_in), -1e38, 1e38, f"'{module.name}'")
 
 
-def _scaled(current: jax.Array, scale: float) -> jax.Array:
-    return current if scale == 1 else current * scale
+def _scaled(current: jax.Array, scale: Any) -> jax.Array:
+    return current if isinstance(scale, float) and scale == 1 else current * scale
 
 
 def _biased(module: Any, current: jax.Array) -> jax.Array:

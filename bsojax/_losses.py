@@ -1,13 +1,12 @@
 """Losses of one time step."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from bsojax._kinds import as_real, check_array, check_numeric
+from bsojax._kinds import as_real, check_array, check_scalar_result
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -44,11 +43,8 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> Loss:
     return loss
 
 
-def mean_loss(loss: Loss, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns a batch's loss; raises unless the function returns a floating scalar."""
-    value: Any = loss(logits, labels)
-    check_numeric("loss", value)
-    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        got = f"{jnp.result_type(value)}{list(jnp.shape(value))}"
-        raise TypeError(f"loss: must return a floating scalar, the mean over the batch, not {got}.")
+def mean_loss(loss: Loss, logits: jax.Array, labels: jax.Array, *, differentiable: bool) -> jax.Array:
+    """Returns a batch's loss; raises unless the function returns a real scalar, and, if asked, one with a gradient."""
+    value = loss(logits, labels)
+    check_scalar_result("loss", value, floating=differentiable)
     return value

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax._compiler import in_place
-from bsojax._kinds import as_real, check_array, check_bool, check_number, check_numeric
+from bsojax._kinds import as_float, check_array, check_bool, check_broadcast
 from bsojax._spikes import Spikes
 from bsojax._surrogates import Surrogate, sigmoid
 from bsojax._traces import TraceInputs, TraceRule, ottt
@@ -136,11 +136,11 @@ class LIF(nn.Module):
     @nn.compact
     def __call__(self, current: jax.Array) -> Spikes:
         check_bool("decay_input", self.decay_input, f"LIF '{self.name}'")
-        check_number("tau", self.tau, f"LIF '{self.name}'")
-        if not 1 <= self.tau < _LARGEST:
+        tau = as_float("tau", self.tau, f"LIF '{self.name}'")
+        if not 1 <= tau < _LARGEST:
             raise ValueError(f"tau: LIF '{self.name}' needs a finite time constant >= 1 time step, got {self.tau}.")
-        gain = 1 / self.tau if self.decay_input else 1.0
-        return _fire(self, current, 1 - 1 / self.tau, gain)
+        gain = 1 / tau if self.decay_input else 1.0
+        return _fire(self, current, 1 - 1 / tau, gain)
 
 
 class IF(nn.Module):
@@ -179,12 +179,13 @@ def held_before_reset(neurons: Any, paths: Collection[tuple[str, ...]]) -> Any:
 
 def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
     """One time step of a neuron module: advances its variables and returns its spikes."""
-    check_number("v_threshold", neuron.v_threshold, f"neuron '{neuron.name}'")
-    if not 0 < neuron.v_threshold < _LARGEST:
+    v_threshold, v_reset = as_float("v_threshold", neuron.v_threshold, f"neuron '{neuron.name}'"), None
+    if not 0 < v_threshold < _LARGEST:
         raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a finite threshold > 0, got {neuron.v_threshold}.")
-    v_threshold, v_reset = float(neuron.v_threshold), None
     if neuron.v_reset is not None:
-        v_reset = as_real("v_reset", neuron.v_reset, -_LARGEST, _LARGEST, f"neuron '{neuron.name}'")
+        v_reset = as_float("v_reset", neuron.v_reset, f"neuron '{neuron.name}'")
+        if not -_LARGEST < v_reset < _LARGEST:
+            raise ValueError(f"v_reset: neuron '{neuron.name}' needs a finite level, got {neuron.v_reset}.")
     if neuron.trace is not None and not isinstance(neuron.trace, TraceRule):
         raise TypeError(f"trace: neuron '{neuron.name}' needs a TraceRule such as bsojax.ottt, not {neuron.trace!r}.")
     if not isinstance(neuron.surrogate, Surrogate):
@@ -227,12 +228,8 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
         after = dynamics.after_reset(charged)
         previous = dynamics.after_reset(before) if resets_first else before
         mu = neuron.trace.factor(TraceInputs(after, previous, fired, previous_spike, decay, v_threshold))
-        check_numeric("trace", mu, f"the factor of neuron '{neuron.name}'")
-        if jnp.shape(mu) not in ((), fired.shape):
-            raise ValueError(
-                f"trace: the factor of neuron '{neuron.name}' must return a scalar or the shape {fired.shape}, got "
-                f"{jnp.shape(mu)}."
-            )
+        check_broadcast("trace", mu, fired.shape, f"the factor of neuron '{neuron.name}'")
+        mu = mu if jnp.ndim(mu) == 0 else jnp.broadcast_to(mu, fired.shape)
         trace_value = in_place(_filter, trace.value, mu, fired)
         if advancing:
             trace.value = trace_value

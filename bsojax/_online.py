@@ -114,7 +114,7 @@ def make_train_step(
                 mutable=["batch_stats", NEURONS, SPIKE_RATES],
                 **call_options(model, train=True, time_step=t),
             )
-            value = mean_loss(loss, logits, y) / num_steps
+            value = mean_loss(loss, logits, y, differentiable=True) / num_steps
             # A label outside the classes has no defined loss; as NaN it is skipped and counted.
             value = jnp.where(jnp.all((y >= 0) & (y < logits.shape[-1])), value, jnp.nan)
             rates = leaf_rates(changed.get(SPIKE_RATES, {}))
@@ -139,7 +139,7 @@ def make_train_step(
     def train_step(state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, Metrics]:
         check_train_state(state)
         sequence = is_sequence(x, y, state.input_shape, num_steps)
-        check_variables(model, state, jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype))
+        check_variables(model, state, jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype), train=True)
         check_optimizer_state(tx, state)
         x = x.astype(dtype)
         check_exchange(axis_name, vote, x)
@@ -262,7 +262,7 @@ def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = _DEFAULT_LO
     def eval_step(state: TrainState, x: jax.Array, y: jax.Array) -> Metrics:
         check_train_state(state)
         sequence = is_sequence(x, y, state.input_shape, num_steps)
-        check_variables(model, state, jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype))
+        check_variables(model, state, jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype), train=False)
         rest = without_traces(resting_neurons(model, x[0] if sequence else x))
         logits = jax.eval_shape(lambda: infer(model, state.variables, rest, x[0] if sequence else x, 0)[0])
         check_logits(logits, y)
@@ -270,7 +270,8 @@ def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = _DEFAULT_LO
         def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
             t, neurons, total, value = carry
             logits, neurons = infer(model, state.variables, neurons, x[t] if sequence else x, t)
-            return (t + 1, neurons, total + logits, value + mean_loss(loss, logits, y) / num_steps), None
+            value = value + mean_loss(loss, logits, y, differentiable=False) / num_steps
+            return (t + 1, neurons, total + logits, value), None
 
         start = (jnp.zeros((), jnp.int32), rest, jnp.zeros(logits.shape, logits.dtype), jnp.zeros(()))
         (_, _, total, value), _ = jax.lax.scan(body, start, None, length=num_steps)

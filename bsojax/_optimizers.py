@@ -12,12 +12,12 @@ import optax
 from bsojax import _flips, _momentum
 from bsojax._arguments import (
     ScalarOrSchedule,
+    as_scalar,
     as_schedule,
     check_counters,
     check_gradients,
     check_momentum_dtype,
     check_num_steps,
-    check_scalar,
     check_second_moment,
     check_seed,
     check_signs,
@@ -195,15 +195,14 @@ def t_bso(
     """
     threshold_at = as_schedule("threshold", threshold, 0.0, math.inf)
     b1_at = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
-    check_scalar("b2", b2, 0.0, 1.0, open_above=True)
-    check_scalar("eps", eps, 0.0, math.inf, open_above=True)
+    b2 = as_scalar("b2", b2, 0.0, 1.0, open_above=True)
+    eps = as_scalar("eps", eps, 0.0, math.inf, open_above=True)
     num_steps = check_num_steps(num_steps)
     update_dtype = check_update_dtype(update_dtype)
     momentum_dtype = check_momentum_dtype(momentum_dtype)
     check_seed(seed)
     check_bool("reset_on_flip", reset_on_flip)
     check_bool("debias", debias)
-    eps = float(eps) if isinstance(eps, int) else eps
 
     def init_fn(signs: optax.Params) -> TBSOState:
         signs = unpack_signs(signs)
@@ -273,12 +272,12 @@ def noise_threshold(b1: ScalarOrSchedule, c: float = 0.5) -> Any:
       TypeError: b1 or c is no number.
       ValueError: b1 or c is out of range.
     """
-    check_scalar("c", c, 0.0, math.inf)
+    c = as_scalar("c", c, 0.0, math.inf)
     if callable(b1):
         schedule = as_schedule("b1", b1, 0.0, 1.0, open_above=True)
         return lambda count: c * jnp.sqrt((1 - schedule(count)) / 2)
-    check_scalar("b1", b1, 0.0, 1.0, open_above=True)
-    return c * math.sqrt((1 - b1) / 2) if isinstance(b1, float | int) else c * jnp.sqrt((1 - b1) / 2)
+    constant = as_scalar("b1", b1, 0.0, 1.0, open_above=True)
+    return c * (math.sqrt((1 - constant) / 2) if isinstance(constant, float) else jnp.sqrt((1 - constant) / 2))
 
 
 def _apply_flips(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import ARRAYS
+from bsojax._kinds import ARRAYS, is_int
 
 
 @flax.struct.dataclass
@@ -43,8 +43,8 @@ def sign_counts(tree: Any) -> list[int]:
 
 
 def is_shape(shape: Any) -> bool:
-    """Whether something is the shape of an array."""
-    return isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
+    """Whether something is the shape of an array; files give lists back."""
+    return isinstance(shape, tuple | list) and all(is_int(size) and size >= 0 for size in shape)
 
 
 def pack_signs(signs: chex.ArrayTree) -> chex.ArrayTree:

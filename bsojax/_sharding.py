@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bsojax._kinds import check_axis_name, check_leaves
+from bsojax._kinds import check_axis_name, check_bool, check_leaves
 from bsojax._state import TrainState
 
 BATCH_AXIS = "batch"
@@ -79,8 +79,7 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
     if not isinstance(state, TrainState):
         raise TypeError(f"state: needs a TrainState, as bsojax.init returns it, not a {type(state).__name__}.")
     check_leaves("state", state, or_shape=True)
-    if not isinstance(split_optimizer, bool):
-        raise TypeError(f"split_optimizer: needs True or False, not {split_optimizer!r}.")
+    check_bool("split_optimizer", split_optimizer)
     count = check_mesh(mesh)
 
     def split(leaf: Any) -> NamedSharding:
@@ -116,8 +115,7 @@ def check_mesh(mesh: Mesh) -> int:
 
 def check_devices(axis_name: str | None, vote: bool, mesh: Mesh | None) -> None:
     """Raises unless these arguments of a training step go together."""
-    if not isinstance(vote, bool):
-        raise TypeError(f"vote: needs True or False, not {vote!r}.")
+    check_bool("vote", vote)
     if vote and axis_name is None:
         raise ValueError(
             "vote: needs axis_name, the axis of pmap or shard_map whose devices vote; under jit over a mesh the "

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import as_dtype, check_bool, check_callable, check_leaves, check_numeric, is_int
+from bsojax._kinds import as_dtype, check_bool, check_callable, check_leaves, check_scalar_result, is_int
 from bsojax._packing import PackedSigns, is_packed, is_sign, unpack_signs
 
 
@@ -132,13 +132,7 @@ def value_and_grad(
 def _check_result(result: Any, has_aux: bool) -> None:
     if has_aux and not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(f"fun: with has_aux it must return a pair, not {type(result).__name__}.")
-    value: Any = result[0] if has_aux else result
-    check_numeric("fun", value)
-    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        raise TypeError(
-            f"fun: must return a floating scalar, not {jnp.result_type(value)}{list(jnp.shape(value))}; only that has "
-            "a gradient."
-        )
+    check_scalar_result("fun", result[0] if has_aux else result, floating=True)
 
 
 def check_differentiable(tree: Any, *, name: str) -> None:

@@ -43,21 +43,24 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
     check_model(model)
     check_train_state(state)
     num_steps = check_num_steps(num_steps)
-    is_scalar = getattr(batches, "ndim", None) == 0
-    if isinstance(batches, str | bytes) or not isinstance(batches, Iterable) or is_scalar:
-        raise TypeError(f"batches: needs an iterable of batches, not {batches!r}.")
+    try:
+        iter(batches)
+    except TypeError:
+        raise TypeError(f"batches: needs an iterable of batches, not {batches!r}.") from None
     if not jax.tree.leaves(state.batch_stats):
         return state
 
     zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    sums, count, depends = (zeros, zeros), 0, jnp.array(False)
+    sums, count, depends, checked = (zeros, zeros), 0, jnp.array(False), set()
     for batch in batches:
         x: Any = batch[0] if isinstance(batch, tuple | list) and batch else batch
         x = x if isinstance(x, jax.Array) else as_host_array("batches: x", x)
         labels: Any = np.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, np.int32)
         sequence = is_sequence(x, labels, state.input_shape, num_steps)
         x = jnp.asarray(x)
-        check_variables(model, state, jax.ShapeDtypeStruct((len(labels), *state.input_shape), x.dtype))
+        if (kind := (len(labels), x.dtype)) not in checked:
+            check_variables(model, state, jax.ShapeDtypeStruct((len(labels), *state.input_shape), x.dtype), train=True)
+            checked.add(kind)
         sums, differs = _gather(_Identity(model), num_steps, sequence, state.variables, sums, x)
         count, depends = count + 1, depends | differs
     if not count:

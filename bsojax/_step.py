@@ -50,8 +50,11 @@ class Step:
         if self._num_classes is None:
             check_train_state(state)
             frame = jax.ShapeDtypeStruct((len(y), *state.input_shape), x.dtype)
-            check_variables(self._model, state, frame)
-            logits, _ = jax.eval_shape(lambda v, x: infer(self._model, v, {}, x, 0), state.variables, frame)
+            try:
+                logits, _ = jax.eval_shape(lambda v, x: infer(self._model, v, {}, x, 0), state.variables, frame)
+            except Exception:
+                check_variables(self._model, state, frame, train=False)  # names what does not fit
+                raise
             check_logits(logits, y)
             self._num_classes = logits.shape[-1]
         check_values(np.asarray(x), np.asarray(y), self._num_classes, batch_axis=int(sequence))

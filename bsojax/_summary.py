@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bsojax._kinds import check_array, check_leaves, check_model
+from bsojax._kinds import check_array, check_model, check_number
 from bsojax._model import call_options
 from bsojax._neurons import NEURONS, SPIKE_RATES
 from bsojax._packing import is_sign
@@ -120,12 +120,15 @@ def summarize(model: nn.Module, x: Any, *, spikes: Mapping[str, Any] | None = No
         raise ValueError(f"x: needs a batch of at least one example, got shape {x.shape}.")
     if spikes is not None and not isinstance(spikes, Mapping):
         raise TypeError(f"spikes: needs a mapping of layer names to rates, not {spikes!r}.")
-    check_leaves("spikes", dict(spikes or {}))
+    for name, rate in (spikes or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"spikes: needs names of layers, not {name!r}.")
+        check_number("spikes", rate, f"layer '{name}'")
     x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
     calls, variables = _trace(model, x)
     owned = _by_owner(calls, variables)
     rates = {} if spikes is None else {name: float(rate) for name, rate in spikes.items()}
-    unknown = set(map(str, rates)) - {"/".join(path) for path in calls}
+    unknown = set(rates) - {"/".join(path) for path in calls}
     if unknown:
         raise ValueError(f"spikes: the model has no layers {sorted(unknown)}; are they another model's metrics?")
     rows = []

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import check_callable, check_number, check_numeric
+from bsojax._kinds import check_broadcast, check_callable, check_number
 
 _LARGEST = float(np.finfo(np.float32).max)
 Derivative = Callable[[jax.Array, float], jax.Array]
@@ -26,7 +26,7 @@ class Surrogate:
     Calling it with ``x = membrane - threshold`` returns 1 where ``x >= 0`` and 0 elsewhere, in the dtype of ``x``.
 
     Attributes:
-      derivative: a function of ``(x, alpha)`` that returns a scalar or an array like x; each built-in one integrates to
+      derivative: a function of ``(x, alpha)`` whose result broadcasts to x; each built-in one integrates to
         1 over x.
       alpha: the sharpness; the bump's width falls as 1/alpha and its height rises as alpha.
 
@@ -41,6 +41,8 @@ class Surrogate:
     def __post_init__(self) -> None:
         check_callable("derivative", self.derivative)
         check_number("alpha", self.alpha)
+        if isinstance(self.alpha, jax.Array | np.ndarray):
+            raise TypeError(f"alpha: needs a number, which hashes, not the array {self.alpha!r}.")
         if not 0 < self.alpha <= _LARGEST:
             raise ValueError(f"alpha: a surrogate's sharpness is a positive finite number, not {self.alpha!r}.")
 
@@ -50,9 +52,7 @@ class Surrogate:
     def gradient(self, x: jax.Array) -> jax.Array:
         """Returns the surrogate gradient at x, of its shape and dtype."""
         gradient: Any = self.derivative(x, self.alpha)
-        check_numeric("derivative", gradient)
-        if jnp.shape(gradient) not in ((), x.shape):
-            raise ValueError(f"derivative: must return a scalar or the shape {x.shape}, got {jnp.shape(gradient)}.")
+        check_broadcast("derivative", gradient, x.shape)
         return jnp.broadcast_to(jnp.asarray(gradient).astype(x.dtype), x.shape)
 
 

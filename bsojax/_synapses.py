@@ -48,8 +48,8 @@ def dense(x: Spikes | jax.Array, kernel: jax.Array | SignKernel) -> jax.Array:
 def _kernel_shape(kernel: jax.Array | SignKernel, ndim: int) -> tuple[int, ...]:
     if not isinstance(kernel, SignKernel):
         check_array("kernel", kernel)
-        if not jnp.issubdtype(kernel.dtype, jnp.floating):
-            raise TypeError(f"kernel: needs a floating dtype, not {kernel.dtype}; bsojax.to_weights converts signs.")
+        if not any(jnp.issubdtype(kernel.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise TypeError(f"kernel: needs real numbers, not {kernel.dtype}; bsojax.to_weights converts signs.")
     shape = kernel.packed.shape if isinstance(kernel, SignKernel) else kernel.shape
     if len(shape) != ndim or 0 in shape:
         raise ValueError(f"kernel: needs {ndim} axes, none of them empty, got shape {shape}.")

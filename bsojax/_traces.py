@@ -33,7 +33,7 @@ class TraceRule:
     """A presynaptic trace rule.
 
     Attributes:
-      factor: a function of TraceInputs that returns mu, a scalar or an array like the spikes.
+      factor: a function of TraceInputs that returns mu, a scalar or what broadcasts to the spikes.
       keeps_spike: whether the neuron must keep the last spike for it, as a further part of its state.
 
     Raises:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from bsojax._flips import flip_delta
-from bsojax._kinds import check_axis_name, check_leaves
+from bsojax._kinds import check_leaves
 from bsojax._packing import PackedSigns, is_packed, is_sign
 from bsojax._sharding import devices_on
 from bsojax._signs import leaf_name
@@ -29,11 +29,10 @@ def majority(flips: chex.ArrayTree, axis_name: str) -> chex.ArrayTree:
       The tree of what won. To the checks of shard_map it still is a value that may differ between devices.
 
     Raises:
-      TypeError: a leaf is not boolean.
+      TypeError: a leaf is not boolean, or axis_name is no name.
       ValueError: there is no such axis here.
     """
     check_leaves("flips", flips)
-    check_axis_name(axis_name)
     devices_on(axis_name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(flips)
     for path, leaf in leaves:

@@ -134,7 +134,6 @@ class Config:
     def check(self) -> None:
         """Raises TypeError or ValueError unless every setting has its type and range, naming the first that has not."""
         check_types(self)
-        check_types(self.session)
         for name in ("num_steps", "batch_size", "epochs", "evaluations", "train_examples"):
             check_count(name, getattr(self, name))
         if self.backward_steps is not None and not 1 <= self.backward_steps <= self.num_steps:
@@ -155,11 +154,11 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"--{name}: must be in [0, 1), got {value}.")
+        self.session.check()
         if self.output is None and self.session.resume:
             raise ValueError("--resume: needs --output, the folder of the run to go on with.")
         if self.output is None and self.session.coordinator is not None:
             raise ValueError("--output: a run of several processes needs it, a folder that all of them see.")
-        self.session.check()
 
 
 def flag(name: str) -> str:

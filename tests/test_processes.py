@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -129,21 +130,32 @@ def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(pla
         "--no-control", "--output", str(folder), "--data-dir", str(place / "data"),
         "--coordinator", "127.0.0.1:{port}", "--num-processes", "2", "--process-id", "{number}",
     )  # fmt: skip
-    records, deadline = folder / "metrics.jsonl", time.monotonic() + 120
-    while not (records.exists() and len(records.read_text().splitlines()) >= 3):
-        assert time.monotonic() < deadline, "no three epochs in two minutes"
-        assert [process.poll() for process in processes] == [None, None]
-        time.sleep(0.1)
-    processes[1].kill()
-    said = processes[0].communicate(timeout=120)[0]
-    processes[1].communicate()
-    assert processes[0].returncode != 0
+    records = folder / "metrics.jsonl"
+
+    def epochs():
+        return len(records.read_text().splitlines()) if records.exists() else 0
+
+    try:
+        deadline = time.monotonic() + 120
+        while epochs() < 3:
+            assert time.monotonic() < deadline, "no three epochs in two minutes"
+            assert [process.poll() for process in processes] == [None, None]
+            time.sleep(0.1)
+        processes[1].kill()
+        said = processes[0].communicate(timeout=120)[0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode not in (0, -signal.SIGKILL)
     assert "another task died" in said
     run = loop.prepare(config, load("digits", place / "data"))
     start, skipped = Checkpoints(folder / "checkpoints", config, run.batches).restore(run.state)
     assert not skipped
-    assert len(start.records) >= 2
-    report("kill -9 of one of 2 processes", "the other ends, the last checkpoint is good", 1, 1, run.batches)
+    lost = max(epochs() - len(start.records), 0)
+    assert lost <= 1  # the checkpoint of the last evaluation may not have been whole
+    batches = (lost + 1) * run.batches
+    report("kill -9 of one of 2 processes", "the other ends, the last checkpoint is good", 1, 1, batches)
 
 
 bad = {
