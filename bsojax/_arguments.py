@@ -1,6 +1,5 @@
 """Checks of what users hand to the optimizers: each raises one message that names the argument or leaf and the cure."""
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bsojax._kinds import ARRAYS, as_dtype, check_leaves, is_int, is_int_scalar, is_real_scalar
+from bsojax._kinds import ARRAYS, as_dtype, as_float, as_real, check_leaves, is_int, is_int_scalar, is_real_scalar
 from bsojax._momentum import MOMENTUM_DTYPES, IntegerMomentum, is_integer_momentum, scale_shape
 from bsojax._packing import is_sign
 from bsojax._signs import leaf_name, same_structure
@@ -21,31 +20,27 @@ ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
 
 def as_schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, open_above: bool = False) -> Schedule:
     """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
-    if callable(value):
-        # What it returns is traced under jit, so that its range cannot be looked at.
-        return lambda count: _as_scalar(name, value(count), "needs a schedule that returns a number")
-    constant = as_scalar(name, value, low, high, open_above=open_above, advice="needs a number or a schedule")
-    return lambda count: constant
+    if not callable(value):
+        constant = as_scalar(name, value, low, high, open_above=open_above, advice="needs a number or a schedule")
+        return lambda count: constant
+
+    def schedule(count: Any) -> Any:
+        at = value(count)  # traced under jit, so that its range cannot be looked at
+        _check_scalar(name, at, "needs a schedule that returns a number")
+        return as_float(name, at) if isinstance(at, int) else at
+
+    return schedule
 
 
 def as_scalar(
     name: str, value: Any, low: float, high: float, *, open_above: bool = False, advice: str = "needs a number"
 ) -> Any:
-    """Returns a real scalar, an int as a float, as JAX takes none beyond its integers.
-
-    Raises unless it is in [low, high], or [low, high) with open_above; the value of a traced one is not seen.
-    """
-    value = _as_scalar(name, value, advice)
-    if isinstance(value, jax.core.Tracer):
-        return value
-    number = float(value)
-    if not (low <= number <= high) or (open_above and number == high):
-        bracket = ")" if open_above or high == math.inf else "]"
-        raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
-    return value
+    """As as_real, with advice on what optax does to numbers, and on schedules."""
+    _check_scalar(name, value, advice)
+    return as_real(name, value, low, high, open_above=open_above)
 
 
-def _as_scalar(name: str, value: Any, advice: str) -> Any:
+def _check_scalar(name: str, value: Any, advice: str) -> None:
     if isinstance(value, bool) or (isinstance(value, ARRAYS) and value.dtype == jnp.bool_):
         raise TypeError(
             f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
@@ -53,10 +48,6 @@ def _as_scalar(name: str, value: Any, advice: str) -> Any:
         )
     if not is_real_scalar(value):
         raise TypeError(f"{name}: {advice}, not {value!r}.")
-    try:
-        return float(value) if isinstance(value, int) else value
-    except OverflowError:
-        raise ValueError(f"{name}: must be in the range of floats, got {value}.") from None
 
 
 def check_num_steps(num_steps: Any) -> int:
@@ -162,12 +153,8 @@ def check_counters(state: Any, kind: type) -> None:
         raise TypeError(f"state: needs a {kind.__name__}, as tx.init returns it, not a {type(state).__name__}.")
     check_leaves("state", state)
     for name in ("count", "skipped"):
-        counter = getattr(state, name)
-        leaves = jax.tree.leaves(counter)
-        if len(leaves) != 1 or leaves[0] is not counter or jnp.shape(counter) != ():
-            raise ValueError(f"state: its {name} must be an integer scalar; start with tx.init.")
-        if not jnp.issubdtype(jnp.result_type(counter), jnp.integer):
-            raise TypeError(f"state: its {name} is {jnp.result_type(counter)} and must be an integer.")
+        if not is_int_scalar(getattr(state, name)):
+            raise TypeError(f"state: its {name} must be an integer scalar; start with tx.init.")
 
 
 def check_second_moment(second_moment: Any, weight: Any, signs: optax.Params, num_steps: int, debias: bool) -> None:

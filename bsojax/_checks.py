@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import as_host_array, check_int
+from bsojax._kinds import as_host_array, check_positive_int
 
 
 def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
@@ -26,7 +26,7 @@ def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"name: needs a string, not {name!r}.")
-    check_int("num_classes", num_classes)
+    check_positive_int("num_classes", num_classes)
     x, y = as_host_array(f"{name}x", x), as_host_array(f"{name}y", y)
     check_arrays(x, y, name=name)
     if x.ndim < 1:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
-from bsojax._kinds import check_int, is_int
+from bsojax._kinds import check_positive_int, is_int
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -53,7 +53,7 @@ def conv_geometry(
     kernel_size = _pair("kernel_size", kernel_size)
     if len(input_shape) != 4:
         raise ValueError(f"x: a convolution needs (batch, height, width, channels), got shape {tuple(input_shape)}.")
-    check_int("feature_group_count", groups)
+    check_positive_int("feature_group_count", groups)
     if input_shape[-1] % groups:
         raise ValueError(f"feature_group_count: {groups} groups do not divide {input_shape[-1]} channels.")
     reach = tuple((size - 1) * spacing + 1 for size, spacing in zip(kernel_size, dilation, strict=True))

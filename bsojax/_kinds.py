@@ -14,6 +14,8 @@ import numpy as np
 
 ARRAYS = (jax.Array, np.ndarray, np.generic)
 NUMBERS = (bool, int, float, complex)
+LARGEST = 1e38
+"""Larger numbers than any that a network is made with: float32 and bfloat16 end shortly after."""
 
 
 def check_bool(name: str, value: Any, owner: str = "") -> None:
@@ -34,7 +36,7 @@ def is_int_scalar(value: Any) -> bool:
     return jnp.issubdtype(value.dtype, jnp.integer) and value.shape == ()
 
 
-def check_int(name: str, value: Any, owner: str = "") -> None:
+def check_positive_int(name: str, value: Any, owner: str = "") -> None:
     """Raises unless value is a positive int that JAX can index with."""
     if not is_int(value):
         raise TypeError(f"{_subject(name, owner)} needs an int, not {value!r}.")
@@ -66,18 +68,18 @@ def as_float(name: str, value: Any, owner: str = "") -> float:
         return math.inf
 
 
-def as_real(name: str, value: Any, low: float, high: float = math.inf, owner: str = "") -> Any:
+def as_real(name: str, value: Any, low: float, high: float, owner: str = "", *, open_above: bool = False) -> Any:
     """Returns a real scalar, an int as a float, as JAX takes none beyond its integers.
 
-    Raises unless it is finite and in [low, high]; the value of a traced one is not seen.
+    Raises unless it is in [low, high], or [low, high) with open_above; the value of a traced one is not seen.
     """
     check_number(name, value, owner)
     if isinstance(value, jax.core.Tracer):
         return value
     number = as_float(name, value, owner)
-    if not (math.isfinite(number) and low <= number <= high):
-        bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f">= {low:g}"
-        raise ValueError(f"{_subject(name, owner)} needs a finite number {bounds}, got {value!r}.")
+    if not low <= number <= high or (open_above and number == high):
+        bracket = ")" if open_above or high == math.inf else "]"
+        raise ValueError(f"{_subject(name, owner)} must be in [{low:g}, {high:g}{bracket}, got {number:g}.")
     return number if isinstance(value, int) else value
 
 
@@ -115,6 +117,13 @@ def check_array(name: str, value: Any, *, or_shape: bool = False) -> None:
     """Raises unless value is an array of numbers, or, if that will do, the shape and dtype of one."""
     if not isinstance(value, _kinds(or_shape)) or not _is_numeric(value):
         raise TypeError(f"{name}: needs an array of numbers, not {_described(value)}.")
+
+
+def check_floating(name: str, value: Any, owner: str = "") -> None:
+    """Raises unless value is an array of floating dtype."""
+    check_array(name, value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{_subject(name, owner)} needs a floating input, not {value.dtype}; convert it first.")
 
 
 def check_numeric(name: str, value: Any, owner: str = "") -> None:

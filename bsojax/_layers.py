@@ -11,7 +11,7 @@ import numpy as np
 
 from bsojax import _synapses
 from bsojax._geometry import ConvGeometry, Padding, conv_geometry
-from bsojax._kinds import as_real, check_bool, check_callable, check_int, is_int
+from bsojax._kinds import LARGEST, as_real, check_bool, check_callable, check_floating, check_positive_int, is_int
 from bsojax._packing import PackedSigns, is_sign
 from bsojax._signs import SignKernel, to_weights
 from bsojax._spikes import Spikes, as_spikes, check_spikes, map_spikes
@@ -25,7 +25,7 @@ def unit_scale(fan_in: int) -> float:
     Raises:
       TypeError, ValueError: fan_in is no positive int.
     """
-    check_int("fan_in", fan_in)
+    check_positive_int("fan_in", fan_in)
     return 1.0
 
 
@@ -35,7 +35,7 @@ def rsqrt_fan_in(fan_in: int) -> float:
     Raises:
       TypeError, ValueError: fan_in is no positive int.
     """
-    check_int("fan_in", fan_in)
+    check_positive_int("fan_in", fan_in)
     return 1 / math.sqrt(fan_in)
 
 
@@ -176,7 +176,7 @@ def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, int]) -> Spikes | j
     if not isinstance(sides, tuple | list) or len(sides) != 2:
         raise TypeError(f"window: needs an int, or two for height and width, not {window!r}.")
     for side in sides:
-        check_int("window", side)
+        check_positive_int("window", side)
     high, wide = sides
 
     def pool(image: jax.Array) -> jax.Array:
@@ -237,11 +237,10 @@ def _sign_kernel(module: nn.Module, shape: tuple[int, ...], dtype: Any) -> jax.A
 
 def _check_input(module: Any, x: Spikes | jax.Array) -> int:
     value = check_spikes("x", x).value
-    check_int("features", module.features, f"'{module.name}'")
+    check_positive_int("features", module.features, f"'{module.name}'")
     if value.ndim < 2:
         raise ValueError(f"x: '{module.name}' needs a batch axis first and channels last, got shape {value.shape}.")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"x: '{module.name}' needs a floating input, not {value.dtype}; convert it first.")
+    check_floating("x", value, f"'{module.name}'")
     return int(value.shape[-1])
 
 
@@ -258,7 +257,7 @@ def _conv_shapes(module: Any, x: Spikes | jax.Array) -> tuple[tuple[int, ...], C
 
 def _factor(module: Any, fan_in: int) -> Any:
     check_callable("scale", module.scale, f"'{module.name}'")
-    return as_real("scale", module.scale(fan_in), -1e38, 1e38, f"'{module.name}'")
+    return as_real("scale", module.scale(fan_in), -LARGEST, LARGEST, f"'{module.name}'")
 
 
 def _scaled(current: jax.Array, scale: Any) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax._compiler import in_place
-from bsojax._kinds import as_float, check_array, check_bool, check_broadcast
+from bsojax._kinds import LARGEST, as_float, check_bool, check_broadcast, check_floating
 from bsojax._spikes import Spikes
 from bsojax._surrogates import Surrogate, sigmoid
 from bsojax._traces import TraceInputs, TraceRule, ottt
@@ -17,7 +17,6 @@ from bsojax._traces import TraceInputs, TraceRule, ottt
 NEURONS = "neurons"
 MEMBRANE, CHARGED = "membrane", "charged"
 SPIKE_RATES = "spike_rates"
-_LARGEST = 1e38  # float32 and bfloat16 end shortly after
 
 
 def charge(membrane: jax.Array, current: jax.Array, decay: float, gain: float = 1.0, v_rest: float = 0.0) -> jax.Array:
@@ -137,7 +136,7 @@ class LIF(nn.Module):
     def __call__(self, current: jax.Array) -> Spikes:
         check_bool("decay_input", self.decay_input, f"LIF '{self.name}'")
         tau = as_float("tau", self.tau, f"LIF '{self.name}'")
-        if not 1 <= tau < _LARGEST:
+        if not 1 <= tau < LARGEST:
             raise ValueError(f"tau: LIF '{self.name}' needs a finite time constant >= 1 time step, got {self.tau}.")
         gain = 1 / tau if self.decay_input else 1.0
         return _fire(self, current, 1 - 1 / tau, gain)
@@ -180,11 +179,11 @@ def held_before_reset(neurons: Any, paths: Collection[tuple[str, ...]]) -> Any:
 def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
     """One time step of a neuron module: advances its variables and returns its spikes."""
     v_threshold, v_reset = as_float("v_threshold", neuron.v_threshold, f"neuron '{neuron.name}'"), None
-    if not 0 < v_threshold < _LARGEST:
+    if not 0 < v_threshold < LARGEST:
         raise ValueError(f"v_threshold: neuron '{neuron.name}' needs a finite threshold > 0, got {neuron.v_threshold}.")
     if neuron.v_reset is not None:
         v_reset = as_float("v_reset", neuron.v_reset, f"neuron '{neuron.name}'")
-        if not -_LARGEST < v_reset < _LARGEST:
+        if not -LARGEST < v_reset < LARGEST:
             raise ValueError(f"v_reset: neuron '{neuron.name}' needs a finite level, got {neuron.v_reset}.")
     if neuron.trace is not None and not isinstance(neuron.trace, TraceRule):
         raise TypeError(f"trace: neuron '{neuron.name}' needs a TraceRule such as bsojax.ottt, not {neuron.trace!r}.")
@@ -192,9 +191,7 @@ def _fire(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
         raise TypeError(
             f"surrogate: neuron '{neuron.name}' needs a Surrogate such as bsojax.sigmoid(), not {neuron.surrogate!r}."
         )
-    check_array("current", current)
-    if not jnp.issubdtype(current.dtype, jnp.floating):
-        raise TypeError(f"current: neuron '{neuron.name}' needs a floating current, not {current.dtype}.")
+    check_floating("current", current, f"neuron '{neuron.name}'")
     if 0 in current.shape:
         raise ValueError(f"current: neuron '{neuron.name}' needs at least one element, got shape {current.shape}.")
     rest = 0.0 if v_reset is None else v_reset

@@ -8,7 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bsojax._kinds import as_real, check_array, check_axis_name, check_bool, check_int, is_int_scalar
+from bsojax._kinds import (
+    LARGEST,
+    as_real,
+    check_axis_name,
+    check_bool,
+    check_floating,
+    check_positive_int,
+    is_int_scalar,
+)
 from bsojax._sharding import devices_on
 
 
@@ -94,9 +102,7 @@ def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _as_current(module: nn.Module, x: Any) -> jax.Array:
-    check_array("x", x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x: '{module.name}' needs a floating input, not {x.dtype}; convert it first.")
+    check_floating("x", x, f"'{module.name}'")
     if x.ndim < 1:
         raise ValueError(f"x: '{module.name}' needs the channels last, got a scalar.")
     return jnp.asarray(x)
@@ -161,9 +167,9 @@ class BatchNorm(nn.Module):
     def _check_attributes(self) -> None:
         owner = f"norm '{self.name}'"
         if self.num_steps is not None:
-            check_int("num_steps", self.num_steps, owner)
+            check_positive_int("num_steps", self.num_steps, owner)
         as_real("momentum", self.momentum, 0, 1, owner)
-        as_real("epsilon", self.epsilon, 0, 1e38, owner)
+        as_real("epsilon", self.epsilon, 0, LARGEST, owner)
         check_axis_name(self.axis_name)
 
     def _correction(

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bsojax._kinds import check_axis_name, check_bool, check_leaves
-from bsojax._state import TrainState
+from bsojax._state import TrainState, check_is_state
 
 BATCH_AXIS = "batch"
 """The only axis of the mesh: the batch is split over it."""
@@ -76,8 +76,7 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
       TypeError: state is no TrainState, mesh no mesh, or split_optimizer no bool.
       ValueError: the mesh has other axes than one "batch" of AxisType.Auto.
     """
-    if not isinstance(state, TrainState):
-        raise TypeError(f"state: needs a TrainState, as bsojax.init returns it, not a {type(state).__name__}.")
+    check_is_state(state)
     check_leaves("state", state, or_shape=True)
     check_bool("split_optimizer", split_optimizer)
     count = check_mesh(mesh)

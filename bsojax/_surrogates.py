@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsojax._kinds import check_broadcast, check_callable, check_number
+from bsojax._kinds import LARGEST, check_broadcast, check_callable, check_number
 
-_LARGEST = float(np.finfo(np.float32).max)
 Derivative = Callable[[jax.Array, float], jax.Array]
 
 
@@ -43,7 +42,7 @@ class Surrogate:
         check_number("alpha", self.alpha)
         if isinstance(self.alpha, jax.Array | np.ndarray):
             raise TypeError(f"alpha: needs a number, which hashes, not the array {self.alpha!r}.")
-        if not 0 < self.alpha <= _LARGEST:
+        if not 0 < self.alpha < LARGEST:
             raise ValueError(f"alpha: a surrogate's sharpness is a positive finite number, not {self.alpha!r}.")
 
     def __call__(self, x: jax.Array) -> jax.Array:

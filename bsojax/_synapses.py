@@ -13,7 +13,7 @@ from jax import lax
 
 from bsojax._compiler import not_before
 from bsojax._geometry import ConvGeometry
-from bsojax._kinds import check_array
+from bsojax._kinds import check_array, check_floating
 from bsojax._packing import PackedSigns
 from bsojax._rows import convolve_rows, is_better_by_rows, kernel_gradient
 from bsojax._signs import SignKernel, to_weights
@@ -36,7 +36,7 @@ def dense(x: Spikes | jax.Array, kernel: jax.Array | SignKernel) -> jax.Array:
     """
     value, trace = check_spikes("x", x)
     shape = _kernel_shape(kernel, 2)
-    _check_floating(value)
+    check_floating("x", value)
     if value.ndim < 1 or value.shape[-1] != shape[0]:
         raise ValueError(f"x: a kernel of shape {shape} needs {shape[0]} channels last, got shape {value.shape}.")
     if isinstance(kernel, SignKernel):
@@ -54,11 +54,6 @@ def _kernel_shape(kernel: jax.Array | SignKernel, ndim: int) -> tuple[int, ...]:
     if len(shape) != ndim or 0 in shape:
         raise ValueError(f"kernel: needs {ndim} axes, none of them empty, got shape {shape}.")
     return shape
-
-
-def _check_floating(value: jax.Array) -> None:
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"x: needs a floating input, not {value.dtype}; convert it first.")
 
 
 @jax.custom_vjp
@@ -128,7 +123,7 @@ def conv(x: Spikes | jax.Array, kernel: jax.Array | SignKernel, geometry: ConvGe
     """
     value, trace = check_spikes("x", x)
     shape = _kernel_shape(kernel, 4)
-    _check_floating(value)
+    check_floating("x", value)
     if not isinstance(geometry, ConvGeometry):
         raise TypeError(f"geometry: needs a ConvGeometry, not {geometry!r}.")
     if value.ndim != 4 or value.shape[-1] != shape[2] * geometry.groups or shape[3] % geometry.groups:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bsojax._kinds import check_callable, check_int
+from bsojax._kinds import check_callable, check_positive_int
 
 
 def check_attributes(model: Any, layers: str, *others: str) -> None:
@@ -17,6 +17,6 @@ def check_attributes(model: Any, layers: str, *others: str) -> None:
     value: Any = getattr(model, layers)
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{layers}: needs a sequence, one entry a layer, not {value!r}.")
-    check_int("num_classes", model.num_classes)
+    check_positive_int("num_classes", model.num_classes)
     for name in ("neuron", "norm", "scale", *others):
         check_callable(name, getattr(model, name))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
-from bsojax._kinds import check_bool, check_int
+from bsojax._kinds import check_bool, check_positive_int
 from bsojax._layers import BinaryDense, Dense, Scale, flatten, rsqrt_fan_in, unit_scale
 from bsojax._neurons import LIF
 from bsojax._norm import BatchNorm
@@ -48,7 +48,7 @@ class SpikingMLP(nn.Module):
         check_attributes(self, "features")
         check_bool("binary_ends", self.binary_ends)
         for width in self.features:
-            check_int("features", width)
+            check_positive_int("features", width)
         x = flatten(x)
         for index, width in enumerate(self.features):
             real = index == 0 and not self.binary_ends

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bsojax._kinds import check_int
+from bsojax._kinds import check_positive_int
 from bsojax._layers import BinaryConv, Conv, Dense, Scale, avg_pool, global_avg_pool, unit_scale
 from bsojax._neurons import LIF
 from bsojax._norm import BatchNorm
@@ -88,8 +88,8 @@ class SpikingResNet(nn.Module):
         if not self.stages:
             raise ValueError("stages: needs the number of blocks in each stage, as in (2, 2, 2, 2), not none.")
         for blocks in self.stages:
-            check_int("stages", blocks)
-        check_int("width", self.width)
+            check_positive_int("stages", blocks)
+        check_positive_int("width", self.width)
         current = self.stem(x, self.width, norm)
         _check_stem(current, self.width)
         for stage, blocks in enumerate(self.stages):
