@@ -5,12 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 
-from bsojax._kinds import check_bool, check_positive_int
-from bsojax._layers import BinaryDense, Dense, Scale, flatten, rsqrt_fan_in, unit_scale
-from bsojax._neurons import LIF
-from bsojax._norm import BatchNorm
-from bsojax._spikes import Spikes
-from bsojax.models._attributes import check_attributes
+from bsojax.nn import LIF, BatchNorm, BinaryDense, Dense, Scale, Spikes, flatten, rsqrt_fan_in, unit_scale
 
 
 class SpikingMLP(nn.Module):
@@ -29,9 +24,6 @@ class SpikingMLP(nn.Module):
         that is known, ``functools.partial(bsojax.BatchNorm, num_steps=4)`` is the better choice (see BatchNorm).
       scale: the factor on the current of each binary hidden layer; rsqrt_fan_in where the norm has no statistics.
 
-    Raises:
-      TypeError: an attribute is not of its kind.
-      ValueError: a width or num_classes is not positive.
     """
 
     features: Sequence[int] = (256, 256)
@@ -45,10 +37,6 @@ class SpikingMLP(nn.Module):
     def __call__(
         self, x: Spikes | jax.Array, train: bool = False, time_step: int | jax.Array | None = None
     ) -> jax.Array:
-        check_attributes(self, "features")
-        check_bool("binary_ends", self.binary_ends)
-        for width in self.features:
-            check_positive_int("features", width)
         x = flatten(x)
         for index, width in enumerate(self.features):
             real = index == 0 and not self.binary_ends

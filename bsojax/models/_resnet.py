@@ -1,18 +1,24 @@
 """Spiking residual networks: binary 3x3 convolutions, with real-valued currents on the shortcuts around them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bsojax._kinds import check_positive_int
-from bsojax._layers import BinaryConv, Conv, Dense, Scale, avg_pool, global_avg_pool, unit_scale
-from bsojax._neurons import LIF
-from bsojax._norm import BatchNorm
-from bsojax._spikes import Spikes, as_spikes
-from bsojax.models._attributes import check_attributes
+from bsojax.nn import (
+    LIF,
+    BatchNorm,
+    BinaryConv,
+    Conv,
+    Dense,
+    Scale,
+    Spikes,
+    as_spikes,
+    avg_pool,
+    global_avg_pool,
+    unit_scale,
+)
 
 NamedNorm = Callable[[jax.Array, str], jax.Array]
 Stem = Callable[[Spikes | jax.Array, int, NamedNorm], jax.Array]
@@ -60,13 +66,6 @@ class SpikingResNet(nn.Module):
         that is known, ``functools.partial(bsojax.BatchNorm, num_steps=4)`` is the better choice (see BatchNorm).
       scale: the factor on the current of each binary convolution; rsqrt_fan_in where the norm has no statistics.
 
-    Raises:
-      TypeError: an attribute is not of its kind.
-      ValueError: stages is empty, a number of blocks, width or num_classes is not positive, or the stem returned
-        another number of channels.
-
-    Source: the real-valued shortcut around every binary convolution is Liu et al., Bi-Real Net, ECCV 2018; on the
-    membrane's input in a spiking network, Hu et al., MS-ResNet, 2021.
     """
 
     num_classes: int = 1000
@@ -84,14 +83,7 @@ class SpikingResNet(nn.Module):
         def norm(current: jax.Array, name: str) -> jax.Array:
             return self.norm(name=name)(current, train, time_step)
 
-        check_attributes(self, "stages", "stem")
-        if not self.stages:
-            raise ValueError("stages: needs the number of blocks in each stage, as in (2, 2, 2, 2), not none.")
-        for blocks in self.stages:
-            check_positive_int("stages", blocks)
-        check_positive_int("width", self.width)
         current = self.stem(x, self.width, norm)
-        _check_stem(current, self.width)
         for stage, blocks in enumerate(self.stages):
             features = self.width * 2**stage
             for index in range(2 * blocks):
@@ -113,10 +105,3 @@ def _halved(current: jax.Array) -> jax.Array:
     # A repeated edge makes the average of a window that is cut off that of the elements it has.
     odd = [(0, side % 2) for side in current.shape[1:3]]
     return as_spikes(avg_pool(jnp.pad(current, ((0, 0), *odd, (0, 0)), mode="edge"), 2)).value
-
-
-def _check_stem(current: Any, width: int) -> None:
-    shape = getattr(current, "shape", None)
-    if shape is None or len(shape) != 4 or shape[-1] != width:
-        got = f"shape {shape}" if shape is not None else type(current).__name__
-        raise ValueError(f"stem: must return an array of shape (batch, height, width, {width} channels), got {got}.")

@@ -1,0 +1,176 @@
+"""Layers: synapses with binary or real weights. Each takes Spikes or an array."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bsojax import _validate
+from bsojax.nn import _synapses
+from bsojax.nn._geometry import Padding
+from bsojax.nn._spikes import Spikes, as_spikes
+
+Scale = Callable[[int], float]
+
+
+def unit_scale(fan_in: int) -> float:
+    """Returns 1: the current is the plain sum of signed spikes. Use it where a norm follows."""
+    del fan_in
+    return 1.0
+
+
+def rsqrt_fan_in(fan_in: int) -> float:
+    """Returns ``1 / sqrt(fan_in)``: the current keeps the size of the input. Use it where no norm follows."""
+    return 1 / math.sqrt(fan_in)
+
+
+class BinaryDense(nn.Module):
+    """A fully connected layer whose weights are signs: ``scale(in) * value @ (+-1 kernel)``, without bias.
+
+    Use it for ``(batch, ..., in)`` inputs; Spikes or an array, whose gradient for the weights is taken at the trace.
+
+    Variables: "kernel" in the collection "signs", boolean of shape ``(in, features)``, drawn as fair coins. ``apply``
+    also takes it as floating +1 and -1 (that is how it is differentiated) and as PackedSigns.
+
+    Attributes:
+      features: the number of output channels.
+      scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
+
+    Raises:
+      TypeError: x is not floating.
+      ValueError: the channels of x do not fit the signs.
+    """
+
+    features: int
+    scale: Scale = unit_scale
+
+    @nn.compact
+    def __call__(self, x: Spikes | jax.Array) -> jax.Array:
+        fan_in = _channels(self, x)
+        kernel = _sign_kernel(self, (fan_in, self.features))
+        return _scaled(_synapses.dense(x, kernel), self.scale(fan_in))
+
+
+class BinaryConv(nn.Module):
+    """A two-dimensional convolution whose weights are signs, without bias.
+
+    Use it for ``(batch, height, width, channels)`` inputs; Spikes or an array, whose gradient for the weights is taken
+    at the trace.
+
+    Variables: "kernel" in the collection "signs", boolean of shape ``(*kernel_size, channels // groups, features)``.
+    ``apply`` also takes it as floating +1 and -1 and as PackedSigns.
+
+    Attributes:
+      features: the number of output channels.
+      kernel_size: height and width of the kernel.
+      strides, padding, kernel_dilation, feature_group_count: as in flax.linen.Conv.
+      scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
+
+    Raises:
+      TypeError: x is not floating.
+      ValueError: the channels of x do not fit the signs, or the kernel does not fit into the padded image.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    feature_group_count: int = 1
+    scale: Scale = unit_scale
+
+    @nn.compact
+    def __call__(self, x: Spikes | jax.Array) -> jax.Array:
+        shape = _kernel_shape(self, x)
+        current = _convolved(self, x, _sign_kernel(self, shape))
+        return _scaled(current, self.scale(math.prod(shape[:-1])))
+
+
+class Dense(nn.Module):
+    """A fully connected layer with real weights; for readouts and first layers. Input as in BinaryDense.
+
+    Variables, in the collection "params": "kernel" of shape ``(in, features)`` and "bias", float32.
+
+    Attributes:
+      features: the number of output channels.
+      use_bias: whether to add a bias.
+      kernel_init: initialiser of the kernel.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Spikes | jax.Array) -> jax.Array:
+        fan_in = _channels(self, x)
+        kernel = self.param("kernel", self.kernel_init, (fan_in, self.features), jnp.float32)
+        return _biased(self, _synapses.dense(x, kernel))
+
+
+class Conv(nn.Module):
+    """A two-dimensional convolution with real weights; for first layers and shortcuts. Input as in BinaryConv.
+
+    Variables, in the collection "params": "kernel" of shape ``(*kernel_size, channels // groups, features)`` and
+    "bias", float32.
+
+    Attributes:
+      features: the number of output channels.
+      kernel_size: height and width of the kernel.
+      strides, padding, kernel_dilation, feature_group_count: as in flax.linen.Conv.
+      use_bias: whether to add a bias.
+      kernel_init: initialiser of the kernel.
+
+    Raises:
+      TypeError, ValueError: as BinaryConv.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Spikes | jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, _kernel_shape(self, x), jnp.float32)
+        return _biased(self, _convolved(self, x, kernel))
+
+
+def _sign_kernel(module: nn.Module, shape: tuple[int, ...]) -> Any:
+    """The signs of a layer, in whichever form they are held."""
+    variable = module.variable("signs", "kernel", lambda: jax.random.bernoulli(module.make_rng("params"), shape=shape))
+    _validate.kernel_shape(f"'{module.name}'", variable.value.shape, shape)
+    return variable.value
+
+
+def _channels(module: nn.Module, x: Spikes | jax.Array) -> int:
+    value = as_spikes(x).value
+    _validate.floating("x", value, f"'{module.name}'")
+    return int(value.shape[-1])
+
+
+def _kernel_shape(module: Any, x: Spikes | jax.Array) -> tuple[int, ...]:
+    return (*module.kernel_size, _channels(module, x) // module.feature_group_count, module.features)
+
+
+def _convolved(module: Any, x: Spikes | jax.Array, kernel: Any) -> jax.Array:
+    window = module.strides, module.padding, module.kernel_dilation, module.feature_group_count
+    return _synapses.conv(x, kernel, *window)
+
+
+def _scaled(current: jax.Array, scale: float) -> jax.Array:
+    return current if isinstance(scale, float) and scale == 1 else current * scale
+
+
+def _biased(module: Any, current: jax.Array) -> jax.Array:
+    if not module.use_bias:
+        return current
+    bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)
+    return current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)

@@ -1,0 +1,209 @@
+"""Batch normalisation for spiking networks: statistics of one time step's batch, kept for all steps or for each."""
+
+import functools
+import types
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bsojax import _validate
+
+
+class Correction(NamedTuple):
+    """What a norm makes of the normalised input, as constants of the gradient: ``factor * normalised + drift``.
+
+    Attributes:
+      factor, drift: float32 of shape ``(channels,)``.
+    """
+
+    factor: jax.Array
+    drift: jax.Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def normalise(
+    axis_name: str | None,
+    x: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    correction: Correction | None,
+) -> jax.Array:
+    """Returns ``scale * (factor * (x - mean) * inverse + drift) + bias``, in the dtype of x.
+
+    Its gradient is that of a normalisation by the batch's own statistics. All that it keeps for it is x, where
+    automatic differentiation would keep float32 intermediates of x's size.
+
+    Args:
+      axis_name: the device axis that shares the statistics, or None.
+      x: shape ``(..., channels)``.
+      mean: the batch's mean of x a channel; it is a function of x, and the gradient of x holds its share.
+      inverse: the batch's inverse standard deviation, likewise.
+      scale: float32 of shape ``(channels,)``.
+      bias: likewise.
+      correction: None is a factor of 1 and no drift.
+    """
+    factor, drift = correction or (1.0, 0.0)
+    gain = scale * inverse * factor
+    shift = bias + scale * drift - mean * gain
+    return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
+
+
+_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Correction | None]
+
+
+def _normalise_forward(
+    axis_name: str | None,
+    x: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    correction: Correction | None,
+) -> tuple[jax.Array, _Residuals]:
+    return normalise(axis_name, x, mean, inverse, scale, bias, correction), (x, mean, inverse, scale, correction)
+
+
+def _normalise_backward(
+    axis_name: str | None, residuals: _Residuals, g: jax.Array
+) -> tuple[jax.Array, None, None, jax.Array, jax.Array, None]:
+    x, mean, inverse, scale, correction = residuals
+    factor, drift = correction or (1.0, 0.0)
+    axes = tuple(range(x.ndim - 1))
+    g = g.astype(jnp.float32)
+    total = jnp.sum(g, axes)
+    projected = (jnp.sum(g * x, axes) - mean * total) * inverse
+    mean_g, mean_projected = total / (x.size // x.shape[-1]), projected / (x.size // x.shape[-1])
+    if axis_name is not None:
+        mean_g, mean_projected = jax.lax.pmean((mean_g, mean_projected), axis_name)
+    along = _spread(mean_projected * inverse, x) * (x - _spread(mean, x))
+    x_grad = _spread(scale * factor * inverse, x) * (g - _spread(mean_g, x) - along)
+    return x_grad.astype(x.dtype), None, None, factor * projected + drift * total, total, None
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
+    """One value a channel, as an array that broadcasts to x."""
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)
+
+
+class BatchNorm(nn.Module):
+    """Normalises the current of each channel over batch and space.
+
+    Use it between a synapse and its neuron. In training it normalises by the statistics of this time step's batch and
+    lets the running ones follow; otherwise by the running ones. Signs that flip make those stale: see
+    ``refresh_statistics``. Give num_steps where it is known: time steps differ, and statistics that they share leave a
+    gap between training and evaluation even when re-estimated (docs/RESULTS.md, section 4). Statistics are float32
+    whatever the dtype of x; the result has the dtype of x.
+
+    Variables: "scale" and "bias" in the collection "params", "mean" and "var" in "batch_stats", of shape
+    ``(channels,)``, or ``(num_steps, channels)`` for the latter two where num_steps is given.
+
+    Attributes:
+      num_steps: None shares the running statistics between time steps; a number keeps them for each of so many.
+      momentum: decay of the running statistics at an update, in [0, 1).
+      epsilon: added to the variance.
+      axis_name: the name of the device axis of pmap or shard_map, over which the batch's statistics are averaged too;
+        a batch sharded under jit needs none.
+
+    Raises:
+      TypeError: x is not floating.
+      ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1.
+    """
+
+    num_steps: int | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
+        _validate.floating("x", x, f"'{self.name}'")
+        channels = x.shape[-1]
+        shape = (channels,) if self.num_steps is None else (self.num_steps, channels)
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        at = self._entry(time_step)
+        if train:
+            mean, var = self._batch_statistics(x)
+            if not self.is_initializing():
+                for running, new in ((running_mean, mean), (running_var, var)):
+                    followed = self.momentum * running.value[at] + (1 - self.momentum) * new
+                    running.value = running.value.at[at].set(followed)
+            inverse = self._inverse_deviation(var)
+            correction = self._correction(mean, inverse, running_mean.value[at], running_var.value[at])
+            axis_name = None if self.is_initializing() else self.axis_name
+            return normalise(axis_name, x, mean, inverse, scale, bias, correction)
+        gain = scale * self._inverse_deviation(running_var.value[at])
+        shift = bias - running_mean.value[at] * gain
+        return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
+
+    def _correction(
+        self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
+    ) -> Correction | None:
+        """What becomes of an input that was normalised by the given statistics of its batch."""
+        del mean, inverse, running_mean, running_var
+        return None
+
+    def _inverse_deviation(self, var: jax.Array) -> jax.Array:
+        return jax.lax.rsqrt(var + float(self.epsilon))
+
+    def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
+        if self.num_steps is None:
+            return ...
+        return _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = jax.lax.stop_gradient(x).astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        shared = self.axis_name is not None and not self.is_initializing()
+        over_devices = functools.partial(jax.lax.pmean, axis_name=self.axis_name) if shared else lambda leaf: leaf
+        mean = over_devices(jnp.mean(values, axes))
+        # Around the mean, not E[x^2] - E[x]^2: that difference cancels in float32 where the mean is large.
+        return mean, over_devices(jnp.mean(jnp.square(values - _spread(mean, x)), axes))
+
+
+class BatchRenorm(BatchNorm):
+    """Normalises by the running statistics in training too, with the gradient of BatchNorm.
+
+    Use it where training and evaluation must see the same normalisation, between time steps too: the value of its
+    output is that of evaluation, while the gradient flows through the batch's own statistics. Variables and attributes
+    as in BatchNorm. ``refresh_statistics`` refuses it: its statistics are those that training used.
+
+    Source: Ioffe, Batch Renormalization, NeurIPS 2017, without its limits on the correction; over time steps it is the
+    online spiking renormalisation of Zhu et al., ICLR 2024.
+    """
+
+    def _correction(
+        self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
+    ) -> Correction | None:
+        running_inverse = self._inverse_deviation(running_var)
+        return Correction(running_inverse / inverse, (mean - running_mean) * running_inverse)
+
+
+class Affine(nn.Module):
+    """A learned gain and bias a channel, without statistics: ``scale * x + bias``.
+
+    Use it in the place of a norm where the weights themselves are scaled, as by ``rsqrt_fan_in``: nothing goes stale
+    when signs flip, and nothing depends on the batch.
+
+    Variables: "scale" and "bias" in the collection "params", float32 of shape ``(channels,)``.
+
+    Raises:
+      TypeError: x is not floating.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, time_step: int | jax.Array | None = None) -> jax.Array:
+        del train, time_step
+        _validate.floating("x", x, f"'{self.name}'")
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return (x * _spread(scale, x) + _spread(bias, x)).astype(x.dtype)

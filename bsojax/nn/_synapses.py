@@ -1,0 +1,116 @@
+"""Synapses: products of spikes and weights whose weight gradient is taken at the presynaptic trace (eq. 6).
+
+A synapse computes ``value * kernel``. Backward, the gradient of the value is the ordinary one, and the gradient of the
+kernel is the ordinary one with the trace in the place of the value.
+"""
+
+import functools
+from typing import Any
+
+import jax
+
+from bsojax.nn._geometry import Padding, conv_geometry
+from bsojax.nn._spikes import Spikes, as_spikes
+from bsojax.signs import Kernel, as_kernel
+from bsojax.xla_cpu import ConvGeometry, conv_gradients, convolve, not_before
+
+Residuals = tuple[jax.Array, Kernel]
+
+
+def dense(x: Spikes | jax.Array, kernel: Any) -> jax.Array:
+    """Returns ``value @ kernel``, with the kernel's gradient taken at the trace.
+
+    Use it in layers of your own; BinaryDense and Dense are made of it.
+
+    Args:
+      x: Spikes or a floating array of shape ``(..., in)``.
+      kernel: shape ``(in, out)``: numbers, which are cast to the dtype of x, or signs, packed or not.
+
+    Returns:
+      The current, of shape ``(..., out)``.
+    """
+    value, trace = as_spikes(x)
+    kernel = as_kernel(kernel, value.dtype)
+    if trace is None and kernel.is_plain:
+        return value @ kernel.view
+    return _dense(value, value if trace is None else trace, kernel)
+
+
+@jax.custom_vjp
+def _dense(value: jax.Array, trace: jax.Array, kernel: Kernel) -> jax.Array:
+    return value @ kernel.weights(value.dtype)
+
+
+def _dense_forward(value: jax.Array, trace: jax.Array, kernel: Kernel) -> tuple[jax.Array, Residuals]:
+    return _dense(value, trace, kernel), (trace, kernel.kept())
+
+
+def _dense_backward(residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None, Kernel]:
+    trace, kernel = residuals
+
+    def gradients(trace: jax.Array, kernel: Kernel, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = trace.reshape(-1, trace.shape[-1]), g.reshape(-1, g.shape[-1])
+        return g @ kernel.weights(trace.dtype).T, rows[0].T @ rows[1]
+
+    if kernel.is_plain:
+        value_grad, kernel_grad = gradients(trace, kernel, g)
+    else:  # unpacked when the gradient is there, and not before
+        value_grad, kernel_grad = not_before(g, gradients, trace, kernel, g)
+    return value_grad, None, kernel.gradient(kernel_grad)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def conv(
+    x: Spikes | jax.Array,
+    kernel: Any,
+    strides: int | tuple[int, int] = 1,
+    padding: Padding = "SAME",
+    kernel_dilation: int | tuple[int, int] = 1,
+    feature_group_count: int = 1,
+) -> jax.Array:
+    """Returns the convolution of value and kernel, with the kernel's gradient taken at the trace.
+
+    Use it in layers of your own; BinaryConv and Conv are made of it.
+
+    Args:
+      x: Spikes or a floating array of shape ``(batch, height, width, channels)``.
+      kernel: shape ``(height, width, channels // groups, out)``: numbers, which are cast to the dtype of x, or signs,
+        packed or not.
+      strides: as in flax.linen.Conv, and so are the following.
+      padding: "SAME", "VALID", an int, or for height and width an int or a pair (before, after).
+      kernel_dilation: spacing of the kernel's elements.
+      feature_group_count: the number of groups of channels that do not see each other.
+
+    Returns:
+      The current, of shape ``(batch, height', width', out)``.
+
+    Raises:
+      ValueError: the kernel does not fit into the padded image, or an argument is none that a convolution has.
+    """
+    value, trace = as_spikes(x)
+    kernel = as_kernel(kernel, value.dtype)
+    size = (kernel.shape[0], kernel.shape[1])
+    geometry = conv_geometry(value.shape, size, strides, padding, kernel_dilation, feature_group_count)
+    return _conv(geometry, value, value if trace is None else trace, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: Kernel) -> jax.Array:
+    return convolve(geometry, value, kernel.weights(value.dtype))
+
+
+def _conv_forward(
+    geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: Kernel
+) -> tuple[jax.Array, Residuals]:
+    return _conv(geometry, value, trace, kernel), (trace, kernel.kept())
+
+
+def _conv_backward(geometry: ConvGeometry, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None, Kernel]:
+    trace, kernel = residuals
+    value_grad, kernel_grad = conv_gradients(geometry, trace, kernel, g, lambda kept: kept.weights(trace.dtype))
+    return value_grad, None, kernel.gradient(kernel_grad)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)

@@ -1,0 +1,134 @@
+"""What the devices that train together exchange: nothing, means over an axis, votes on flips, or what a mesh needs.
+
+A training step calls each method at one place. An exchange of your own is a class derived from one of these.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bsojax import _jax, _validate
+from bsojax.online._votes import elect
+
+
+class Exchange:
+    """Nothing is exchanged: one device, or several under jit whose batch alone is split."""
+
+    def check(self, x: jax.Array) -> None:
+        """Refuses, while it is traced, a batch whose gradients could not be exchanged so."""
+
+    def replicas(self, trainable: Any) -> Any:
+        """Returns the signs and parameters with respect to which a device takes its gradients."""
+        return trainable
+
+    def start(self, sums: Any) -> Any:
+        """Returns what a device begins to sum with, and the resting state of its neurons."""
+        return sums
+
+    def mean(self, tree: Any) -> Any:
+        """Returns the mean of losses, statistics and metrics."""
+        return tree
+
+    def gradients(self, grads: Any) -> Any:
+        """Returns the gradients that a device hands to its optimizer."""
+        return grads
+
+    def agreed(self, finite: jax.Array) -> jax.Array:
+        """Returns whether an update is finite on all devices."""
+        return finite
+
+    def updates(self, signs: Any, updates: optax.Updates) -> optax.Updates:
+        """Returns the updates of the signs."""
+        return updates
+
+    def place(self, trainable: Any) -> Any:
+        """Returns the signs and parameters where they must lie between two updates."""
+        return trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanOverAxis(Exchange):
+    """Devices of an axis of pmap, shard_map or vmap average their gradients.
+
+    Attributes:
+      axis_name: the axis over which the batch is split.
+    """
+
+    axis_name: str
+
+    def replicas(self, trainable: Any) -> Any:
+        # Under shard_map the gradient of a replicated input is already a sum over devices; of a varying one it is each
+        # device's own, and the mean below is a mean.
+        return jax.tree.map(lambda leaf: _jax.marked_varying(leaf, self.axis_name), trainable)
+
+    def start(self, sums: Any) -> Any:
+        # Made from the frame, some leaves may be marked as varying already, and marking twice is an error; a sum with a
+        # marked zero is marked in either case.
+        zero = _jax.marked_varying(jnp.zeros(()), self.axis_name)
+        return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), sums)
+
+    def mean(self, tree: Any) -> Any:
+        return jax.lax.pmean(tree, self.axis_name)
+
+    def gradients(self, grads: Any) -> Any:
+        return self.mean(grads)
+
+
+@dataclasses.dataclass(frozen=True)
+class Votes(MeanOverAxis):
+    """Devices of an axis vote on flips, 2 bits a weight, in the place of the signs' gradients, 64 bits.
+
+    Each keeps the momentum of its own share of the batch, and a sign flips where more than half of them would flip it
+    (see majority). The gradients of real parameters are averaged.
+    """
+
+    def check(self, x: jax.Array) -> None:
+        _validate.votes_differ(_jax.varying_axes(x))
+
+    def replicas(self, trainable: Any) -> Any:
+        return trainable
+
+    def start(self, sums: Any) -> Any:
+        return sums
+
+    def gradients(self, grads: Any) -> Any:
+        return {**grads, "params": self.mean(grads["params"])}
+
+    def agreed(self, finite: jax.Array) -> jax.Array:
+        # A gradient that is not finite is known to one device, and all must skip.
+        return jax.lax.pmin(finite.astype(jnp.int32), self.axis_name) > 0
+
+    def updates(self, signs: Any, updates: optax.Updates) -> optax.Updates:
+        return elect(signs, updates, self.axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh(Exchange):
+    """Under jit over a mesh on which the optimizer's state is split: signs and gradients stay in full on each device.
+
+    Devices then exchange gradients and int8 flips, and not float32 weights or activations.
+
+    Attributes:
+      mesh: from data_mesh.
+    """
+
+    mesh: Mesh
+
+    def gradients(self, grads: Any) -> Any:
+        return self.place(grads)
+
+    def place(self, trainable: Any) -> Any:
+        return jax.lax.with_sharding_constraint(trainable, NamedSharding(self.mesh, P()))
+
+
+def exchange_of(axis_name: str | None, vote: bool, mesh: Mesh | None) -> Exchange:
+    """Returns the exchange that these arguments of make_train_step stand for."""
+    _validate.one_exchange(axis_name, vote, mesh)
+    if axis_name is not None:
+        return Votes(axis_name) if vote else MeanOverAxis(axis_name)
+    return Exchange() if mesh is None else OnMesh(mesh)

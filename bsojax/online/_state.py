@@ -1,0 +1,113 @@
+"""The state of a training run: what outlives an input sequence."""
+
+from typing import Any
+
+import chex
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _jax, _validate
+from bsojax.nn import NEURONS, SPIKE_RATES
+from bsojax.online._model import call_options
+from bsojax.signs import pack_signs, unpack_signs
+
+_KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a training run carries from one batch to the next; a pytree.
+
+    Attributes:
+      signs: the binary weights, a tree of booleans or of PackedSigns.
+      params: float32 tree, the real parameters.
+      batch_stats: float32 tree, the running statistics of the norms.
+      opt_state: the optimizer's state over ``{"signs": signs, "params": params}``.
+      step: int32, the number of batches seen.
+      skipped: int32, the number of updates skipped because a loss or gradient was not finite.
+      input_shape: the shape of one example at one time step, without the batch (not traced).
+    """
+
+    signs: chex.ArrayTree
+    params: chex.ArrayTree
+    batch_stats: chex.ArrayTree
+    opt_state: optax.OptState
+    step: jax.Array
+    skipped: jax.Array
+    input_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+    @property
+    def trainable(self) -> dict[str, chex.ArrayTree]:
+        """The tree that the optimizer owns."""
+        return {"signs": self.signs, "params": self.params}
+
+    @property
+    def variables(self) -> dict[str, chex.ArrayTree]:
+        """The collections for ``model.apply``; "neurons" is missing, so a forward pass starts from rest."""
+        return {**self.trainable, "batch_stats": self.batch_stats}
+
+
+def init(
+    model: nn.Module, tx: optax.GradientTransformation, key: chex.PRNGKey, x: Any, *, packed: bool = False
+) -> TrainState:
+    """Draws a model's signs and real parameters and starts the optimizer.
+
+    Args:
+      model: a Flax Linen module whose ``__call__`` takes a batch of one time step and returns logits; if it also takes
+        ``train`` and ``time_step`` it is given them.
+      tx: an optimizer over ``{"signs": ..., "params": ...}``, see split_optimizer.
+      key: a PRNG key.
+      x: a batch of one time step, floating, of the shape that training will use; only its shape and dtype matter, and a
+        ``jax.ShapeDtypeStruct`` does.
+      packed: whether the signs are kept at one bit a weight: the same network and the same training, bit for bit, whose
+        layers unpack their signs when they need them. Layers must be bsojax's.
+
+    Raises:
+      TypeError: x is not floating.
+      ValueError: x holds no example, or the model keeps state in an unknown collection or has no binary layer.
+    """
+    x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+    _validate.first_batch(x)
+    kwargs = call_options(model, train=True, time_step=0)
+
+    @jax.jit
+    def make(key: chex.PRNGKey) -> dict[str, Any]:
+        variables = model.init(key, jnp.zeros(x.shape, x.dtype), **kwargs)
+        _validate.collections(variables, _KNOWN)
+        kept: dict[str, Any] = {name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")}
+        return kept
+
+    if not _jax.is_traced(key) and jax.default_backend() == "cpu":
+        # The random numbers' code is long and runs once: optimising it took longer than all the rest.
+        variables = make.lower(key).compile({"xla_backend_optimization_level": "1"})(key)
+    else:
+        variables = make(key)
+    if packed:
+        variables["signs"] = pack_signs(variables["signs"])
+    opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(opt_state=opt_state, step=zero, skipped=zero + 0, input_shape=x.shape[1:], **variables)
+
+
+def check_state(state: TrainState, variables: dict[str, Any], tx: optax.GradientTransformation | None = None) -> None:
+    """Raises ValueError unless a state holds what a model makes, and of what shapes, and its optimizer's state.
+
+    Args:
+      state: the state.
+      variables: arrays like the variables that the model makes.
+      tx: the optimizer; None: its state does not matter.
+    """
+    made = nn.meta.unbox({name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")})
+    held = nn.meta.unbox(jax.eval_shape(unpack_signs, state.variables))
+    _validate.holds("state", held, made, "was it made with another model?")
+    if tx is None:
+        return
+    try:
+        expected = jax.eval_shape(tx.init, state.trainable)
+    except jax.errors.JAXTypeError:  # an init that looks at values, which are not to be seen here
+        return
+    _validate.same("state", {"opt_state": state.opt_state}, {"opt_state": expected}, "was it made with another "
+                   "optimizer, num_steps or momentum_dtype?")  # fmt: skip

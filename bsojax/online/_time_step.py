@@ -1,0 +1,92 @@
+"""The gradient of one time step, through the layers alone."""
+
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bsojax.online._losses import Loss
+from bsojax.online._model import Forward, forward
+from bsojax.signs import differentiable
+
+
+class TimeStep(NamedTuple):
+    """What one time step of training gives.
+
+    Attributes:
+      loss: its loss, a scalar.
+      grads: the gradients, a tree like the trainable one with floating leaves in the place of signs.
+      forward: what the forward pass gave.
+    """
+
+    loss: jax.Array
+    grads: Any
+    forward: Forward
+
+
+def time_step(
+    model: nn.Module,
+    loss: Loss,
+    trainable: dict[str, Any],
+    batch_stats: Any,
+    neurons: Any,
+    frame: jax.Array,
+    y: jax.Array,
+    t: int | jax.Array,
+    *,
+    dtype: chex.ArrayDType = jnp.float32,
+    backward: jax.Array | None = None,
+) -> TimeStep:
+    """Runs a model on one time step of training and returns the loss and its gradients.
+
+    Use it in a training loop of your own: it is what make_train_step scans. Nothing flows back in time; the weights'
+    gradients are taken at the traces (eq. 6).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> from bsojax import online
+      >>> def make_step(model, tx, loss, num_steps):
+      ...     @jax.jit
+      ...     def step(state, x, y):
+      ...         def body(carry, t):
+      ...             trainable, opt_state, stats, neurons = carry
+      ...             out = online.time_step(model, loss, trainable, stats, neurons, x, y, t)
+      ...             finite = bsojax.optim.all_finite((out.loss, out.grads))
+      ...             updates, opt_state = bsojax.optim.guarded_update(
+      ...                 tx, out.grads, opt_state, trainable, finite, time_step=t)
+      ...             trainable = bsojax.apply_updates(trainable, updates)
+      ...             return (trainable, opt_state, out.forward.batch_stats, out.forward.neurons), out.loss
+      ...         rest = online.start(model, x, num_steps, train=True).training_neurons
+      ...         carry = (state.trainable, state.opt_state, state.batch_stats, rest)
+      ...         (trainable, opt_state, stats, _), losses = jax.lax.scan(body, carry, jnp.arange(num_steps))
+      ...         return state.replace(**trainable, opt_state=opt_state, batch_stats=stats), losses.mean()
+      ...     return step
+
+    Args:
+      model: a Linen module (see init).
+      loss: a function of logits and y that returns a real scalar.
+      trainable: ``{"signs": ..., "params": ...}``, signs packed or not.
+      batch_stats: the running statistics.
+      neurons: the state of the neurons, from ``start(...).training_neurons`` or the step before.
+      frame: a batch of one time step.
+      y: its targets, handed to loss.
+      t: the time step.
+      dtype: of the signs as numbers, and so of their gradients.
+      backward: a boolean scalar: where it is False the backward pass is left out, and gradients are zero; None: True.
+    """
+    weights, kernels = differentiable(trainable, dtype)
+
+    def objective(weights: Any) -> tuple[jax.Array, Forward]:
+        variables = {**kernels(weights), "batch_stats": batch_stats}
+        out = forward(model, variables, neurons, frame, t, train=True)
+        return loss(out.logits, y), out
+
+    value, pull_back, out = jax.vjp(objective, weights, has_aux=True)
+    one = jnp.ones_like(value)
+    if backward is None:
+        return TimeStep(value, pull_back(one)[0], out)
+    # Gradients of zero where there is no backward pass: the same buffers, whichever way it goes.
+    nothing = jax.tree.map(jnp.zeros_like, weights)
+    return TimeStep(value, jax.lax.cond(backward, lambda: pull_back(one)[0], lambda: nothing), out)

@@ -1,0 +1,261 @@
+"""BSO and T-BSO: optimizers of signs, as optax gradient transformations over one core."""
+
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _validate
+from bsojax._validate import ScalarOrSchedule
+from bsojax.optim import _flips, _momentum
+from bsojax.optim._momentum import Momentum
+from bsojax.optim._second_moment import SecondMoment
+from bsojax.signs import deltas, unpack_signs
+
+
+class BSOState(NamedTuple):
+    """The state of bso.
+
+    Attributes:
+      count: int32, the number of calls of update.
+      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
+        one :class:`IntegerMomentum`.
+      skipped: int32, how many calls changed nothing because a gradient was not finite.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
+    momentum: optax.Updates
+    skipped: jax.Array
+
+
+class TBSOState(NamedTuple):
+    """The state of t_bso.
+
+    Attributes:
+      count: int32, the number of calls of update.
+      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
+        one :class:`IntegerMomentum`.
+      second_moment: tree like the signs with float32 leaves of shape ``(num_steps,)``: for each layer and time step
+        the moving average of the mean squared gradient.
+      second_moment_weight: float32 of shape ``(num_steps,)``, the weight that those averages have gathered so far,
+        between 0 and 1; None without debias.
+      skipped: int32, how many calls changed nothing because a gradient was not finite.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
+    momentum: optax.Updates
+    second_moment: optax.Updates
+    second_moment_weight: jax.Array | None
+    skipped: jax.Array
+
+
+def bso(
+    threshold: ScalarOrSchedule,
+    b1: ScalarOrSchedule = 0.999,
+    *,
+    reset_on_flip: bool = False,
+    update_dtype: chex.ArrayDType = "int8",
+    momentum_dtype: chex.ArrayDType | Momentum = "float32",
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Binary Spiking Online optimization: flip a weight where ``weight * momentum > threshold``.
+
+    Use it for layers of similar gradient scale; t_bso suits the threshold to each layer by itself. Make it the last
+    transform of a chain: its updates are int8 deltas in {-1, 0, +1} that ``optax.apply_updates`` adds to boolean signs.
+    Leaves kept as floating +1 and -1 get ``-2 * weight`` where they flip.
+
+    A call whose gradients are not all finite changes neither signs nor momentum, and is counted in ``state.skipped``.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs = {"kernel": jnp.array([True, False])}
+      >>> tx = bsojax.bso(threshold=0.01, b1=0.9)
+      >>> state = tx.init(signs)
+      >>> grads = {"kernel": jnp.array([1.0, 1.0])}
+      >>> updates, state = tx.update(grads, state, signs)
+      >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
+      [False, False]
+
+    Args:
+      threshold: gamma, in the units of the gradient: a number >= 0 (infinity freezes the signs), or a schedule of the
+        number of updates.
+      b1: decay of the momentum, in [0, 1), or a schedule. A float is complemented in double precision; a schedule works
+        in float32, where ``1 - b1`` cannot be told from 0 below about 6e-8.
+      reset_on_flip: whether the momentum of a weight that flips starts again at zero.
+      update_dtype: dtype of the deltas. int8, unless a wrapper such as ``optax.apply_if_finite`` wants the gradient's;
+        ``bsojax.apply_updates`` takes int8 only.
+      momentum_dtype: how the momentum rests: an object such as ``bsojax.optim.Integers("int8", seed=1)``, or in short
+        float32, or to save memory bfloat16, int16 or int8. Those round at random, without bias; what that adds grows
+        with the window ``1 / (1 - b1)``. In shares of the momentum's own root mean square, for windows of 100, 1,000,
+        10,000 and 100,000 updates and white noise of one size a channel: int16 0.0002, 0.0007, 0.002, 0.007; bfloat16
+        0.01, 0.04, 0.12, 0.36; int8 0.06, 0.18, 0.7, 2.5, so that longer windows than some 10,000 gain nothing; in
+        channels of mixed sizes the integers have up to five times as much. Prefer int16 to bfloat16.
+      seed: of that rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
+
+    Returns:
+      A transformation with state :class:`BSOState`. ``init`` and ``update`` take the tree of signs as params.
+      ``update`` also takes ``finite``, a boolean scalar, from a loop that has looked at the gradients already.
+
+    Raises:
+      TypeError: a number came as a boolean, or momentum_dtype names no momentum.
+      ValueError: a number is out of range; at init, a leaf holds no signs; at update, gradients or state do not fit
+        the signs.
+
+    Source: Liang et al., BSO, ICML 2025, eq. 11-12.
+    """
+    # Dtypes have strings for their defaults: optax.inject_hyperparams takes callables, as jnp.int8, for schedules.
+    return _flip_optimizer(threshold, b1, None, reset_on_flip, update_dtype, momentum_dtype, seed)
+
+
+def t_bso(
+    threshold: ScalarOrSchedule,
+    num_steps: int,
+    b1: ScalarOrSchedule = 0.999,
+    b2: float = 0.99999,
+    eps: float = 1e-20,
+    *,
+    reset_on_flip: bool = False,
+    debias: bool = False,
+    update_dtype: chex.ArrayDType = "int8",
+    momentum_dtype: chex.ArrayDType | Momentum = "float32",
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Temporal-aware BSO: flip where ``weight * momentum > threshold * sqrt(v[t] + eps)``.
+
+    Use it by default: ``v[t]``, the mean squared gradient of the layer at time step t, makes the threshold free of the
+    gradient's scale. Like bso it goes last in a chain and skips and counts gradients that are not finite.
+
+    With the paper's settings the threshold is far below the momentum's noise, which is about ``sqrt((1 - b1) / 2)`` of
+    the gradient's root mean square; ``noise_threshold`` gives one that acts, best with ``debias=True`` and
+    b2 near 0.99; ``calibrated`` is such an optimizer, ready to use.
+
+    Args:
+      threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs), or a
+        schedule of the number of updates.
+      num_steps: T, the number of time steps of a sequence.
+      b1: decay of the momentum, in [0, 1), or a schedule (see bso about its precision).
+      b2: decay of the second moment, in [0, 1).
+      eps: added inside the root. It must stay far below ``(1 - b2) * g**2``, about 1e-15 on the first updates, or it
+        becomes the threshold.
+      reset_on_flip: whether the momentum of a weight that flips starts again at zero.
+      debias: whether v is divided by the weight it has gathered, so that it is a mean from the first update on. (The
+        momentum is not: a single gradient is noise.) The paper does not.
+      update_dtype: dtype of the deltas (see bso).
+      momentum_dtype: how the momentum rests (see bso).
+      seed: of the rounding to that (see bso).
+
+    Returns:
+      A transformation with state :class:`TBSOState`. ``update(grads, state, signs, time_step=t)`` takes the time step
+      as an int32 scalar; left out, it is the state's own count modulo num_steps. A traced time step outside
+      ``0 .. num_steps - 1`` skips the update and counts it. ``update`` also takes ``finite`` (see bso).
+
+    Raises:
+      TypeError: a number came as a boolean, num_steps is no int, or momentum_dtype names no momentum.
+      ValueError: a number is out of range; at init, a leaf holds no signs; at update, gradients or state do not fit
+        the signs, or time_step is outside 0 .. num_steps - 1.
+
+    Source: Liang et al., BSO, ICML 2025, eq. 11, 13-14.
+    """
+    second_moment = SecondMoment(
+        _validate.steps(num_steps),
+        _validate.number("b2", b2, 0.0, 1.0, open_above=True),
+        _validate.number("eps", eps, 0.0, math.inf, open_above=True),
+        debias,
+    )
+    return _flip_optimizer(threshold, b1, second_moment, reset_on_flip, update_dtype, momentum_dtype, seed)
+
+
+def _flip_optimizer(
+    threshold: ScalarOrSchedule,
+    b1: ScalarOrSchedule,
+    second_moment: SecondMoment | None,
+    reset_on_flip: bool,
+    update_dtype: chex.ArrayDType,
+    momentum_dtype: chex.ArrayDType | Momentum,
+    seed: int | jax.Array,
+) -> optax.GradientTransformationExtraArgs:
+    """The core of bso, and with a second moment of t_bso."""
+    threshold_at = _validate.schedule("threshold", threshold, 0.0, math.inf)
+    b1_at = _validate.schedule("b1", b1, 0.0, 1.0, open_above=True)
+    kind = _momentum.as_momentum(momentum_dtype, seed)
+    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def init_fn(params: optax.Params) -> Any:
+        signs = unpack_signs(params)
+        _validate.sign_values(signs)
+        momentum = _momentum.zero_momentum(kind, signs)
+        if second_moment is None:
+            return BSOState(zero(), momentum, zero())
+        return TBSOState(zero(), momentum, *second_moment.start(signs), zero())
+
+    def update_fn(
+        grads: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        time_step: int | jax.Array | None = None,
+        finite: jax.Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        del extra_args
+        _validate.needs_params(params)
+        signs = unpack_signs(params)
+        _validate.same_shapes("grads", grads, signs)
+        _validate.same("state", state, jax.eval_shape(init_fn, signs), MISFIT)
+        gamma, decay = threshold_at(state.count), b1_at(state.count)
+        keep = _flips.all_finite(grads) if finite is None else finite
+        limits: Any = jax.tree.map(lambda _: gamma, signs)
+        moments: dict[str, Any] = {}
+        if second_moment is not None:
+            moments, scales, keep = second_moment.advance(state, grads, time_step, keep)
+            limits = jax.tree.map(lambda scale: gamma * scale, scales)
+        momentum, average = _momentum.advance(kind, state.momentum, grads, decay, keep, state.count)
+        flips = jax.tree.map(lambda w, m, limit: keep & _flips.flip_mask(w, m, limit), signs, average, limits)
+        if reset_on_flip:
+            momentum = _momentum.zero_where(kind, flips, momentum)
+        count = jnp.where(state.count < jnp.iinfo(jnp.int32).max, state.count + 1, state.count)
+        state = state._replace(count=count, momentum=momentum, skipped=state.skipped + ~keep, **moments)
+        return deltas(params, flips, update_dtype), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+MISFIT = (
+    "it was made for other signs, another num_steps, momentum_dtype or debias, or optax.partition got labels by dtype "
+    "(label by path instead). Give the optimizer the settings of the state, or start with tx.init."
+)
+
+
+def check_time_steps(opt_state: optax.OptState, num_steps: int) -> None:
+    """Raises ValueError if a t_bso somewhere in an optimizer's state was made for fewer time steps.
+
+    Use it before a loop whose time steps are traced: inside it, none can be refused.
+    """
+    for node in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, TBSOState)):
+        for leaf in jax.tree.leaves(node.second_moment if isinstance(node, TBSOState) else ()):
+            _validate.time_step("t_bso", num_steps - 1, jnp.size(leaf))
+
+
+def noise_threshold(b1: ScalarOrSchedule, c: float = 0.5) -> Any:
+    """Returns ``c * sqrt((1 - b1) / 2)``: a threshold in standard deviations of the momentum under pure noise.
+
+    Use it as the threshold of t_bso. The moving average of white noise with root mean square g has the standard
+    deviation ``sqrt((1 - b1) / (1 + b1)) * g``, so this threshold stops most flips that noise alone would cause: c = 0
+    stops none, 0.5 all but one in twenty. A schedule of b1 gives a schedule that follows it.
+
+    Args:
+      b1: decay of the momentum, in [0, 1): a number or a schedule.
+      c: how many standard deviations, >= 0.
+
+    Raises:
+      TypeError: b1 or c came as a boolean.
+      ValueError: b1 or c is out of range.
+    """
+    c = _validate.number("c", c, 0.0, math.inf)
+    if callable(b1):
+        return lambda count: c * jnp.sqrt((1 - b1(count)) / 2)
+    constant = _validate.number("b1", b1, 0.0, 1.0, open_above=True)
+    return c * (math.sqrt((1 - constant) / 2) if isinstance(constant, float) else jnp.sqrt((1 - constant) / 2))

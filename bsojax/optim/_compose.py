@@ -1,0 +1,84 @@
+"""Composition with optax: who owns which leaf, and wrappers for transforms that know nothing of booleans."""
+
+import inspect
+from typing import Any
+
+import optax
+
+from bsojax import _validate
+from bsojax.signs import check_updates, to_weights
+
+
+def split_optimizer(
+    flip: optax.GradientTransformation, real: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """One optimizer over ``{"signs": ..., "params": ...}``: flip owns the signs, real the real parameters.
+
+    Use it to train a whole network: every leaf has exactly one owner, chosen by its place in the tree. Extra arguments
+    such as ``time_step`` reach both; its updates are checked as by :func:`checked`.
+
+    Args:
+      flip: bso, t_bso, or a chain that ends in one.
+      real: any optax optimizer.
+
+    Raises:
+      TypeError, ValueError: what flip, real and :func:`checked` raise.
+    """
+    owners = {"signs": pass_extra_args(flip), "params": pass_extra_args(real)}
+    return checked(optax.partition(owners, {name: name for name in owners}))
+
+
+def checked(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Wraps an optimizer so that what would silently destroy signs raises at trace time instead.
+
+    Use it as the outermost wrapper where the updates go to stock ``optax.apply_updates`` or flax's ``TrainState``.
+    split_optimizer includes it. It checks dtypes and shapes only, and costs nothing at run time.
+
+    Raises:
+      TypeError: at update, a sign leaf gets an update that is not an int8 delta, or a part of the optimizer state
+        changes its dtype (an accumulator was made from boolean parameters: wrap its transform in on_weights).
+      ValueError: at update, the parameters are missing.
+    """
+    inner = pass_extra_args(inner)
+
+    def update_fn(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        _validate.needs_params(params)
+        new_updates, new_state = inner.update(updates, state, params, **extra_args)
+        check_updates(params, new_updates)
+        _validate.kept_dtypes(state, new_state)
+        return new_updates, new_state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Wraps a transform of gradients so that it sees signs as float32 weights of +1 and -1.
+
+    Use it before bso or t_bso for transforms that build their state from the parameters: ``optax.trace``, ``ema``,
+    ``scale_by_adam`` and the like would allocate boolean accumulators. Its outputs are gradients, not deltas.
+
+    Example:
+      >>> import optax, bsojax
+      >>> tx = optax.chain(bsojax.on_weights(optax.ema(0.9)), bsojax.bso(1e-6))
+    """
+    inner = pass_extra_args(inner)
+
+    def init_fn(params: optax.Params) -> optax.OptState:
+        return inner.init(to_weights(params))
+
+    def update_fn(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return inner.update(updates, state, None if params is None else to_weights(params), **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def pass_extra_args(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """As ``optax.with_extra_args_support``, for optax.MultiSteps too: it takes extra arguments without declaring it."""
+    kinds = [parameter.kind for parameter in inspect.signature(tx.update).parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return optax.GradientTransformationExtraArgs(tx.init, tx.update)
+    return optax.with_extra_args_support(tx)

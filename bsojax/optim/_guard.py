@@ -1,0 +1,52 @@
+"""The one place where a training step leaves out an update that is not finite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _validate
+from bsojax.optim._bso import BSOState, TBSOState
+from bsojax.optim._compose import pass_extra_args
+
+
+def guarded_update(
+    tx: optax.GradientTransformationExtraArgs,
+    grads: optax.Updates,
+    opt_state: optax.OptState,
+    params: optax.Params,
+    finite: jax.Array,
+    **extra_args: Any,
+) -> tuple[optax.Updates, optax.OptState]:
+    """As ``tx.update``, where an update that is not finite changes nothing and is counted.
+
+    Use it in a training loop of your own. Flip optimizers are told, so that they need not look at the gradients again;
+    as in a bare optax loop they count the call and, in their own ``skipped``, that it changed nothing. Of all other
+    optimizers the state stays what it was.
+
+    Args:
+      tx: any optimizer; extra arguments that it does not know are dropped by optax.
+      grads: the gradients.
+      opt_state: its state.
+      params: the parameters.
+      finite: boolean scalar: whether loss and gradients are all finite.
+      **extra_args: such as ``time_step``.
+
+    Raises:
+      TypeError: a part of the optimizer's state changes its dtype, because it was made from boolean parameters.
+    """
+    updates, new_state = pass_extra_args(tx).update(grads, opt_state, params, finite=finite, **extra_args)
+    _validate.kept_dtypes(opt_state, new_state)
+    updates = jax.tree.map(lambda update: jnp.where(finite, update, jnp.zeros_like(update)), updates)
+    return updates, _kept_where_finite(finite, new_state, opt_state)
+
+
+def _kept_where_finite(finite: jax.Array, new: optax.OptState, old: optax.OptState) -> optax.OptState:
+    def is_flip_state(node: Any) -> bool:
+        return isinstance(node, BSOState | TBSOState)
+
+    def kept(after: Any, before: Any) -> Any:
+        return after if is_flip_state(after) else jnp.where(finite, after, before)
+
+    return jax.tree.map(kept, new, old, is_leaf=is_flip_state)

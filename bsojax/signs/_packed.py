@@ -1,0 +1,79 @@
+"""Signs at rest: eight to a byte."""
+
+import math
+from typing import Any
+
+import chex
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bsojax import _validate
+
+
+@flax.struct.dataclass
+class PackedSigns:
+    """Signs at one bit a weight.
+
+    Attributes:
+      bits: uint8 of shape ``(ceil(size / 8),)``: the raveled signs, eight a byte, the first in the highest bit, the
+        last byte filled with zeros.
+      shape: the shape of the signs (not traced).
+    """
+
+    bits: jax.Array
+    shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+def is_packed(node: Any) -> bool:
+    """Whether a node of a tree is PackedSigns."""
+    return isinstance(node, PackedSigns)
+
+
+def is_sign(leaf: Any) -> bool:
+    """Whether a leaf is a sign leaf, that is, a boolean array."""
+    return getattr(leaf, "dtype", None) == jnp.bool_
+
+
+def count_signs(tree: chex.ArrayTree) -> int:
+    """Returns how many signs a tree holds, packed or not."""
+    leaves = jax.tree.leaves(tree, is_leaf=is_packed)
+    return sum(math.prod(leaf.shape) for leaf in leaves if is_sign(leaf) or is_packed(leaf))
+
+
+def pack_signs(signs: chex.ArrayTree) -> chex.ArrayTree:
+    """Returns the tree with every boolean leaf packed to one bit a weight, as :class:`PackedSigns`.
+
+    Use it to store or ship a network. Other leaves pass through. Exact for every shape, scalars and empty arrays too.
+    """
+    return jax.tree.map(
+        lambda leaf: PackedSigns(bits_of(leaf), tuple(np.shape(leaf))) if is_sign(leaf) else leaf,
+        signs,
+        is_leaf=is_packed,
+    )
+
+
+def unpack_signs(packed: chex.ArrayTree) -> chex.ArrayTree:
+    """Returns the tree with every :class:`PackedSigns` as the boolean array it came from; the inverse of pack_signs.
+
+    Raises:
+      ValueError: the number of bytes does not fit the shape.
+    """
+    return jax.tree.map(lambda leaf: _unpacked(leaf) if is_packed(leaf) else leaf, packed, is_leaf=is_packed)
+
+
+def bits_of(leaf: jax.Array | PackedSigns) -> jax.Array:
+    """Returns the packed bits of a sign leaf, or of any boolean array."""
+    return leaf.bits if isinstance(leaf, PackedSigns) else jnp.packbits(jnp.ravel(leaf))
+
+
+def signs_of(bits: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns the boolean array of a shape that was packed into bits."""
+    return jnp.unpackbits(jnp.asarray(bits), count=math.prod(shape)).astype(bool).reshape(shape)
+
+
+def _unpacked(leaf: PackedSigns) -> jax.Array:
+    shape = tuple(leaf.shape)  # files give lists back
+    _validate.packed(leaf.bits, shape)
+    return signs_of(leaf.bits, shape)

@@ -1,0 +1,114 @@
+"""Updates of trees that hold signs: made from flips, applied, counted, and refused where they would destroy a sign."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _validate
+from bsojax._validate import leaf_name
+from bsojax.signs._packed import PackedSigns, bits_of, is_packed, is_sign, signs_of
+
+
+def deltas(signs: chex.ArrayTree, flips: chex.ArrayTree, dtype: Any = jnp.int8) -> optax.Updates:
+    """Returns what to add to a tree of signs so that the chosen weights flip and no other changes.
+
+    Args:
+      signs: boolean arrays, floating arrays of +1 and -1, and PackedSigns.
+      flips: boolean arrays of the same shapes.
+      dtype: of the deltas of boolean signs: -1 where a True flips, +1 where a False flips, 0 elsewhere.
+
+    Returns:
+      A tree like the signs. Floating weights get ``-2 * weight`` where they flip, in their own dtype; PackedSigns what
+      to add to their bytes, modulo 256, as PackedSigns.
+    """
+
+    def delta(leaf: Any, flips: jax.Array) -> Any:
+        if isinstance(leaf, PackedSigns):
+            return _packed_delta(leaf, bits_of(flips))
+        if is_sign(leaf):
+            return jnp.where(flips, jnp.where(leaf, -1, 1), 0).astype(dtype)
+        return jnp.where(flips, -2 * leaf, 0).astype(leaf.dtype)
+
+    return jax.tree.map(delta, signs, flips, is_leaf=is_packed)
+
+
+def flip_bits(signs: chex.ArrayTree, updates: optax.Updates) -> list[jax.Array]:
+    """Returns which signs deltas flip, as packed bits, an array for each leaf; packed signs are not unpacked."""
+    return [
+        leaf.bits ^ (leaf.bits + update.bits) if is_packed(leaf) else bits_of(update != 0)
+        for leaf, update in zip(*_leaves(signs, updates), strict=True)
+    ]
+
+
+def deltas_of_bits(signs: chex.ArrayTree, bits: list[jax.Array]) -> optax.Updates:
+    """Returns the deltas that flip the signs of the given bits; the inverse of flip_bits."""
+    structure: Any = jax.tree.structure(signs, is_leaf=is_packed)
+    made = [
+        _packed_delta(leaf, mask) if is_packed(leaf) else deltas(leaf, signs_of(mask, leaf.shape))
+        for leaf, mask in zip(structure.flatten_up_to(signs), bits, strict=True)
+    ]
+    return jax.tree.unflatten(structure, made)
+
+
+def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
+    """Raises unless every sign leaf of params gets an int8 delta of its shape; costs nothing at run time.
+
+    Any other update would be silently wrong: adding a float to a boolean casts the sum back, so that whatever is not
+    exactly zero becomes True, and ``bool + bool`` can set a sign but never clear it.
+
+    Raises:
+      TypeError: an update of a sign leaf is not an int8 delta.
+      ValueError: the trees or shapes differ.
+    """
+    for (path, leaf), update in zip(_with_paths(params), _leaves(params, updates)[1], strict=True):
+        if is_packed(leaf):
+            bits = getattr(update, "bits", update)
+            _validate.delta(leaf_name(path), "uint8 delta of its bytes", bits, jnp.uint8, jnp.shape(leaf.bits))
+        elif is_sign(leaf):
+            _validate.delta(leaf_name(path), "int8 delta of -1, 0 or +1", update, jnp.int8, jnp.shape(leaf))
+
+
+def apply_updates(params: optax.Params, updates: optax.Updates) -> optax.Params:
+    """As ``optax.apply_updates``, refusing an update that would silently destroy a sign leaf.
+
+    Use it in place of optax's wherever parameters hold signs. The check is of dtypes and shapes alone, at trace time.
+
+    Args:
+      params: a tree of boolean signs and real parameters.
+      updates: the same tree; int8 deltas for signs, as ``bso`` and ``t_bso`` return them.
+
+    Raises:
+      TypeError: an update of a sign leaf is not an int8 delta; the message names the leaf.
+      ValueError: the trees or shapes differ.
+    """
+    check_updates(params, updates)
+    return optax.apply_updates(params, updates)
+
+
+def count_flips(params: chex.ArrayTree, updates: chex.ArrayTree) -> dict[str, jax.Array]:
+    """Returns how many signs each sign leaf's update flips, as int32 by leaf name."""
+    flips = {}
+    for (path, leaf), update in zip(_with_paths(params), _leaves(params, updates)[1], strict=True):
+        if is_packed(leaf):
+            changed = jax.lax.population_count(leaf.bits ^ (leaf.bits + update.bits))
+            flips[leaf_name(path)] = jnp.sum(changed, dtype=jnp.int32)
+        elif is_sign(leaf):
+            flips[leaf_name(path)] = jnp.sum(update != 0, dtype=jnp.int32)
+    return flips
+
+
+def _packed_delta(leaf: PackedSigns, mask: jax.Array) -> PackedSigns:
+    return PackedSigns((leaf.bits ^ mask) - leaf.bits, leaf.shape)
+
+
+def _with_paths(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_packed)
+
+
+def _leaves(tree: Any, other: Any) -> tuple[list[Any], list[Any]]:
+    """The leaves of two trees of the same structure, packed signs as one leaf each; JAX refuses another structure."""
+    structure: Any = jax.tree.structure(tree, is_leaf=is_packed)
+    return structure.flatten_up_to(tree), structure.flatten_up_to(other)

@@ -1,0 +1,71 @@
+"""Signs as numbers, and numbers as signs: conversion, and gradients of booleans."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from bsojax.signs._packed import is_packed, is_sign, unpack_signs
+
+
+def to_weights(signs: chex.ArrayTree, dtype: chex.ArrayDType = jnp.float32) -> chex.ArrayTree:
+    """Returns the tree with all signs as weights of +1 and -1.
+
+    Use it to hand signs to code that computes with numbers. Leaves that are not signs pass through untouched, so a
+    mixed tree of signs and real parameters becomes one that ``jax.grad`` accepts.
+
+    Args:
+      signs: a tree of arrays; boolean leaves of any shape, and PackedSigns, are signs.
+      dtype: the dtype of the weights, which must hold -1.
+
+    Raises:
+      ValueError: packed signs were cut or converted.
+    """
+    one = jnp.ones((), dtype)
+
+    def convert(leaf: Any) -> Any:
+        leaf = unpack_signs(leaf)
+        return jnp.where(leaf, one, -one) if is_sign(leaf) else leaf
+
+    return jax.tree.map(convert, signs, is_leaf=is_packed)
+
+
+def to_signs(weights: chex.ArrayTree) -> chex.ArrayTree:
+    """Returns the signs of a tree of real weights; zero counts as positive (the paper's eq. 4).
+
+    Use it to take over a network trained elsewhere. Boolean leaves pass through, all others become boolean.
+    """
+    return jax.tree.map(lambda leaf: leaf if is_sign(leaf) else jnp.asarray(leaf) >= 0, weights)
+
+
+def value_and_grad(
+    fun: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    dtype: chex.ArrayDType = jnp.float32,
+) -> Callable[..., Any]:
+    """As ``jax.value_and_grad``, where boolean leaves are differentiated as weights of +1 and -1.
+
+    Use it wherever a loss depends on signs: ``jax.grad`` refuses booleans. ``fun`` receives the weights, and the
+    gradient has the structure and shapes of the signs. Works under jit, vmap, scan and remat.
+
+    Args:
+      fun: a function of the arguments, real-valued, or with ``has_aux`` a pair ``(value, auxiliary)``.
+      argnums: which positional arguments to differentiate; their leaves are boolean or floating.
+      has_aux: whether ``fun`` returns a pair.
+      dtype: the floating dtype in which signs are seen, and so the dtype of their gradients.
+
+    Raises:
+      ValueError: packed signs were cut or converted.
+    """
+    grad_fun = jax.value_and_grad(fun, argnums=argnums, has_aux=has_aux)
+
+    def value_and_grad_fun(*args: Any, **kwargs: Any) -> Any:
+        views = list(args)
+        for index in (argnums,) if isinstance(argnums, int) else argnums:
+            views[index] = to_weights(args[index], dtype)
+        return grad_fun(*views, **kwargs)
+
+    return value_and_grad_fun

@@ -1,0 +1,66 @@
+"""Arithmetic that XLA on a CPU keeps where and when it is written: what training's memory depends on.
+
+Its fusion repeats cheap arithmetic in every consumer, however far away, rather than keep the result, and so keeps the
+operands; its scheduler starts early whatever can start early. Both cost memory in a step whose forward pass lies apart
+from its backward pass, and optimization barriers are gone by then. Control flow that depends on data is not seen
+through. On other platforms these functions are plain calls. What they save is measured in docs/BENCHMARKS.md.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bsojax.xla_cpu._switch import by_platform
+
+
+def in_place(update: Callable[..., jax.Array], state: jax.Array, *operands: Any) -> jax.Array:
+    """Returns ``update(state, *operands)``, computed once and written over state where nothing else reads it.
+
+    Use it for an elementwise update of what a loop carries and a backward pass needs.
+
+    Args:
+      update: elementwise; returns an array of the shape and dtype of state.
+      state: a floating array that is not empty.
+      *operands: arrays.
+    """
+
+    def loop(state: jax.Array, *operands: Any) -> jax.Array:
+        def body(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            return jnp.zeros_like(carry[0]), update(carry[1], *operands)
+
+        return jax.lax.while_loop(lambda carry: carry[0], body, (_true_at_run_time(state), state))[1]
+
+    return by_platform(state, *operands, cpu=loop, default=update)
+
+
+def not_before(cause: jax.Array, function: Callable[..., Any], *operands: Any) -> Any:
+    """Returns ``function(*operands)``, no part of which starts before cause is there.
+
+    Use it for the work of a backward pass that could start in the forward pass, such as a transposition of what was
+    stored: its result would wait, and take memory, until the gradient comes.
+
+    Args:
+      cause: a floating or boolean array that is not empty.
+      function: returns a tree of arrays.
+      *operands: arrays.
+    """
+
+    def branch(cause: jax.Array, *operands: Any) -> Any:
+        def nothing(*operands: Any) -> Any:
+            return jax.tree.map(jnp.zeros_like, jax.eval_shape(function, *operands))
+
+        return jax.lax.cond(_true_at_run_time(cause), function, nothing, *operands)
+
+    return by_platform(cause, *operands, cpu=branch, default=lambda cause, *operands: function(*operands))
+
+
+def _true_at_run_time(array: jax.Array) -> jax.Array:
+    """Returns True, in a way that the compiler cannot know before it has the first element of the array."""
+    first = jax.lax.slice(array, (0,) * array.ndim, (1,) * array.ndim).reshape(())
+    if first.dtype == jnp.bool_:
+        bits = first.astype(jnp.uint8)
+    else:
+        bits = jax.lax.bitcast_convert_type(first, jnp.dtype(f"uint{8 * first.dtype.itemsize}"))
+    return (bits | 1) > 0
