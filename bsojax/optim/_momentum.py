@@ -172,13 +172,13 @@ def advance(
     for number, (leaf, gradient) in enumerate(zip(old, jax.tree.leaves(grads), strict=True)):
 
         def advanced(
-            leaf: Any, gradient: jax.Array, keep: jax.Array, count: jax.Array, number: int = number
+            leaf: Any, gradient: jax.Array, count: jax.Array, number: int = number
         ) -> tuple[Any, jax.Array]:
-            new, exact = kind.advance(leaf, gradient, decay, number, count)
-            return jax.tree.map(lambda after, before: jnp.where(keep, after, before), new, leaf), exact
+            return kind.advance(leaf, gradient, decay, number, count)
 
         # A layer at a time, and when all gradients are there: the old momentum need not outlive the new one for long.
-        pairs.append(not_before(keep, advanced, leaf, gradient, keep, count))
+        new, exact = not_before(keep, advanced, leaf, gradient, count)
+        pairs.append((jax.tree.map(lambda after, before: jnp.where(keep, after, before), new, leaf), exact))
     stored, exact = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return jax.tree.unflatten(structure, stored), jax.tree.unflatten(structure, exact)
 
