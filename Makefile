@@ -1,8 +1,10 @@
 # Two commands: `make train` and `make test`. Both set up .venv first where it is missing.
 PYTHON ?= python3
 RUN := .venv/bin/python
+# What `make test-newest` gives to pytest; `make test-newest TESTS=` runs all.
+TESTS ?= -m "not slow"
 
-.PHONY: setup train test lint evidence bench bench-peers scaling faults
+.PHONY: setup train test test-slow test-all test-newest lint evidence bench bench-peers scaling faults
 
 setup: .venv/.ready
 
@@ -17,7 +19,23 @@ train: setup
 	$(RUN) -m experiments.train digits
 
 test: setup
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: setup
+	$(RUN) -m pytest -m slow
+
+test-all: setup
 	$(RUN) -m pytest
+
+# The newest Python here, and what the package index gives it: `rm -r .venv-newest` lets it look again.
+test-newest: .venv-newest/.ready
+	.venv-newest/bin/python -c 'import sys, jax; print("Python", sys.version.split()[0], "and jax", jax.__version__)'
+	.venv-newest/bin/python -m pytest $(TESTS)
+
+.venv-newest/.ready: pyproject.toml
+	python=$$(.ci/newest-python) && $$python -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,test]'
+	touch $@
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -72,19 +72,20 @@ def read(folder: Path) -> Run:
         raise FileNotFoundError(f"RUN: there is no run in {folder}: it holds no config.json.")
     try:
         about = json.loads(path.read_text())
-        config = {**json.loads(json.dumps(as_json(Config(dataset="")))), **about["config"]}
         summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").exists() else None
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"RUN: {folder} is damaged ({error}).") from error
-    return {
-        "name": folder.name,
-        "job": about["name"],
-        "config": config,
-        "records": read_records(folder),
-        "control": read_records(folder / "control") if (folder / "control" / METRICS).exists() else [],
-        "done": summary is not None,
-        "revision": about.get("revision"),
-    }
+        run = {
+            "name": folder.name,
+            "job": about["name"],
+            "config": {**json.loads(json.dumps(as_json(Config(dataset="")))), **about["config"]},
+            "records": read_records(folder),
+            "control": read_records(folder / "control") if (folder / "control" / METRICS).exists() else [],
+            "done": summary is not None,
+            "revision": about.get("revision"),
+        }
+        row_of(run)  # a record may lack what the table shows
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"RUN: {folder} is damaged ({type(error).__name__}: {error}).") from error
+    return run
 
 
 def row_of(run: Run) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
     try:
         written = json.loads(path.read_text())
         old = {**as_json(Config(dataset="")), **written["config"]}  # a setting that it does not know came later
-        known = written["data"]
-    except (ValueError, KeyError) as error:
+        known = dict(written["data"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.") from error
     new = json.loads(json.dumps(as_json(config)))
     for kind in (old, new):

@@ -50,14 +50,13 @@ bad_batches = {
     "NaN in a sequence": (np.stack([X, nan_at(3), X]), Y, ValueError, "first at index 3"),
 }
 each_bad_batch = pytest.mark.parametrize(("x", "y", "error", "match"), bad_batches.values(), ids=bad_batches.keys())
-array_kinds = pytest.mark.parametrize("kind", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+by_shape_or_dtype = [name for name in bad_batches if not name.startswith(("label ", "NaN", "infinity"))]
 
 
-@array_kinds
 @each_bad_batch
-def test_training_refuses_a_bad_batch(state, x, y, error, match, kind):
+def test_training_refuses_a_bad_batch(state, x, y, error, match):
     with pytest.raises(error, match=match):
-        STEP(state, kind(x), kind(y))
+        STEP(state, x, y)
 
 
 @each_bad_batch
@@ -66,7 +65,7 @@ def test_evaluation_refuses_a_bad_batch(state, x, y, error, match):
         EVALUATE(state, x, y)
 
 
-@pytest.mark.parametrize("name", ["image size", "integer images", "one-hot labels", "empty"])
+@pytest.mark.parametrize("name", by_shape_or_dtype)
 def test_shapes_and_dtypes_are_refused_under_a_trace_too(state, name):
     x, y, error, match = bad_batches[name]
     with pytest.raises(error, match=match):
@@ -80,12 +79,6 @@ def test_less_than_one_time_step(state, num_steps):
             make(num_steps)
     with pytest.raises(ValueError, match="num_steps: a sequence has at least 1"):
         bsojax.refresh_statistics(MODEL, state, [X], num_steps)
-
-
-@pytest.mark.parametrize("num_steps", [2.0, True, None, "4"])
-def test_a_number_of_time_steps_that_is_no_int(num_steps):
-    with pytest.raises(TypeError, match="num_steps: needs an int"):
-        bsojax.make_train_step(MODEL, TX, num_steps)
 
 
 def test_a_t_bso_of_fewer_time_steps_than_the_loop(state):

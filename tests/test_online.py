@@ -177,9 +177,6 @@ def test_numbers_of_backward_steps_that_make_no_sense_are_refused():
     for number in (0, T + 1, -1):
         with pytest.raises(ValueError, match="backward_steps: must be in 1 .. num_steps, here 3"):
             setup(vgg(), backward_steps=number)
-    for number in (True, 1.0, "all"):
-        with pytest.raises(TypeError, match="backward_steps: needs an int"):
-            setup(vgg(), backward_steps=number)
 
 
 def test_jit_equals_eager():

@@ -432,10 +432,6 @@ BAD_ARGUMENTS = (
     (lambda make: make(-1e-9), ValueError, "threshold: must be in"),
     (lambda make: make(math.nan), ValueError, "threshold: must be in"),
     (lambda make: make(True), TypeError, "threshold: got the boolean"),
-    (lambda make: make("0.1"), TypeError, "threshold: needs a number or a schedule"),
-    (lambda make: make([0.1]), TypeError, "threshold: needs a number or a schedule"),
-    (lambda make: make(jnp.ones(2)), TypeError, "threshold: needs a number or a schedule"),
-    (lambda make: make(None), TypeError, "threshold: needs a number or a schedule"),
     (lambda make: make(0.1, b1=1.0), ValueError, "b1: must be in"),
     (lambda make: make(0.1, b1=-0.1), ValueError, "b1: must be in"),
     (lambda make: make(0.1, b1=math.nan), ValueError, "b1: must be in"),
@@ -446,8 +442,6 @@ BAD_ARGUMENTS = (
     (lambda _: t_bso(0.1, eps=-1e-20), ValueError, "eps: must be in"),
     (lambda _: t_bso(0.1, eps=math.inf), ValueError, "eps: must be in"),
     (lambda _: bsojax.t_bso(0.1, 0), ValueError, "num_steps: .* at least 1"),
-    (lambda _: bsojax.t_bso(0.1, True), TypeError, "num_steps: needs an int"),
-    (lambda _: bsojax.t_bso(0.1, 4.0), TypeError, "num_steps: needs an int"),
     (lambda _: bsojax.noise_threshold(1.0), ValueError, "b1: must be in"),
     (lambda _: bsojax.noise_threshold(0.9, -1.0), ValueError, "c: must be in"),
 )
@@ -483,12 +477,6 @@ ONES = {"layer": {"kernel": jnp.ones((2, 3))}}
 BAD_GRADIENTS = (
     ({"layer": jnp.ones((2, 3))}, ValueError, "grads: their tree"),
     ({"layer": {"kernel": jnp.ones((3,))}}, ValueError, r"grads: leaf 'layer/kernel' has shape \(3,\)"),
-    (
-        {"layer": {"kernel": jnp.ones((2, 3), jnp.int32)}},
-        TypeError,
-        "grads: leaf 'layer/kernel' is int32, not floating",
-    ),
-    ({"layer": {"kernel": jnp.ones((2, 3), bool)}}, TypeError, "grads: leaf 'layer/kernel' is bool, not floating"),
 )
 
 
@@ -505,11 +493,8 @@ def test_bad_gradients_are_named(make):
         tx.update(ONES, tx.init({"layer": {"kernel": jnp.ones((1, 3))}}), signs)
 
 
-BAD_TIME_STEPS = ((T, ValueError), (-1, ValueError), (jnp.int32(T), ValueError), (0.0, TypeError), (True, TypeError))
-
-
-@pytest.mark.parametrize(("time_step", "error"), [*BAD_TIME_STEPS, (jnp.zeros(1, jnp.int32), TypeError)])
-def test_bad_time_steps_are_named(time_step, error):
+@pytest.mark.parametrize("time_step", [T, -1, jnp.int32(T)])
+def test_bad_time_steps_are_named(time_step):
     tx, signs = t_bso(0.1), bsojax.to_signs(ONES)
-    with pytest.raises(error, match="time_step: "):
+    with pytest.raises(ValueError, match="time_step: "):
         tx.update(ONES, tx.init(signs), signs, time_step=time_step)

