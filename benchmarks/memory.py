@@ -11,7 +11,7 @@ import optax
 
 import bsojax
 from benchmarks.plain import PlainBatchNorm, PlainLIF
-from bsojax._packing import sign_counts
+from bsojax.signs import count_signs
 from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
 
 BATCH = 128
@@ -100,6 +100,6 @@ def _bytes(model: nn.Module, tx: optax.GradientTransformation, step: Any, batch:
     x = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
     y = jax.ShapeDtypeStruct((batch,), jnp.int32)
     state = jax.eval_shape(lambda key: bsojax.init(model, tx, key, x, packed=packed), jax.random.key(0))
-    assert sum(sign_counts(state.signs)) == 9_216_000
+    assert count_signs(state.signs) == 9_216_000
     analysis = step.lower(state, x, y).compile().memory_analysis()
     return analysis.argument_size_in_bytes, analysis.temp_size_in_bytes

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import bsojax
-from bsojax._neurons import NEURONS, SPIKE_RATES, charge, reset
+from bsojax.nn import NEURONS, SPIKE_RATES, charge, reset
 
 
 class PlainBatchNorm(bsojax.BatchNorm):

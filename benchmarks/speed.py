@@ -12,7 +12,7 @@ import optax
 import bsojax
 from benchmarks.measure import Spread, interleave, mark_load, ratios
 from benchmarks.plain import PlainBatchNorm, PlainLIF
-from bsojax import _rows
+from bsojax.xla_cpu import _rows
 from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
 
 CHANNELS = (32, "M", 64, "M", 128)

@@ -80,7 +80,7 @@ def time_step(owner: str, value: Any, num_steps: int) -> Any:
     return value
 
 
-def delta(name: str, kind: str, update: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+def delta(name: str, kind: str, update: Any, dtype: Any) -> None:
     """Refuses an update of a sign leaf that adding would turn into something other than flips."""
     if jnp.result_type(update) != dtype:
         raise TypeError(
@@ -88,8 +88,12 @@ def delta(name: str, kind: str, update: Any, dtype: Any, shape: tuple[int, ...])
             "t_bso the last transform that touches this leaf (optax.scale, add_decayed_weights or ema after it break "
             "the delta), and let no other optimizer own it: see bsojax.split_optimizer."
         )
-    if jnp.shape(update) != shape:
-        raise ValueError(f"updates: sign leaf '{name}' has shape {shape}, its update {jnp.shape(update)}.")
+
+
+def weights_dtype(dtype: Any) -> None:
+    """Refuses a dtype that does not hold -1, or through which no gradient flows."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype: weights of +1 and -1 need a floating dtype, not {jnp.dtype(dtype)}.")
 
 
 def packed(bits: Any, shape: tuple[int, ...]) -> None:
@@ -139,15 +143,15 @@ def holds(name: str, tree: Any, needed: Any, cure: str) -> None:
 def _compare(name: str, have: Mapping[str, Any], want: Mapping[str, Any], cure: str) -> None:
     for leaf in (*want, *have):
         if have.get(leaf) != want.get(leaf):
-            needs, has = want.get(leaf, "to be absent"), have.get(leaf, "nothing")
-            raise ValueError(f"{name}: leaf '{leaf}' needs {needs}, and the {name} holds {has}; {cure}")
+            needs, has = want.get(leaf, "absent"), have.get(leaf, "missing")
+            raise ValueError(f"{name}: leaf '{leaf}' must be {needs}, and is {has}; {cure}")
 
 
 def kept_dtypes(old: Any, new: Any) -> None:
     """Refuses an optimizer state whose leaves change dtype or shape at an update: they were made from booleans."""
     have, want = _kinds(old), _kinds(new)
-    for leaf in have.keys() & want.keys():
-        if have[leaf] != want[leaf]:
+    for leaf in have:
+        if have[leaf] != want.get(leaf, have[leaf]):
             raise TypeError(
                 f"optimizer state: '{leaf}' was {have[leaf]} and becomes {want[leaf]}. A transform made its "
                 "accumulators from boolean parameters: wrap it in bsojax.on_weights."

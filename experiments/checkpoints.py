@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 import bsojax
-from bsojax._signs import leaf_name
+from bsojax.signs import leaf_name
 from experiments import rules
 from experiments.config import Config, as_json
 from experiments.devices import agreed, is_first

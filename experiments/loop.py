@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 import bsojax
-from bsojax._flips import all_finite
-from bsojax._packing import sign_counts
+from bsojax.optim import all_finite
+from bsojax.signs import count_signs
 from experiments import epochs, rules
 from experiments.config import Config
 from experiments.data import DataSet, Split
@@ -66,7 +66,7 @@ class Run:
     @property
     def num_signs(self) -> int:
         """The number of binary weights."""
-        return sum(sign_counts(self.state.signs))
+        return count_signs(self.state.signs)
 
     @property
     def frame(self) -> jax.ShapeDtypeStruct:

@@ -14,7 +14,6 @@ from faults import SMALL, assert_same_bits, changed, report, without_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsojax._packing import sign_counts
 from experiments import checkpoints, loop, rules
 from experiments.checkpoints import Checkpoints
 from experiments.data import load
@@ -157,7 +156,7 @@ def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, dat
     np.testing.assert_array_equal(back.pending["loss"], [np.nan, 0.1])
     stored = checkpoints.stored_leaves(state)
     signs = sum(leaf.size for name, leaf in stored.items() if name.startswith("signs/"))
-    assert signs == sum(-(-count // 8) for count in sign_counts(state.signs))
+    assert signs == sum(-(-leaf.size // 8) for leaf in jax.tree.leaves(state.signs))
 
 
 def test_the_newest_ones_and_the_best_on_validation_are_kept(data, tmp_path):

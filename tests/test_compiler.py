@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bsojax._compiler import in_place, not_before
+from bsojax.xla_cpu import in_place, not_before
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((64, 256)), jnp.float32)
 

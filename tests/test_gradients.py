@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import bsojax
 from benchmarks.plain import PlainBatchNorm, PlainLIF
-from bsojax._neurons import NEURONS
+from bsojax.nn import NEURONS
 
 shapes = st.sampled_from([(7, 3), (32, 1), (4, 3, 5, 2), (2, 6, 6, 8)])
 

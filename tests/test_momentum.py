@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bsojax
-from bsojax import _momentum
+from bsojax.optim import _momentum
 from experiments import rules
 from experiments.config import Config
 

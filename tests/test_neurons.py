@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import bsojax
-from bsojax._neurons import NEURONS, charge
-from bsojax._traces import TraceInputs
+from bsojax.nn import NEURONS, TraceInputs, charge
 
 all_traces = (bsojax.ottt, bsojax.ndot, bsojax.ndot_released, None)
 trace_ids = ("ottt", "ndot", "ndot_released", "none")

@@ -10,7 +10,7 @@ import pytest
 from faults import SMALL, changed, report
 
 import bsojax
-from bsojax._flips import all_finite
+from bsojax.optim import all_finite
 from experiments import loop, train
 from experiments.checkpoints import Checkpoints
 from experiments.configs import CONFIGS

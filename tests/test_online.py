@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import bsojax
-from bsojax import _statistics
-from bsojax._online import chosen_steps
+from bsojax.online import _statistics
+from bsojax.online._schedule import chosen_steps
 
 T = 3
 X = np.random.default_rng(0).random((8, 4, 4, 1)).astype(np.float32)

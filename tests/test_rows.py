@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bsojax
-from bsojax import _rows, conv
-from bsojax._geometry import ConvGeometry, conv_geometry
-from bsojax._synapses import _backward_by_transposition, _convolve
+from bsojax import conv
+from bsojax.xla_cpu import ConvGeometry, _rows
+from bsojax.xla_cpu._convolutions import gradients_by_transposition, plain_convolve
 
 sizes = st.integers(1, 3)
 sides = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -35,16 +35,16 @@ def problems(draw):
 @given(problems())
 def test_a_convolution_by_rows_is_the_convolution(problem):
     image, kernel, padding = problem
-    expected = _convolve(image, kernel, (1, 1), padding, (1, 1))
+    expected = plain_convolve(image, kernel, (1, 1), padding, (1, 1))
     np.testing.assert_allclose(_rows.convolve_rows(image, kernel, padding), expected, rtol=1e-5, atol=1e-4)
 
 
 @given(problems())
 def test_a_kernels_gradient_by_patches_or_rows_is_the_gradient(problem):
     image, kernel, padding = problem
-    out = _convolve(image, kernel, (1, 1), padding, (1, 1))
+    out = plain_convolve(image, kernel, (1, 1), padding, (1, 1))
     g = jnp.asarray(np.random.default_rng(0).standard_normal(out.shape), jnp.float32)
-    _, expected = _backward_by_transposition(ConvGeometry((1, 1), padding, (1, 1), 1), image, kernel, g)
+    _, expected = gradients_by_transposition(ConvGeometry((1, 1), padding, (1, 1), 1), image, kernel, g)
     for form in (_rows.kernel_gradient_by_patches, _rows.kernel_gradient_by_rows):
         ours = form(image, g, kernel.shape, padding)
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-4)
@@ -81,10 +81,9 @@ def test_which_form_of_the_kernels_gradient_is_chosen(image_shape, kernel_shape,
 
 def test_a_small_convolution_and_its_inputs_gradient_are_compiled_without_a_two_dimensional_one():
     image, kernel = jnp.ones((64, 14, 14, 32)), jnp.ones((3, 3, 32, 64))
-    geometry = conv_geometry(image.shape, (3, 3))
 
     def loss(image):
-        return jnp.sum(conv(image, kernel, geometry))
+        return jnp.sum(conv(image, kernel))
 
     text = jax.jit(jax.value_and_grad(loss)).lower(image).compile().as_text()
     assert "dim_labels=b0f_0io->b0f" in text

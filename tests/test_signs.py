@@ -106,12 +106,6 @@ def test_to_signs_counts_zero_as_positive():
     assert signs["bool"] is SIGNS
 
 
-@pytest.mark.parametrize("leaf", [jnp.arange(3), jnp.ones(2, jnp.complex64)])
-def test_to_signs_refuses_leaves_without_a_sign_by_name(leaf):
-    with pytest.raises(TypeError, match=f"leaf 'layer/kernel' is {leaf.dtype}"):
-        bsojax.to_signs({"layer": {"kernel": leaf}})
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_value_and_grad_equals_the_gradient_by_hand(dtype):
     value, gradient = bsojax.value_and_grad(loss, dtype=dtype)(PARAMS, X)
@@ -177,17 +171,8 @@ def test_value_and_grad_under_transformations(function):
     chex.assert_trees_all_close(function(PARAMS, X), expected_value_and_grad(PARAMS, X), rtol=1e-6)
 
 
-def test_value_and_grad_names_a_leaf_without_gradient():
-    with pytest.raises(TypeError, match=r"argument 1: leaf 'layer/count' is int32 and has no gradient"):
-        bsojax.value_and_grad(lambda x, tree: x, argnums=1)(1.0, {"layer": {"count": jnp.array(3)}})
-    # An argument that is not differentiated may hold anything.
+def test_an_argument_that_is_not_differentiated_may_hold_anything():
     assert bsojax.value_and_grad(lambda x, tree: x * tree["count"])(2.0, {"count": jnp.array(3)})[1] == 3.0
-
-
-@pytest.mark.parametrize("argnums", [2, -3, (0, 2)])
-def test_value_and_grad_refuses_an_argument_that_is_not_there(argnums):
-    with pytest.raises(ValueError, match=r"argnums: .* out of range for 2 positional arguments"):
-        bsojax.value_and_grad(loss, argnums)(PARAMS, X)
 
 
 def delta(signs, flips):
@@ -213,14 +198,14 @@ def test_apply_updates_refuses_another_dtype_at_trace_time_by_leaf_name(dtype):
 
 
 WRONG_UPDATES = {
-    "a leaf is missing": ({"layer": {"kernel": jnp.zeros((3, 2), jnp.int8)}}, "updates: their tree"),
+    "a leaf is missing": ({"layer": {"kernel": jnp.zeros((3, 2), jnp.int8)}}, "updates: leaf 'scale' must be .* is missing"),
     "a sign leaf would broadcast": (
         {"layer": {"kernel": jnp.zeros((1, 2), jnp.int8)}, "scale": jnp.zeros(2)},
-        r"updates: .*leaf 'layer/kernel' has shape \(3, 2\), its update \(1, 2\)",
+        r"updates: .*leaf 'layer/kernel' must be \(3, 2\), and is \(1, 2\)",
     ),
     "a real leaf would broadcast": (
         {"layer": {"kernel": jnp.zeros((3, 2), jnp.int8)}, "scale": jnp.zeros(1)},
-        r"updates: .*leaf 'scale' has shape \(2,\), its update \(1,\)",
+        r"updates: .*leaf 'scale' must be \(2,\), and is \(1,\)",
     ),
 }
 

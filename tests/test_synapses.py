@@ -11,8 +11,8 @@ import pytest
 from jax import lax
 
 from bsojax import Spikes, conv, dense
-from bsojax._geometry import conv_geometry
-from bsojax._synapses import _backward_by_convolution, _backward_by_transposition
+from bsojax.nn._geometry import conv_geometry
+from bsojax.xla_cpu._convolutions import gradients_by_convolution, gradients_by_transposition
 
 # (height, width), (kernel height, kernel width), options; 3 channels in, 2 out, unless there are groups.
 all_geometries = (
@@ -109,10 +109,10 @@ def check_geometry(size, kernel_size, options, batch=2):
 
     @jax.jit
     def all_ways(value, trace, kernel, g):
-        ways = [synapse(lambda x, kernel: conv(x, kernel, geometry), value, trace, kernel, g)]
+        ways = [synapse(lambda x, kernel: conv(x, kernel, *geometry), value, trace, kernel, g)]
         # Of the two backward passes only one is chosen here; both are for paddings that the kernel can reach.
-        for backward in (_backward_by_transposition, _backward_by_convolution) if ordinary else ():
-            if geometry.groups == 1 or backward is _backward_by_transposition:
+        for backward in (gradients_by_transposition, gradients_by_convolution) if ordinary else ():
+            if geometry.groups == 1 or backward is gradients_by_transposition:
                 ways.append((ways[0][0], *backward(geometry, trace, kernel, g)))
         return reference(value, trace, kernel, g, options), ways
 
@@ -170,7 +170,7 @@ def all_synapses():
     rows = value[:, 0], trace[:, 0], kernel[0, 0], g[:, 0, :1].repeat(6, axis=1)
     return {
         "dense": (dense, *rows),
-        "conv": (lambda x, kernel: conv(x, kernel, geometry), value, trace, kernel, g),
+        "conv": (lambda x, kernel: conv(x, kernel, *geometry), value, trace, kernel, g),
         "grouped": (lambda x, kernel: conv(x, kernel, grouped[4]), *grouped[:4]),
     }
 
@@ -243,7 +243,7 @@ def test_in_a_scan_on_a_cpu_every_convolution_is_a_plain_forward_one(options):
     value, trace, kernel, _, geometry = operands((8, 8), (3, 3), options)
 
     def body(carry, _):
-        loss = lambda value, kernel: jnp.sum(conv(Spikes(value, trace), kernel, geometry) ** 2)  # noqa: E731
+        loss = lambda value, kernel: jnp.sum(conv(Spikes(value, trace), kernel, *geometry) ** 2)  # noqa: E731
         return jax.tree.map(lambda leaf, grad: leaf - 0.1 * grad, carry, jax.grad(loss, (0, 1))(*carry)), None
 
     loop = jax.jit(lambda *carry: lax.scan(body, carry, None, length=3)[0])

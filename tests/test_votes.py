@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
 import bsojax
-from bsojax._flips import flip_delta
-from bsojax._votes import elect
+from bsojax.online import Votes
+from bsojax.signs import deltas
 
 pytestmark = pytest.mark.optimised
 
@@ -85,8 +85,8 @@ def test_elected_updates_flip_what_the_majority_would(packed):
     held = bsojax.pack_signs(signs) if packed else signs
 
     def flipped(vote):
-        own = {"a": flip_delta(held["a"], vote["leaf 0"], jnp.dtype(jnp.int8))}
-        return bsojax.unpack_signs(bsojax.apply_updates(held, elect(held, own, "batch")))
+        own = {"a": deltas(held["a"], vote["leaf 0"])}
+        return bsojax.unpack_signs(bsojax.apply_updates(held, Votes("batch").updates(held, own)))
 
     found = jax.vmap(flipped, axis_name="batch")(votes)["a"]
     won = np.asarray(votes["leaf 0"]).sum(0) * 2 > 5

@@ -183,13 +183,16 @@ def _flip_optimizer(
     kind = _momentum.as_momentum(momentum_dtype, seed)
     zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
 
-    def init_fn(params: optax.Params) -> Any:
-        signs = unpack_signs(params)
-        _validate.sign_values(signs)
+    def fresh(signs: optax.Params) -> Any:
         momentum = _momentum.zero_momentum(kind, signs)
         if second_moment is None:
             return BSOState(zero(), momentum, zero())
         return TBSOState(zero(), momentum, *second_moment.start(signs), zero())
+
+    def init_fn(params: optax.Params) -> Any:
+        signs = unpack_signs(params)
+        _validate.sign_values(signs)
+        return fresh(signs)
 
     def update_fn(
         grads: optax.Updates,
@@ -204,7 +207,7 @@ def _flip_optimizer(
         _validate.needs_params(params)
         signs = unpack_signs(params)
         _validate.same_shapes("grads", grads, signs)
-        _validate.same("state", state, jax.eval_shape(init_fn, signs), MISFIT)
+        _validate.same("state", state, jax.eval_shape(fresh, signs), MISFIT)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
         keep = _flips.all_finite(grads) if finite is None else finite
         limits: Any = jax.tree.map(lambda _: gamma, signs)

@@ -54,7 +54,7 @@ def deltas_of_bits(signs: chex.ArrayTree, bits: list[jax.Array]) -> optax.Update
 
 
 def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
-    """Raises unless every sign leaf of params gets an int8 delta of its shape; costs nothing at run time.
+    """Raises unless every leaf gets an update of its shape, and every sign leaf an int8 delta; free at run time.
 
     Any other update would be silently wrong: adding a float to a boolean casts the sum back, so that whatever is not
     exactly zero becomes True, and ``bool + bool`` can set a sign but never clear it.
@@ -63,12 +63,12 @@ def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
       TypeError: an update of a sign leaf is not an int8 delta.
       ValueError: the trees or shapes differ.
     """
+    _validate.same_shapes("updates", updates, params)
     for (path, leaf), update in zip(_with_paths(params), _leaves(params, updates)[1], strict=True):
         if is_packed(leaf):
-            bits = getattr(update, "bits", update)
-            _validate.delta(leaf_name(path), "uint8 delta of its bytes", bits, jnp.uint8, jnp.shape(leaf.bits))
+            _validate.delta(leaf_name(path), "uint8 delta of its bytes", update.bits, jnp.uint8)
         elif is_sign(leaf):
-            _validate.delta(leaf_name(path), "int8 delta of -1, 0 or +1", update, jnp.int8, jnp.shape(leaf))
+            _validate.delta(leaf_name(path), "int8 delta of -1, 0 or +1", update, jnp.int8)
 
 
 def apply_updates(params: optax.Params, updates: optax.Updates) -> optax.Params:

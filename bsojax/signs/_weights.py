@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from bsojax import _validate
 from bsojax.signs._packed import is_packed, is_sign, unpack_signs
 
 
@@ -18,11 +19,13 @@ def to_weights(signs: chex.ArrayTree, dtype: chex.ArrayDType = jnp.float32) -> c
 
     Args:
       signs: a tree of arrays; boolean leaves of any shape, and PackedSigns, are signs.
-      dtype: the dtype of the weights, which must hold -1.
+      dtype: the floating dtype of the weights.
 
     Raises:
+      TypeError: dtype is not floating.
       ValueError: packed signs were cut or converted.
     """
+    _validate.weights_dtype(dtype)
     one = jnp.ones((), dtype)
 
     def convert(leaf: Any) -> Any:
@@ -58,8 +61,10 @@ def value_and_grad(
       dtype: the floating dtype in which signs are seen, and so the dtype of their gradients.
 
     Raises:
+      TypeError: dtype is not floating, or a leaf has no gradient.
       ValueError: packed signs were cut or converted.
     """
+    _validate.weights_dtype(dtype)
     grad_fun = jax.value_and_grad(fun, argnums=argnums, has_aux=has_aux)
 
     def value_and_grad_fun(*args: Any, **kwargs: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from bsojax._model import call_options, resting_neurons
 
 import bsojax
-from bsojax._model import call_options, resting_neurons
 from experiments import loop
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load

@@ -8,13 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-
-import bsojax
 from bsojax._flips import all_finite
 from bsojax._model import call_options, resting_neurons
 from bsojax._neurons import NEURONS, SPIKE_RATES
 from bsojax._online import leaf_rates
 from bsojax._updates import count_flips
+
+import bsojax
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
