@@ -173,7 +173,7 @@ def test_pooling_passes_gradients_to_the_value_only():
 
 @pytest.mark.parametrize(
     ("shape", "window"),
-    [((2, 4, 4, 3), 5), ((2, 4, 4, 3), (5, 1)), ((2, 4, 4, 3), 0), ((4, 4, 3), 2), ((1, 2, 4, 4, 3), 2)],
+    [((2, 4, 4, 3), 5), ((2, 4, 4, 3), (5, 1)), ((2, 4, 4, 3), 0)],
 )
 def test_a_window_that_does_not_fit_raises(shape, window):
     with pytest.raises(ValueError, match=r"^window: "):
@@ -303,29 +303,6 @@ def test_a_norm_refuses_integers():
     # Its result has the dtype of its input, and so would be cut to integers.
     with pytest.raises(TypeError, match=r"^x: .*floating"):
         bsojax.BatchNorm().init(key, jnp.ones((2, 4), jnp.int32))
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape", "name"),
-    [
-        (bsojax.BinaryDense(0), (2, 3), "features"),
-        (bsojax.Dense(-1), (2, 3), "features"),
-        (bsojax.BinaryConv(0, (3, 3)), (2, 5, 5, 3), "features"),
-        (bsojax.Conv(0, (3, 3)), (2, 5, 5, 3), "features"),
-        (bsojax.BinaryConv(5, (3, 3), feature_group_count=3), (2, 5, 5, 3), "features"),
-        (bsojax.BinaryDense(4), (3,), "x"),
-        (bsojax.Dense(4), (), "x"),
-        (bsojax.BinaryConv(4, (3, 3)), (5, 5, 3), "x"),
-        (bsojax.Conv(4, (3, 3)), (1, 2, 5, 5, 3), "x"),
-        (bsojax.BinaryConv(4, (3, 3), feature_group_count=2), (2, 5, 5, 3), "feature_group_count"),
-        (bsojax.Conv(4, (3, 3), feature_group_count=0), (2, 5, 5, 3), "feature_group_count"),
-        (bsojax.BinaryConv(4, (3, 3), strides=0), (2, 5, 5, 3), "strides"),
-        (bsojax.Conv(4, (3, 3), kernel_dilation=0), (2, 5, 5, 3), "kernel_dilation"),
-    ],
-)
-def test_bad_attributes_and_inputs_raise_naming_them(layer, shape, name):
-    with pytest.raises(ValueError, match=rf"^{name}: "):
-        layer.init(key, jnp.ones(shape))
 
 
 @pytest.mark.parametrize(("layer", "shape"), [*binary_layers, *real_layers])

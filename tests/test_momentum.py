@@ -17,7 +17,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bsojax
-from bsojax.optim import _momentum
 from experiments import rules
 from experiments.config import Config
 
@@ -32,7 +31,7 @@ equal = functools.partial(chex.assert_trees_all_equal, strict=True)
 
 def to_float(momentum):
     """The tree of momenta as float32."""
-    is_leaf = _momentum.is_integer_momentum
+    is_leaf = lambda leaf: isinstance(leaf, bsojax.IntegerMomentum)  # noqa: E731
     read = lambda leaf: leaf.to_float() if is_leaf(leaf) else jnp.asarray(leaf, jnp.float32)  # noqa: E731
     return jax.tree.map(read, momentum, is_leaf=is_leaf)
 
@@ -310,7 +309,7 @@ def test_a_scale_shrinks_at_once_where_resets_have_emptied_its_channel():
     gradients = np.random.default_rng(12).normal(size=(60, 8, 3)).astype(np.float32) * np.float32(1e-4)
     run = follower("int8")
     _, state = run(np.ones((5, 8, 3), np.float32), 0.999)
-    emptied = state._replace(momentum=_momentum.zero_where(jnp.ones((8, 3), bool), state.momentum))
+    emptied = state._replace(momentum=bsojax.optim.Integers().zero_where(jnp.ones((8, 3), bool), state.momentum))
     got, want = run(gradients, 0.999, start=emptied)[0][-1], follower("float32")(gradients, 0.999)[0][-1]
     # The decay alone would take thousands of updates to bring the levels down to these gradients.
     assert float(jnp.std(got - want)) < 0.2 * float(jnp.std(want))

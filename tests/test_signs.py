@@ -198,7 +198,10 @@ def test_apply_updates_refuses_another_dtype_at_trace_time_by_leaf_name(dtype):
 
 
 WRONG_UPDATES = {
-    "a leaf is missing": ({"layer": {"kernel": jnp.zeros((3, 2), jnp.int8)}}, "updates: leaf 'scale' must be .* is missing"),
+    "a leaf is missing": (
+        {"layer": {"kernel": jnp.zeros((3, 2), jnp.int8)}},
+        "updates: leaf 'scale' must be .* is missing",
+    ),
     "a sign leaf would broadcast": (
         {"layer": {"kernel": jnp.zeros((1, 2), jnp.int8)}, "scale": jnp.zeros(2)},
         r"updates: .*leaf 'layer/kernel' must be \(3, 2\), and is \(1, 2\)",

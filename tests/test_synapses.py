@@ -171,7 +171,7 @@ def all_synapses():
     return {
         "dense": (dense, *rows),
         "conv": (lambda x, kernel: conv(x, kernel, *geometry), value, trace, kernel, g),
-        "grouped": (lambda x, kernel: conv(x, kernel, grouped[4]), *grouped[:4]),
+        "grouped": (lambda x, kernel: conv(x, kernel, *grouped[4]), *grouped[:4]),
     }
 
 
@@ -258,29 +258,11 @@ def test_in_a_scan_on_a_cpu_every_convolution_is_a_plain_forward_one(options):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        ({"input_shape": (2, 5, 3)}, "x"),
-        ({"input_shape": (2, 5, 5, 3, 1)}, "x"),
-        ({"strides": 0}, "strides"),
-        ({"strides": (1, 2, 1)}, "strides"),
-        ({"strides": (1, -1)}, "strides"),
-        ({"dilation": 0}, "kernel_dilation"),
-        ({"dilation": (1,)}, "kernel_dilation"),
-        ({"groups": 0}, "feature_group_count"),
-        ({"groups": 2}, "feature_group_count"),
-        ({"padding": ((1, 1),)}, "padding"),
-        ({"padding": (1, 1, 1)}, "padding"),
-        ({"padding": ((1, 1, 1), (1, 1, 1))}, "padding"),
-        ({"padding": "FULL"}, "padding"),
-        ({"kernel_size": (3,)}, "kernel_size"),
-        ({"kernel_size": (3, 3, 3)}, "kernel_size"),
-        ({"kernel_size": (0, 3)}, "kernel_size"),
-        ({"kernel_size": (3, 6), "padding": "VALID"}, "kernel_size"),
-        ({"kernel_size": (3, 2), "padding": ((0, -3), (0, 0))}, "kernel_size"),
-    ],
+    "arguments",
+    [{"kernel_size": (3, 6), "padding": "VALID"}, {"kernel_size": (3, 2), "padding": ((0, -3), (0, 0))}],
     ids=str,
 )
-def test_bad_geometry_raises_naming_the_argument(arguments, name):
-    with pytest.raises(ValueError, match=rf"^{name}: "):
-        conv_geometry(**{"input_shape": (2, 5, 5, 3), "kernel_size": (3, 3), **arguments})
+def test_a_kernel_that_does_not_fit_into_the_image_is_refused(arguments):
+    # XLA returns an empty array, whose mean is NaN.
+    with pytest.raises(ValueError, match=r"^kernel_size: "):
+        conv_geometry(**{"input_shape": (2, 5, 5, 3), **arguments})

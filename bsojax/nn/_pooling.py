@@ -34,6 +34,7 @@ def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
     """Averages value and trace over height and width: ``(batch, height, width, channels)`` to ``(batch, channels)``."""
 
     def pool(image: jax.Array) -> jax.Array:
+        _batch, _height, _width, _channels = image.shape  # axes of anything else would be averaged in silence
         return image.mean((1, 2))
 
     return map_spikes(pool, x)

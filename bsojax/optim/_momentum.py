@@ -171,9 +171,7 @@ def advance(
     pairs = []
     for number, (leaf, gradient) in enumerate(zip(old, jax.tree.leaves(grads), strict=True)):
 
-        def advanced(
-            leaf: Any, gradient: jax.Array, count: jax.Array, number: int = number
-        ) -> tuple[Any, jax.Array]:
+        def advanced(leaf: Any, gradient: jax.Array, count: jax.Array, number: int = number) -> tuple[Any, jax.Array]:
             return kind.advance(leaf, gradient, decay, number, count)
 
         # A layer at a time, and when all gradients are there: the old momentum need not outlive the new one for long.

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bsojax._model import call_options, resting_neurons
 
 import bsojax
+from bsojax import online
 from experiments import loop
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
@@ -105,17 +105,13 @@ def accuracy_as_in_training(run: loop.Run, state: bsojax.TrainState, split: Spli
 
         def body(carry: tuple[Any, ...], frame: jax.Array | None) -> tuple[tuple[Any, ...], jax.Array]:
             t, neurons, stats = carry
-            logits, changed = run.model.apply(
-                {**variables, "batch_stats": stats, "neurons": neurons},
-                x if frame is None else frame,
-                mutable=["neurons", "batch_stats"],
-                **call_options(run.model, train=True, time_step=t),
-            )
-            return (t + 1, changed["neurons"], changed.get("batch_stats", stats)), logits
+            given = {**variables, "batch_stats": stats}
+            out = online.forward(run.model, given, neurons, x if frame is None else frame, t, train=True)
+            return (t + 1, out.neurons, out.batch_stats), out.logits
 
-        rest = resting_neurons(run.model, x[0] if sequence else x)
-        start = (jnp.zeros((), jnp.int32), rest, state.batch_stats)
-        _, logits = jax.lax.scan(body, start, x if sequence else None, length=run.config.num_steps)
+        begun = online.start(run.model, x[0] if sequence else x, run.config.num_steps, train=True)
+        first = (jnp.zeros((), jnp.int32), begun.inference_neurons, state.batch_stats)
+        _, logits = jax.lax.scan(body, first, x if sequence else None, length=run.config.num_steps)
         return jnp.sum(logits.sum(0).argmax(-1) == y)
 
     size = min(run.config.batch_size, len(split))

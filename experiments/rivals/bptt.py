@@ -1,6 +1,5 @@
 """Backpropagation through time: the whole sequence is unrolled, differentiated at once, and answered by one update."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,15 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from bsojax._flips import all_finite
-from bsojax._model import call_options, resting_neurons
-from bsojax._neurons import NEURONS, SPIKE_RATES
-from bsojax._online import leaf_rates
-from bsojax._updates import count_flips
 
 import bsojax
-
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
+from bsojax import online, optim, signs
+from bsojax.nn import NEURONS, SPIKE_RATES
 
 
 class ThroughTimeLIF(nn.Module):
@@ -43,7 +37,11 @@ class ThroughTimeLIF(nn.Module):
 
 
 def make_bptt_step(
-    model: nn.Module, tx: optax.GradientTransformation, num_steps: int, *, loss: Loss | None = None
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    *,
+    loss: online.Loss | None = None,
 ) -> Callable[..., Any]:
     """Returns ``step(state, x, y) -> (state, metrics)`` with one update a batch, from the gradient through all steps.
 
@@ -57,23 +55,18 @@ def make_bptt_step(
       loss: a function of one time step's logits and the labels; None: the online step's.
     """
     step_loss = bsojax.cross_entropy_mse() if loss is None else loss
-    tx = bsojax.checked(tx)
 
-    def objective(weights: dict[str, Any], batch_stats: Any, x: jax.Array, y: jax.Array, sequence: bool) -> Any:
+    def objective(weights: Any, batch_stats: Any, x: jax.Array, y: jax.Array, sequence: bool) -> Any:
         def body(carry: tuple[Any, ...], frame: jax.Array | None) -> tuple[tuple[Any, ...], Any]:
             t, stats, neurons = carry
-            logits, changed = model.apply(
-                {**weights, "batch_stats": stats, NEURONS: neurons},
-                x if frame is None else frame,
-                mutable=["batch_stats", NEURONS, SPIKE_RATES],
-                **call_options(model, train=True, time_step=t),
-            )
-            rates = leaf_rates(changed.get(SPIKE_RATES, {}))
-            out = logits, step_loss(logits, y) / num_steps, rates
-            return (t + 1, changed.get("batch_stats", stats), changed[NEURONS]), out
+            variables = {**weights, "batch_stats": stats}
+            out = online.forward(model, variables, neurons, x if frame is None else frame, t, train=True)
+            result = out.logits, step_loss(out.logits, y) / num_steps, out.spike_rates
+            return (t + 1, out.batch_stats, out.neurons), result
 
-        start = (jnp.zeros((), jnp.int32), batch_stats, resting_neurons(model, x[0] if sequence else x))
-        carry, (logits, losses, rates) = jax.lax.scan(body, start, x if sequence else None, length=num_steps)
+        begun = online.start(model, x[0] if sequence else x, num_steps, train=True)
+        first = (jnp.zeros((), jnp.int32), batch_stats, begun.training_neurons)
+        carry, (logits, losses, rates) = jax.lax.scan(body, first, x if sequence else None, length=num_steps)
         return losses.sum(), (logits.sum(0), carry[1], jax.tree.map(lambda rate: rate.mean(0), rates))
 
     def step(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> tuple[bsojax.TrainState, dict[str, Any]]:
@@ -81,21 +74,19 @@ def make_bptt_step(
         (value, (logits, stats, rates)), grads = bsojax.value_and_grad(objective, has_aux=True)(
             state.trainable, state.batch_stats, x, y, sequence
         )
-        finite = all_finite(grads) & jnp.isfinite(value)
-        updates, opt_state = tx.update(grads, state.opt_state, state.trainable, time_step=0)
-        updates = jax.tree.map(lambda update: jnp.where(finite, update, jnp.zeros_like(update)), updates)
+        finite = optim.all_finite((grads, value))
+        updates, opt_state = optim.guarded_update(tx, grads, state.opt_state, state.trainable, finite, time_step=0)
         metrics = {
             "loss": value,
-            "accuracy": jnp.mean(logits.argmax(-1) == y, dtype=jnp.float32),
-            "flips": count_flips(state.signs, updates["signs"]),
+            "accuracy": online.accuracy(logits, y),
+            "flips": signs.count_flips(state.signs, updates["signs"]),
             "spikes": rates,
             "skipped": (~finite).astype(jnp.int32),
         }
-        state = dataclasses.replace(
-            state,
+        state = state.replace(
             **bsojax.apply_updates(state.trainable, updates),
             batch_stats=optax.tree.where(finite, stats, state.batch_stats),
-            opt_state=optax.tree.where(finite, opt_state, state.opt_state),
+            opt_state=opt_state,
             step=state.step + 1,
             skipped=state.skipped + ~finite,
         )
