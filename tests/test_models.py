@@ -208,24 +208,6 @@ def test_tabulate_shows_the_collections(model, shape):
         assert word in table
 
 
-@pytest.mark.parametrize("channels", [(), ("M",), (4, 0), (4, -3)], ids=str)
-def test_bad_channels_raise(channels):
-    with pytest.raises(ValueError, match=r"^channels: "):
-        shapes_of(SpikingVGG(channels=channels), (1, 8, 8, 3))
-
-
 def test_an_image_too_small_for_the_pooling_raises():
     with pytest.raises(ValueError, match=r"^window: "):
         shapes_of(SpikingVGG(channels=(4, "M", "M")), (1, 3, 3, 3))
-
-
-@pytest.mark.parametrize("binary_ends", [False, True])
-@pytest.mark.parametrize("features", [(0,), (4, -1)])
-def test_bad_features_raise(features, binary_ends):
-    with pytest.raises(ValueError, match=r"^features: "):
-        shapes_of(SpikingMLP(features=features, binary_ends=binary_ends), (2, 3))
-
-
-def test_images_of_another_rank_raise():
-    with pytest.raises(ValueError, match=r"^x: "):
-        shapes_of(SpikingVGG(), (32, 32, 3))

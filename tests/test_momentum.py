@@ -547,12 +547,6 @@ def test_a_dtype_may_be_written_in_any_way(dtype):
     assert bsojax.bso(0.1, momentum_dtype=dtype).init(draw_signs()).momentum["a"].values.dtype == jnp.int8
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_other_seeds_are_refused(seed):
-    with pytest.raises(ValueError, match="seed: "):
-        bsojax.bso(0.1, seed=seed)
-
-
 def test_the_largest_seed_is_taken():
     gradients = np.random.default_rng(11).normal(size=(3, 6, 4)).astype(np.float32)
     one, other = (follower("int8")(gradients, 0.9, np.uint32(seed))[0] for seed in (2**32 - 1, 0))
@@ -566,16 +560,18 @@ def test_a_state_of_another_dtype_or_scale_is_refused():
     signs, gradients = draw_signs(), draw_gradients(draw_signs())
     tx = bsojax.bso(0.1, momentum_dtype="int8")
     for other in ("float32", "int16"):
-        with pytest.raises(TypeError, match=f"state: its momentum is {other}, .*momentum_dtype='int8'"):
+        with pytest.raises(ValueError, match="state: leaf 'momentum/a.*int8.*, and is .*made for .*momentum_dtype"):
             tx.update(gradients, bsojax.bso(0.1, momentum_dtype=other).init(signs), signs)
-    with pytest.raises(TypeError, match="state: its momentum is int8, .*momentum_dtype='float32'"):
+    with pytest.raises(ValueError, match="state: leaf 'momentum/a' must be float32.*, and is missing"):
         bsojax.bso(0.1).update(gradients, tx.init(signs), signs)
     state = tx.init(signs)
     state.momentum["a"] = state.momentum["a"].replace(scale=jnp.zeros(3))
-    with pytest.raises(ValueError, match=r"state: momentum of shape \(2, 3, 16\) needs scales of shape \(16,\)"):
+    with pytest.raises(ValueError, match=r"state: leaf 'momentum/a/scale' must be float32\[16\], and is float32\[3\]"):
         tx.update(gradients, state, signs)
     state.momentum["a"] = tx.init(jnp.ones((2, 3, 15), bool)).momentum
-    with pytest.raises(ValueError, match="state: its momentum has the tree"):
+    with pytest.raises(
+        ValueError, match=r"state: leaf 'momentum/a/values' must be int8\[2, 3, 16\], and is int8\[2, 3, 15\]"
+    ):
         tx.update(gradients, state, signs)
 
 

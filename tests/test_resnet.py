@@ -279,33 +279,6 @@ def test_training_flips_every_layer_and_lowers_the_loss(sequence):
     assert losses[-1] < 0.6 * losses[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"stages": ()}, "stages"),
-        ({"stages": (2, 0)}, "stages"),
-        ({"width": 0}, "width"),
-        ({"num_classes": 0}, "num_classes"),
-        ({"stem": lambda x, width, norm: bsojax.Conv(width + 1, (3, 3))(x)}, "stem"),
-        ({"stem": lambda x, width, norm: bsojax.LIF()(bsojax.Conv(width, (3, 3))(x))}, "stem"),
-        ({"stem": lambda x, width, norm: bsojax.flatten(x)}, "stem"),
-    ],
-    # A function's own text holds its address, which differs from one test process to the next.
-    ids=lambda value: (
-        value if isinstance(value, str) else "-".join(f"{k}={v!r}".partition("<")[0] for k, v in value.items())
-    ),
-)
-def test_bad_arguments_are_refused_by_name(options, name):
-    with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
-        shapes_of(SMALL.clone(**options), SHAPE)
-
-
-def test_images_of_another_rank_are_refused():
-    for stem in (imagenet_stem, cifar_stem):
-        with pytest.raises(ValueError, match=r"^x: "):
-            shapes_of(SMALL.clone(stem=stem), (32, 32, 3))
-
-
 def test_a_stem_of_ones_own():
     def patches(x, width, norm):
         return norm(bsojax.Conv(width, (4, 4), strides=4, name="patches")(x), "patch_norm")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from bsojax import _validate
+from bsojax._jax import is_traced
 from bsojax.online._state import TrainState
 
 
@@ -43,7 +44,8 @@ class Step:
 
     def __call__(self, state: TrainState, x: Any, y: Any) -> Any:
         x, y = (value if isinstance(value, jax.Array) else np.asarray(value) for value in (x, y))
-        if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+        on_host = isinstance(x, np.ndarray) or isinstance(y, np.ndarray)
+        if on_host and not any(map(is_traced, jax.tree.leaves(state))):
             if self._seen.num_classes is None:
                 self._jitted.eval_shape(state, x, y)  # the call below finds what is traced here
             sequence = _validate.batch(x, y, state.input_shape, self._num_steps)
