@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(arguments[0]) if arguments else Path(folder) / "report.jsonl"
         if not arguments:
-            command = [sys.executable, "-m", "pytest", *TESTS]
+            command = [sys.executable, "-m", "pytest", "-m", "", *TESTS]  # slow ones too
             subprocess.run(command, cwd=ROOT, env={**os.environ, REPORT: str(report)}, check=True)
         rows = [json.loads(line) for line in report.read_text().splitlines()]
     rows.sort(key=lambda row: row["fault"])

@@ -1,6 +1,7 @@
 """Settings of all tests: eight fake CPU devices, quick compilation, and silent rank promotion is an error."""
 
 import os
+from pathlib import Path
 
 # Compilation is most of the time of these tests; what they compute takes little. Buffers, and so bytes, are planned
 # before the code that these flags simplify is written: they differ by no more than a compiler's unit of 64 bytes.
@@ -48,3 +49,17 @@ def _compiler(request):
         yield
         jax.clear_caches()
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pages_stay():
+    """No test writes a page, a picture or a result that the repository holds: `make evidence` and the like do."""
+    root = Path(__file__).resolve().parents[1]
+    folders = (root / "docs", root / "benchmarks" / "results")
+
+    def written():
+        return {str(path): path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+    before = written()
+    yield
+    assert written() == before, "something was written into docs/ or benchmarks/results while the tests ran"
