@@ -17,8 +17,9 @@ from experiments.configs import CONFIGS
 from experiments.evidence import paper, readings, render, studies, tables
 from experiments.evidence.measure import settings
 from experiments.evidence.plan import COMPARED, PLAN
-from experiments.evidence.readings import OURS, Spread
+from experiments.evidence.readings import OURS
 from experiments.evidence.studies import FEW, LATENT_FREE, RULES, TUNED_ON
+from experiments.spread import Spread
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = dict.fromkeys(("signs", "momentum", "optimizer_other", "neurons", "step_arguments", "step_temporaries"), 2048)
@@ -48,7 +49,7 @@ def made_row(label, tests=(0.9, 0.91, 0.92), config="digits", changes=None, **mo
 
 
 def result_of(rows):
-    return {"command": "python -m experiments.evidence", "versions": {}, "device": "cpu", "rows": rows}
+    return {"command": "python -m experiments.evidence", "versions": {"jax": "0"}, "device": "cpu", "rows": rows}
 
 
 def whole_study(name, config, rng):
@@ -132,9 +133,10 @@ def test_seeds_that_never_reach_a_target_are_counted_and_bounds_are_marked():
 
 def test_a_spread_is_that_of_numpy_and_one_seed_has_none():
     spread = Spread.of([0.9, 0.91, 0.95])
-    assert str(spread) == f"92.00 ± {100 * np.std([0.9, 0.91, 0.95], ddof=1):.2f}"
-    assert (spread.lowest, spread.highest, spread.seeds) == (0.9, 0.95, 3)
-    assert str(Spread.of([0.5])) == "50.00 (one seed)"
+    assert spread.percent == f"92.00 ± {100 * np.std([0.9, 0.91, 0.95], ddof=1):.2f}"
+    assert spread.percent_range == "90.00 to 95.00"
+    assert (spread.min, spread.max, spread.count) == (0.9, 0.95, 3)
+    assert Spread.of([0.5]).percent == "50.00 (one seed)"
 
 
 def test_the_ratio_is_of_batches_and_a_bound_where_a_curve_starts_above_the_target():
@@ -403,7 +405,7 @@ def test_without_results_the_page_holds_no_figure_of_ours_and_names_every_comman
     for name, _, configs in PLAN:
         for config in configs:
             assert f"not run yet: `python -m experiments.evidence --only {name}:{config}`" in text
-    assert "±" not in text.replace(render.INTRODUCTION, "")
+    assert "±" not in text.replace("mean ± standard deviation", "")
     assert "](pictures" not in text
     assert not list((tmp_path / "docs" / "pictures").iterdir())
 
@@ -464,7 +466,7 @@ def test_the_readme_changes_between_its_marks_only_and_rendering_twice_changes_n
     assert render.with_table(after, evidence["rivals"]) == after
     spread = Spread.of(run["test"] for run in evidence["rivals"]["fashion-mnist-binary"]["rows"][OURS]["runs"])
     (line,) = (line for line in after.splitlines() if line.startswith(f"| {OURS} |"))
-    assert line.endswith(f" | {spread} |")
+    assert line.endswith(f" | {spread.percent} |")
     assert tables.not_run("rivals", "digits") in render.with_table(before, {})
 
 

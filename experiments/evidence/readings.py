@@ -1,21 +1,22 @@
-"""What the rows of a study say: spreads over seeds, and when a target was reached."""
+"""What the runs of a study say: spreads over seeds, when a target was reached, and who is ahead by more than that."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.evidence import studies
 from experiments.evidence.studies import FEW, RULES
 from experiments.rules import RULES as OPTIMIZERS
+from experiments.spread import Spread
 
 Result = Mapping[str, Any]
 
 Results = Mapping[str, Result | None]
 """The results of one study by config, None where it has not been run."""
+
+Run = Mapping[str, Any]
 
 OURS = "T-BSO, calibrated"
 """The row that is to be the best."""
@@ -34,31 +35,7 @@ ROUNDING = 1e-6
 """Differences of accuracies, which are float32, that are this close are equal: 0.81 - 0.80 is not more than 0.01."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """Mean, standard deviation (n - 1; NaN for one value), least and greatest of the values of some seeds."""
-
-    mean: float
-    deviation: float
-    lowest: float
-    highest: float
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Of at least one value."""
-        array = np.array(list(values), np.float64)
-        deviation = float(array.std(ddof=1)) if len(array) > 1 else math.nan
-        return cls(float(array.mean()), deviation, float(array.min()), float(array.max()), len(array))
-
-    def __str__(self) -> str:
-        """In per cent."""
-        deviation = "(one seed)" if math.isnan(self.deviation) else f"± {100 * self.deviation:.2f}"
-        return f"{100 * self.mean:.2f} {deviation}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reached:
+class Reached(NamedTuple):
     """When a target was reached.
 
     Attributes:
@@ -90,15 +67,26 @@ def rules_of(config: str) -> tuple[str, ...]:
     return FEW.get(config, tuple(RULES))
 
 
-def runs_of(result: Result | None, label: str) -> list[dict[str, Any]]:
+def runs_of(result: Result | None, label: str) -> list[Run]:
     """The runs of a row, none if it is missing."""
     return [] if result is None else result["rows"].get(label, {"runs": []})["runs"]
 
 
+def spread(runs: Iterable[Run], part: str) -> Spread | None:
+    """Of a number that each run holds, or of the validation accuracy at its end; None where there is none."""
+    values = [run[part][-1][1] if part == "validation" else run[part] for run in runs]
+    return Spread.of(values) if values and None not in values else None
+
+
 def tests(result: Result | None, labels: Iterable[str]) -> dict[str, Spread]:
     """Test accuracy by label, of the rows that have runs."""
-    runs = {label: runs_of(result, label) for label in labels}
-    return {label: Spread.of(run["test"] for run in done) for label, done in runs.items() if done}
+    return {label: found for label in labels if (found := spread(runs_of(result, label), "test"))}
+
+
+def gap_of(runs: Iterable[Run], part: str) -> Spread | None:
+    """Accuracy with the test batch's own statistics minus that with others, seed by seed."""
+    runs = list(runs)
+    return spread(({"gap": run["test_batch"] - run[part]} for run in runs), "gap") if spread(runs, part) else None
 
 
 def updates_per_batch(settings: Mapping[str, Any]) -> int:
@@ -127,29 +115,20 @@ def crossing(points: list[list[float]], target: float) -> tuple[float, bool] | N
 def batches_to(row: Mapping[str, Any], part: str, target: float) -> Reached:
     """Batches that a row's runs needed to a target; part is "train" or "validation"."""
     found = [crossing(run[part], target) for run in row["runs"]]
-    counts = [count for count in found if count is not None]
-    mean = float(np.mean([count for count, _ in counts])) if counts else math.nan
-    return Reached(
-        mean / updates_per_batch(row["settings"]), len(counts), len(found), any(bound for _, bound in counts)
-    )
+    there = [one for one in found if one is not None]
+    updates = float(np.mean([count for count, _ in there])) if there else math.nan
+    batches = updates / updates_per_batch(row["settings"])
+    return Reached(batches, len(there), len(found), any(bound for _, bound in there))
 
 
 def targets_of(config: str) -> Iterator[tuple[str, str, float]]:
     """The targets of a config: what each is called, where its curve lies in a run, and the accuracy."""
-    training, validation = TARGETS[config]
-    yield "training", "train", training
-    yield "validation", "validation", validation
+    return zip(("training", "validation"), ("train", "validation"), TARGETS[config], strict=True)
 
 
 def memory_of(result: Result | None, label: str) -> dict[str, int] | None:
     """The bytes of a row's training, of the run in which they were measured."""
     return next((run["memory"] for run in runs_of(result, label) if "memory" in run), None)
-
-
-def step_bytes(result: Result | None, label: str) -> int | None:
-    """Bytes of a row's compiled step: arguments and temporaries."""
-    memory = memory_of(result, label)
-    return None if memory is None else memory["step_arguments"] + memory["step_temporaries"]
 
 
 def beats(result: Result | None, labels: Iterable[str]) -> tuple[bool | None, str]:
@@ -158,42 +137,22 @@ def beats(result: Result | None, labels: Iterable[str]) -> tuple[bool | None, st
     Returns:
       The answer, None if runs are missing, and the sentence.
     """
-    rivals_ = [label for label in labels if label != OURS]
-    found = tests(result, [OURS, *rivals_])
-    missing = [label for label in (OURS, *rivals_) if label not in found or found[label].seeds < 2]
+    found = {label: tests(result, [label]).get(label) for label in dict.fromkeys((OURS, *labels))}
+    missing = [label for label, row in found.items() if row is None or row.count < 2]
     if missing:
         return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
-    ours = found[OURS]
-    leads = {label: (ours.mean - found[label].mean, max(ours.deviation, found[label].deviation)) for label in rivals_}
-    close = [label for label, (lead, spread) in leads.items() if lead <= spread + ROUNDING]
-    if not close:
-        label = min(leads, key=lambda label: leads[label][0] - leads[label][1])
-        return True, f"**Yes**; {label} comes closest, {_points(leads[label])}."
-    named = "; ".join(f"{label} ({_points(leads[label])})" for label in close)
-    return False, f"**No**; it is not ahead by more than the spread of {named}."
-
-
-def gap_of(runs: list[dict[str, Any]], key: str) -> Spread | None:
-    """Accuracy with the test batch's own statistics minus that with others, seed by seed."""
-    if any(run[key] is None for run in runs):
-        return None
-    return Spread.of(run["test_batch"] - run[key] for run in runs)
-
-
-def tried(origin: str, result: Result | None, label: str) -> dict[str, float | None]:
-    """Validation accuracy at the end for every point of a row's grid, None where it has not been run."""
-    rows = [job.label for job in studies.tuning(origin) if job.label.startswith(f"{label}, ")]
-    runs = {row.removeprefix(f"{label}, "): runs_of(result, row) for row in rows}
-    return {point: done[0]["validation"][-1][1] if done else None for point, done in runs.items()}
-
-
-def best_of(scores: Mapping[str, float | None]) -> str | None:
-    """The first of the best points; None while some have not been run."""
-    known = {point: score for point, score in scores.items() if score is not None}
-    return max(known, key=lambda point: known[point]) if len(known) == len(scores) else None
-
-
-def _points(lead: tuple[float, float]) -> str:
-    ahead, spread = lead
-    side = "ahead" if ahead >= 0 else "behind"
-    return f"{100 * abs(ahead):.2f} points {side}, spread {100 * spread:.2f}"
+    ours, *others = (row for row in found.values() if row is not None)
+    leads = {
+        label: (ours.mean - row.mean, max(ours.deviation, row.deviation))
+        for label, row in zip([*found][1:], others, strict=True)
+    }
+    said = {
+        label: f"{100 * abs(lead):.2f} points {'ahead' if lead >= 0 else 'behind'}, spread {100 * deviation:.2f}"
+        for label, (lead, deviation) in leads.items()
+    }
+    close = [label for label, (lead, deviation) in leads.items() if lead <= deviation + ROUNDING]
+    if close:
+        named = "; ".join(f"{label} ({said[label]})" for label in close)
+        return False, f"**No**; it is not ahead by more than the spread of {named}."
+    nearest = min(leads, key=lambda label: leads[label][0] - leads[label][1])
+    return True, f"**Yes**; {nearest} comes closest, {said[nearest]}."

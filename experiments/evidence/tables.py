@@ -1,31 +1,32 @@
 """The tables of a study: from its JSON to Markdown, and to the sentences that follow from the numbers."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import presets
+from experiments import pages, presets
 from experiments.evidence.readings import (
     OURS,
     ROUNDING,
     TARGETS,
     Result,
-    Spread,
+    Run,
     batches_to,
     beats,
-    best_of,
     gap_of,
     memory_of,
     rules_of,
     runs_of,
+    spread,
     targets_of,
     tests,
-    tried,
 )
-from experiments.evidence.studies import GRIDS, LATENT_FREE, RULES, TUNED_ON
+from experiments.evidence.studies import GRIDS, LATENT_FREE, RULES, TUNED_ON, best, text_of, tried
+from experiments.pages import table
+from experiments.spread import Spread
 
 
 def not_run(study: str, config: str) -> str:
@@ -33,34 +34,41 @@ def not_run(study: str, config: str) -> str:
     return f"not run yet: `python -m experiments.evidence --only {study}:{config}`"
 
 
-def source(study: str, config: str, result: Result) -> str:
-    """The line that names the file of a table."""
-    name = f"{study}-{config}.json"
-    return f"From [results/{name}](results/{name}), written by `{result['command']}` on {result['device']}."
+def source(study: str, config: str, result: Result | None) -> str:
+    """The line that names the file of a table; empty where there is none."""
+    return "" if result is None else pages.source(f"results/{study}-{config}.json", result)
 
 
-def table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def rows_of(
+    study: str, config: str, result: Result | None, labels: Iterable[str], cells: Callable[[str, list[Run]], Any]
+) -> Iterator[tuple[str, ...]]:
+    """A row a label, with its cells, or the command that runs it."""
+    for label in labels:
+        runs = runs_of(result, label)
+        yield (label, *cells(label, runs)) if runs else (label, not_run(study, config))
 
 
 def rivals(config: str, result: Result | None) -> str:
     """The rules that are compared on one config."""
-    labels, targets = rules_of(config), TARGETS[config]
-    header = (
-        "rule",
-        "test accuracy, %",
-        "lowest to highest",
-        f"batches to training {targets[0]:.0%}",
-        f"to validation {targets[1]:.0%}",
-        "flips a weight",
-        "spike rate",
-        "state, KiB",
-        "compiled step, KiB",
-    )
-    marks = _marks(tests(result, labels))
-    return table(header, (_rival(config, result, label, marks) for label in labels))
+    labels, (training, validation) = rules_of(config), TARGETS[config]
+    header = ("rule", "test accuracy, %", "lowest to highest", f"batches to training {training:.0%}",
+              f"to validation {validation:.0%}", "flips a weight", "spike rate", "state, KiB", "compiled step, KiB")  # fmt: skip
+    accuracies = tests(result, labels)
+    marks = _marks(accuracies)
+
+    def cells(label: str, runs: list[Run]) -> Iterator[str]:
+        assert result is not None
+        yield marks.get(label, "{}").format(accuracies[label].percent)
+        yield accuracies[label].percent_range
+        for _, part, target in targets_of(config):
+            yield str(batches_to(result["rows"][label], part, target))
+        yield f"{np.mean([run['flips_per_weight'] for run in runs]):.2f}"
+        yield f"{np.mean([run['spike_rate'] for run in runs]):.3f}"
+        memory = memory_of(result, label)
+        for keys in (("signs", "momentum", "optimizer_other", "neurons"), ("step_arguments", "step_temporaries")):
+            yield "-" if memory is None else " + ".join(_kib(memory[key]) for key in keys)
+
+    return table(header, rows_of("rivals", config, result, labels, cells))
 
 
 def verdict(config: str, result: Result | None) -> str:
@@ -83,229 +91,177 @@ def tuning(config: str, result: Result | None, compared: Result | None) -> str:
       compared: of the study rivals; where its row was run with another point, that is said.
     """
     origin, labels = TUNED_ON.get(config, config), rules_of(config)
-    tuned, untuned = [label for label in labels if label in GRIDS], [label for label in labels if label not in GRIDS]
-    points = {label: tried(origin, result, label) for label in tuned}
-    best = {label: best_of(scores) for label, scores in points.items()}
-    others = {label: _mismatch(point, compared, label) if point else "" for label, point in best.items()}
+    untuned = f"Not tuned: {'; '.join(label for label in labels if label not in GRIDS)}."
+    points = {label: tried(label, result) for label in labels if label in GRIDS}
+    others = {label: _mismatch(best(found), compared, label) for label, found in points.items()}
     if origin != config:
-        notes = "".join(f" {label}: {best[label]}{other}." for label, other in others.items() if other)
-        return f"The settings are those chosen on {origin} (see there).{notes} Not tuned: {'; '.join(untuned)}."
+        notes = "".join(f" {label}: {text_of(best(points[label]) or {})}{note}." for label, note in others.items() if note)
+        return f"The settings are those chosen on {origin} (see there).{notes} {untuned}"
+    missing = not_run("tuning", config)
     if result is None:
-        return f"Tuning: {not_run('tuning', config)}."
+        return f"Tuning: {missing}."
     rows = []
     for label, found in points.items():
-        scores = "; ".join(f"{point}: {100 * score:.2f}" for point, score in found.items() if score is not None)
-        point, missing = best[label], not_run("tuning", config)
-        chosen = f"{point}{_edge(point, GRIDS[label])}{others[label]}" if point else f"{missing} (incomplete)"
-        rows.append((label, scores, chosen) if scores else (label, missing, ""))
-    header = ("rule", "tried, and its validation accuracy at the end, %", "chosen")
-    return f"{table(header, rows)}\n\nNot tuned: {'; '.join(untuned)}. {source('tuning', config, result)}"
+        scores = "; ".join(f"{text_of(point)}: {100 * score:.2f}" for point, score in found if score is not None)
+        point = best(found)
+        chosen = f"{text_of(point)}{_edge(point, label)}{others[label]}" if point else f"{missing} (incomplete)"
+        rows.append((label, scores, chosen) if scores else (label, missing))
+    grid = table(("rule", "tried, and its validation accuracy at the end, %", "chosen"), rows)
+    return f"{grid}\n\n{untuned} {source('tuning', config, result)}"
 
 
 def norms(config: str, result: Result | None, labels: Iterable[str]) -> str:
     """Test accuracy with three kinds of statistics, by rule and norm, and what stale statistics cost."""
-    header = (
-        "rule",
-        "norm",
-        "running statistics",
-        "re-estimated",
-        "the test batch's own",
-        "gap: own - running",
-        "gap: own - re-estimated",
-    )
-    keys = ("test_running", "test", "test_batch")
-    rows = []
-    for label in labels:
-        rule, _, kind = label.rpartition(", ")
-        runs = runs_of(result, label)
-        if not runs:
-            rows.append((rule, kind, not_run("norms", config), *([""] * 4)))
-            continue
-        rows.append((rule, kind, *(_of_key(runs, key) for key in keys), *(_gap(runs, key) for key in keys[:2])))
-    return table(header, rows)
+    header = ("rule", "norm", "running statistics", "re-estimated", "the test batch's own", "gap: own - running",
+              "gap: own - re-estimated")  # fmt: skip
+    parts = ("test_running", "test", "test_batch")
+
+    def cells(label: str, runs: list[Run]) -> list[str]:
+        found = [*(spread(runs, part) for part in parts), *(gap_of(runs, part) for part in parts[:2])]
+        return [one.percent if one else "-" for one in found]
+
+    rows = rows_of("norms", config, result, labels, cells)
+    return table(header, ((*label.rsplit(", ", 1), *rest) for label, *rest in rows))
 
 
 def remaining_gaps(result: Result | None, labels: Iterable[str]) -> str:
     """The sentences below a table of normalisations."""
-    labels = list(labels)
-    done = {label: runs for label in labels if (runs := runs_of(result, label))}
-    if not done:
+    accuracy = tests(result, labels)
+    if not accuracy:
         return "Nothing can be said yet."
-    accuracy = {label: row.mean for label, row in tests(result, labels).items()}
-    best = max(accuracy, key=lambda label: accuracy[label])
-    parts = [f"Highest re-estimated accuracy: {best} ({100 * accuracy[best]:.2f} %)."]
-    for key, name in (("test_running", "running"), ("test", "re-estimated")):
-        gaps = {label: gap for label, runs in done.items() if (gap := gap_of(runs, key)) is not None}
-        closed = [label for label, gap in gaps.items() if gap.seeds > 1 and gap.mean <= gap.deviation + ROUNDING]
-        parts.append(
-            f"With {name} statistics no gap beyond the spread of its seeds remains for: {'; '.join(closed) or 'none'}."
-        )
-    return " ".join(parts)
+    highest = max(accuracy, key=lambda label: accuracy[label].mean)
+    said = [f"Highest re-estimated accuracy: {highest} ({100 * accuracy[highest].mean:.2f} %)."]
+    for part, name in (("test_running", "running"), ("test", "re-estimated")):
+        gaps = {label: gap for label in accuracy if (gap := gap_of(runs_of(result, label), part))}
+        closed = [label for label, gap in gaps.items() if gap.count > 1 and gap.mean <= gap.deviation + ROUNDING]
+        left = "; ".join(closed) or "none"
+        said.append(f"With {name} statistics no gap beyond the spread of its seeds remains for: {left}.")
+    return " ".join(said)
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Ablations of one kind.
+class Group(NamedTuple):
+    """Rows of one kind that stand in a table of their own.
 
     Attributes:
       title: what the table calls them.
-      holds: whether a row is one of them.
-      pairs: rows that a sentence compares two by two; none: the lowest with the highest.
+      pattern: the regular expression that their labels match.
+      pairs: rows that a sentence compares two by two; without any, the lowest with the highest.
     """
 
     title: str
-    holds: Callable[[str], bool]
-    pairs: tuple[tuple[str, str], ...] = ()
+    pattern: str
+    pairs: Sequence[tuple[str, str]] = ()
+
+    def of(self, labels: Iterable[str]) -> list[str]:
+        """Returns the labels of the group, in their order."""
+        return [label for label in labels if re.fullmatch(self.pattern, label)]
 
 
 _PAPER = f"paper, threshold {presets.PAPER_THRESHOLD:g}"
 _CALIBRATED = f"calibrated, c = {presets.CALIBRATED_C:g}"
 _STALE = "statistics not re-estimated"
+_GROWTH = f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}"
 
-GROUPS = (
-    Group(
-        "Threshold of T-BSO, paper",
-        lambda label: label.startswith("paper, threshold "),
-        (("paper, threshold 0", _PAPER),),
-    ),
-    Group("Momentum reset (BSO, paper)", lambda label: label.startswith("paper, ") and label.endswith("(BSO)")),
-    Group("Threshold of T-BSO, calibrated: c", lambda label: label.startswith("calibrated, c = ")),
-    Group(
-        f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}",
-        lambda label: label.startswith("calibrated, growth ") or label == _CALIBRATED,
-    ),
-    Group("Trace", lambda label: label.startswith("calibrated, trace ")),
-    Group("Time steps", lambda label: label.startswith("calibrated, T = ")),
+ABLATIONS = (
+    Group("Threshold of T-BSO, paper", "paper, threshold .*", [("paper, threshold 0", _PAPER)]),
+    Group("Momentum reset (BSO, paper)", r"paper, .*\(BSO\)"),
+    Group("Threshold of T-BSO, calibrated: c", "calibrated, c = .*"),
+    Group(_GROWTH, f"calibrated, growth .*|{re.escape(_CALIBRATED)}"),
+    Group("Trace", "calibrated, trace .*"),
+    Group("Time steps", "calibrated, T = .*"),
     Group(
         "Statistics re-estimated before evaluations, or not",
-        lambda label: label.endswith(_STALE) or label in (_PAPER, _CALIBRATED),
-        ((f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)),
+        f".*{_STALE}|{re.escape(_PAPER)}|{re.escape(_CALIBRATED)}",
+        [(f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)],
     ),
 )
 """The ablations; a row of no group goes into one of its own."""
 
+SAVINGS = (
+    Group("Momentum, T-BSO calibrated", "[^,]* momentum"),
+    Group("Momentum, T-BSO paper", "paper, .*"),
+    Group("Time steps that backpropagate", "float32 momentum|backward .*"),
+)
+"""What saves memory or time; the first row of each is that which saves nothing."""
 
-def ablations(config: str, result: Result | None, labels: Iterable[str]) -> str:
+
+def ablations(config: str, result: Result | None, labels: Sequence[str]) -> str:
     """A small table for each group of ablations, with a sentence."""
-    labels = list(labels)
-    rest = [label for label in labels if not any(group.holds(label) for group in GROUPS)]
-    others = (Group("Others", rest.__contains__),) if rest else ()
+    grouped = {label for group in ABLATIONS for label in group.of(labels)}
+    others = "|".join(re.escape(label) for label in labels if label not in grouped)
+    groups = (*ABLATIONS, Group("Others", others)) if others else ABLATIONS
+    return _grouped("ablations", config, result, labels, groups)
+
+
+def savings(config: str, result: Result | None, labels: Sequence[str]) -> str:
+    """What smaller states and fewer backward passes cost: a table a kind, each row against its first."""
+    groups = []
+    for group in SAVINGS:
+        first, *rest = group.of(labels)
+        groups.append(group._replace(pairs=[(first, label) for label in rest]))
+    return _grouped("savings", config, result, labels, groups)
+
+
+def _grouped(study: str, config: str, result: Result | None, labels: Sequence[str], groups: Iterable[Group]) -> str:
+    columns = ("validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
+
+    def cells(_: str, runs: list[Run]) -> list[str]:
+        validation, test, flips = (spread(runs, part) for part in ("validation", "test", "flips_per_weight"))
+        assert validation and test and flips
+        return [validation.percent, test.percent, test.percent_range, f"{flips.mean:.2f}"]
+
     parts = []
-    for group in (*GROUPS, *others):
-        header = (group.title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
-        members = [label for label in labels if group.holds(label)]
-        parts.append(table(header, (_row("ablations", config, result, label) for label in members)))
+    for group in groups:
+        members = group.of(labels)
+        parts.append(table((group.title, *columns), rows_of(study, config, result, members, cells)))
         parts.append(_compared(tests(result, members), group.pairs))
-    return "\n\n".join(parts)
+    return pages.joined(*parts)
 
 
-def savings(config: str, result: Result | None, labels: Iterable[str]) -> str:
-    """What smaller states and fewer backward passes cost: a table a kind, its first row that which saves nothing."""
-    labels = list(labels)
-    kinds = {
-        "Momentum, T-BSO calibrated": [label for label in labels if label.endswith(" momentum") and "," not in label],
-        "Momentum, T-BSO paper": [label for label in labels if label.startswith("paper, ")],
-        "Time steps that backpropagate": [labels[0], *(label for label in labels if label.startswith("backward "))],
-    }
-    parts = []
-    for title, members in kinds.items():
-        header = (title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
-        parts.append(table(header, (_row("savings", config, result, label) for label in members)))
-        parts.append(_compared(tests(result, members), tuple((members[0], label) for label in members[1:])))
-    return "\n\n".join(parts)
-
-
-def _rival(config: str, result: Result | None, label: str, marks: dict[str, str]) -> tuple[str, ...]:
-    runs = runs_of(result, label)
-    if result is None or not runs:
-        return (label, not_run("rivals", config), *([""] * 7))
-    row, test = result["rows"][label], Spread.of(run["test"] for run in runs)
-    memory = memory_of(result, label)
-    keys = ("signs", "momentum", "optimizer_other", "neurons"), ("step_arguments", "step_temporaries")
-    return (
-        label,
-        marks.get(label, "{}").format(test),
-        f"{100 * test.lowest:.2f} to {100 * test.highest:.2f}",
-        *(str(batches_to(row, part, target)) for _, part, target in targets_of(config)),
-        f"{np.mean([run['flips_per_weight'] for run in runs]):.2f}",
-        f"{np.mean([run['spike_rate'] for run in runs]):.3f}",
-        *("-" if memory is None else " + ".join(_kib(memory[key]) for key in names) for names in keys),
-    )
+def _compared(found: dict[str, Spread], pairs: Sequence[tuple[str, str]]) -> str:
+    """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
+    repeated = {label: row for label, row in found.items() if row.count > 1}
+    if not pairs and len(repeated) > 1:
+        ordered = sorted(repeated, key=lambda label: repeated[label].mean)
+        pairs = [(ordered[0], ordered[-1])]
+    said = []
+    for first, second in pairs:
+        if first in repeated and second in repeated:
+            step = repeated[second].mean - repeated[first].mean
+            larger = max(repeated[first].deviation, repeated[second].deviation)
+            more = "more than" if abs(step) > larger + ROUNDING else "within"
+            said.append(
+                f"From '{first}' to '{second}': {100 * step:+.2f} points on the test set, {more} the larger standard "
+                f"deviation ({100 * larger:.2f})."
+            )
+    return " ".join(said) or "Nothing can be said yet."
 
 
 def _marks(found: dict[str, Spread]) -> dict[str, str]:
     """How the accuracy of a row is written: the highest bold, what lies within the pooled spread of it with a sign."""
     if not found:
         return {}
-    best = max(found, key=lambda label: found[label].mean)
-    near = [
-        label
-        for label, row in found.items()
-        if found[best].mean - row.mean <= math.sqrt((found[best].deviation ** 2 + row.deviation**2) / 2) + ROUNDING
-    ]
-    return dict.fromkeys(near, "≈ {}") | {best: "**{}**"}
+    top = max(found, key=lambda label: found[label].mean)
+    pooled = {label: math.sqrt((found[top].deviation ** 2 + row.deviation**2) / 2) for label, row in found.items()}
+    near = [label for label, row in found.items() if found[top].mean - row.mean <= pooled[label] + ROUNDING]
+    return dict.fromkeys(near, "≈ {}") | {top: "**{}**"}
 
 
-def _edge(point: str, grid: Mapping[str, tuple[float, ...]]) -> str:
+def _edge(point: dict[str, float], label: str) -> str:
     """Whether a chosen point lies at the end of a grid of more than two values."""
-    chosen = dict(setting.split(" ") for setting in point.split(", "))
-    ends = [
-        name
-        for name, values in grid.items()
-        if len(values) > 2 and chosen.get(name) in (f"{min(values):g}", f"{max(values):g}")
-    ]
+    grid = GRIDS[label].items()
+    ends = [name for name, values in grid if len(values) > 2 and point[name] in (min(values), max(values))]
     return f" (an end of the grid: {', '.join(ends)})" if ends else ""
 
 
-def _mismatch(point: str, compared: Result | None, label: str) -> str:
+def _mismatch(point: dict[str, float] | None, compared: Result | None, label: str) -> str:
+    """Whether the comparison was run with other settings than the chosen ones."""
     row = None if compared is None else compared["rows"].get(label)
-    if row is None:
+    used = {name: row["settings"][name] for name in point} if point and row else point
+    if used == point:
         return ""
-    chosen = dict(setting.split(" ") for setting in point.split(", "))
-    used = {name: f"{row['settings'][name]:g}" if row["settings"][name] is not None else "None" for name in chosen}
-    if used == chosen:
-        return ""
-    return f" (but the comparison was run with {', '.join(f'{name} {value}' for name, value in used.items())})"
-
-
-def _of_key(runs: list[dict[str, Any]], key: str) -> str:
-    values = [run[key] for run in runs if run[key] is not None]
-    return str(Spread.of(values)) if values else "-"
-
-
-def _gap(runs: list[dict[str, Any]], key: str) -> str:
-    gap = gap_of(runs, key)
-    return "-" if gap is None else str(gap)
-
-
-def _row(study: str, config: str, result: Result | None, label: str) -> tuple[str, ...]:
-    runs = runs_of(result, label)
-    if not runs:
-        return (label, not_run(study, config), "", "", "")
-    test = Spread.of(run["test"] for run in runs)
-    validation = Spread.of(run["validation"][-1][1] for run in runs)
-    flips = np.mean([run["flips_per_weight"] for run in runs])
-    low, high = 100 * test.lowest, 100 * test.highest
-    return (label, str(validation), str(test), f"{low:.2f} to {high:.2f}", f"{flips:.2f}")
-
-
-def _compared(found: dict[str, Spread], pairs: tuple[tuple[str, str], ...]) -> str:
-    """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
-    repeated = {label: row for label, row in found.items() if row.seeds > 1}
-    if not pairs and len(repeated) > 1:
-        ordered = sorted(repeated, key=lambda label: repeated[label].mean)
-        pairs = ((ordered[0], ordered[-1]),)
-    sentences = []
-    for first, second in pairs:
-        if first in repeated and second in repeated:
-            step = repeated[second].mean - repeated[first].mean
-            spread = max(repeated[first].deviation, repeated[second].deviation)
-            more = "more than" if abs(step) > spread + ROUNDING else "within"
-            sentences.append(
-                f"From '{first}' to '{second}': {100 * step:+.2f} points on the test set, {more} the larger standard "
-                f"deviation ({100 * spread:.2f})."
-            )
-    return " ".join(sentences) or "Nothing can be said yet."
+    told = ", ".join(f"{name} {'None' if value is None else format(value, 'g')}" for name, value in used.items())
+    return f" (but the comparison was run with {told})"
 
 
 def _kib(size: int) -> str:
