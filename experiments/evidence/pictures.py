@@ -1,15 +1,15 @@
 """The pictures of the evidence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments import presets
-from experiments.evidence.readings import OURS, Result, gap_of, runs_of, spread, targets_of, tests, updates_per_batch
-from experiments.evidence.studies import RULES
+from experiments.evidence.results import TARGETS, Study
+from experiments.evidence.studies import OURS, RULES
 from experiments.pages import GREY, figure, finish
 from experiments.spread import Spread
 
@@ -38,22 +38,20 @@ ERRORS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005
 """Errors at which an axis of accuracy has its ticks."""
 
 
-def convergence(path: Path, config: str, result: Result) -> None:
+def convergence(path: Path, study: Study) -> None:
     """Draws validation accuracy over batches: mean over seeds, and for some a band from the lowest to the highest.
 
     The axis is logarithmic in the error, so that 98 and 99 % are as far apart as 80 and 90 %.
     """
     drawing = figure(8, 4.5)
     axes = drawing.subplots()
-    *_, (_, _, target) = targets_of(config)
+    target = TARGETS[study.config]["validation"]
     least = 1 - target
-    for label in DRAWN:
-        runs = runs_of(result, label)
-        if not runs:
-            continue
-        counts, curves = np.moveaxis(np.array([run["validation"] for run in runs]), -1, 0)
+    for label in (label for label in DRAWN if label in study.rows):
+        row = study.rows[label]
+        counts, curves = np.moveaxis(np.array([run["validation"] for run in row.runs]), -1, 0)
         errors = np.maximum(1 - curves, 1e-3)  # a logarithmic axis has no place for no error
-        batches = counts[0] / updates_per_batch(result["rows"][label]["settings"])
+        batches = counts[0] / row.updates_per_batch
         line = {"ls": "--" if label == "frozen signs" else "-", "lw": 3.0 if label == OURS else 1.5}
         marker = "o" if len(batches) == 1 else None
         axes.plot(batches, errors.mean(axis=0), color=COLORS[label], marker=marker, label=label, **line)
@@ -66,79 +64,78 @@ def convergence(path: Path, config: str, result: Result) -> None:
     axes.set_yticks(ticks, [f"{100 * (1 - error):.3g} %" for error in ticks])
     axes.set_yticks([], minor=True)
     axes.set_xlim(left=0)
-    finish(axes, f"{config}: validation accuracy, mean (bands: lowest to highest)", "batches")
+    finish(axes, f"{study.config}: validation accuracy, mean (bands: lowest to highest)", "batches")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     drawing.savefig(path, dpi=110)
 
 
-def overview(path: Path, results: Mapping[str, Result]) -> None:
+def overview(path: Path, shown: Sequence[Study]) -> None:
     """Draws the test accuracy of every rule, a panel a config: each seed, their mean and their range.
 
     A rule that lies far below the others, as frozen signs do, stands at the left edge with its number.
     """
-    columns = min(3, len(results))
-    rows = math.ceil(len(results) / columns)
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
     drawing = figure(2.2 + 3.4 * columns, 0.6 + 3.2 * rows)
     panels = drawing.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes, (config, result) in zip(panels.flat, results.items(), strict=False):
-        found = tests(result, RULES)
+    for axes, study in zip(panels.flat, shown, strict=False):
+        found = study.tests(RULES)
         floor = _floor([row.min for row in found.values()])
         for place, label in enumerate(RULES):
             if label in found:
-                values = [100 * run["test"] for run in runs_of(result, label)]
+                values = [100 * run["test"] for run in study.rows[label].runs]
                 _seeds(axes, place, found[label], values, floor, COLORS[label], 7 if label == OURS else 5)
         axes.set_xlim(left=100 * floor)
         axes.set_yticks(range(len(RULES)), RULES, fontsize=9)
-        finish(axes, config)
+        finish(axes, study.config)
     panels[0, 0].invert_yaxis()  # shared: the first rule stands on top
-    for axes in list(panels.flat)[len(results) :]:
+    for axes in list(panels.flat)[len(shown) :]:
         axes.set_axis_off()
     drawing.supxlabel("test accuracy at the end, %: each seed, and their mean (bar)", fontsize=10)
     drawing.savefig(path, dpi=110)
 
 
-def ablations(path: Path, config: str, result: Result) -> None:
+def ablations(path: Path, study: Study) -> None:
     """Draws the sweeps of c and of the growth in the calibrated preset, and that of the paper's threshold."""
     c, growth, threshold = presets.CALIBRATED_C, presets.CALIBRATED_GROWTH, presets.PAPER_THRESHOLD
     # Where the sweep of the growth has no row of the preset's own, that of c has.
-    growths = {growth: f"calibrated, c = {c:g}"} | _sweep(result, "calibrated, growth ")
+    same = f"calibrated, c = {c:g}"
+    growths = ({growth: same} if same in study.rows else {}) | _sweep(study, "calibrated, growth ")
     sweeps = (
-        ("calibrated: c", OURS, c, _sweep(result, "calibrated, c = ")),
+        ("calibrated: c", OURS, c, _sweep(study, "calibrated, c = ")),
         ("calibrated: growth", OURS, growth, growths),
-        ("paper: threshold", "T-BSO, paper", threshold, _sweep(result, "paper, threshold ")),
+        ("paper: threshold", "T-BSO, paper", threshold, _sweep(study, "paper, threshold ")),
     )
     drawing = figure(12, 3.8)
     for axes, (name, rule, preset, rows) in zip(drawing.subplots(1, 3), sweeps, strict=True):
         values = sorted(rows)
         for part, color, shift in (("validation", GREY, 0.08), ("test", COLORS[rule], -0.08)):
-            found = {place: spread(runs_of(result, rows[value]), part) for place, value in enumerate(values)}
-            present = {place + shift: 100 * np.array([row.mean, row.min, row.max]) for place, row in found.items() if row}
-            means, lows, highs = np.array([*present.values()]).reshape(-1, 3).T
-            ends = (means - lows, highs - means)
-            axes.errorbar([*present], means, ends, fmt="o-", color=color, ms=5, lw=1.5, capsize=3, label=part)
+            found = [study.rows[rows[value]].spread(part) for value in values]
+            means, lows, highs = 100 * np.array([(row.mean, row.min, row.max) for row in found]).reshape(-1, 3).T
+            places, ends = np.arange(len(values)) + shift, (means - lows, highs - means)
+            axes.errorbar(places, means, ends, fmt="o-", color=color, ms=5, lw=1.5, capsize=3, label=part)
         axes.set_xticks(range(len(values)), [f"{value:g}" + (" *" if value == preset else "") for value in values])
         finish(axes, name)
         axes.legend(frameon=False, fontsize=9)
     drawing.supylabel("accuracy, %: mean, lowest, highest", fontsize=10)
-    drawing.suptitle(f"{config} (*: the preset)", fontsize=11)
+    drawing.suptitle(f"{study.config} (*: the preset)", fontsize=11)
     drawing.savefig(path, dpi=110)
 
 
-def norms(path: Path, results: Mapping[str, Result]) -> None:
+def norms(path: Path, shown: Sequence[Study]) -> None:
     """Draws what running and re-estimated statistics lose against the test batch's own, a panel a config."""
-    drawing = figure(1.5 + 4 * len(results), 4.2)
-    panels = drawing.subplots(1, len(results), squeeze=False, sharey=True)[0]
+    drawing = figure(1.5 + 4 * len(shown), 4.2)
+    panels = drawing.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     kinds = (("test_running", "running", GREY, -0.15), ("test", "re-estimated", "black", 0.15))
-    for axes, (config, result) in zip(panels, results.items(), strict=True):
-        labels = [label for label in result["rows"] if runs_of(result, label)]
+    for axes, study in zip(panels, shown, strict=True):
         for part, name, color, shift in kinds:
-            for place, label in enumerate(labels):
-                if gap := gap_of(runs_of(result, label), part):
+            for place, row in enumerate(study.rows.values()):
+                if gap := row.gap(part):
                     axes.plot([100 * gap.min, 100 * gap.max], [place + shift] * 2, color=color, lw=2, alpha=0.6)
                     axes.plot(100 * gap.mean, place + shift, "o", color=color, ms=6, label=name)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(labels)), labels, fontsize=9)
-        finish(axes, config)
+        axes.set_yticks(range(len(study.rows)), study.rows, fontsize=9)
+        finish(axes, study.config)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), frameon=False, fontsize=9)
     panels[0].invert_yaxis()
@@ -166,6 +163,6 @@ def _floor(lowest: list[float]) -> float:
     return max(0.0, float(near.min()) - 0.08 * max(top - float(near.min()), 0.01))
 
 
-def _sweep(result: Result, prefix: str) -> dict[float, str]:
+def _sweep(study: Study, prefix: str) -> dict[float, str]:
     """The rows of a sweep by the value that follows the prefix in their labels."""
-    return {float(label.removeprefix(prefix)): label for label in result["rows"] if label.startswith(prefix)}
+    return {float(label.removeprefix(prefix)): label for label in study.rows if label.startswith(prefix)}

@@ -4,10 +4,9 @@ It draws docs/pictures too, and replaces the table of the digits in the README. 
 command; no figure stands on the page that is not in a file. The prose is in page.md beside this file.
 """
 
-import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,16 @@ from experiments import pages, presets, regret
 from experiments.configs import CONFIGS
 from experiments.evidence import paper, pictures, studies, tables
 from experiments.evidence.measure import WINDOW
-from experiments.evidence.plan import COMPARED, PLAN
-from experiments.evidence.readings import OURS, TARGETS, Result, Results, rules_of, runs_of, tests, updates_per_batch
-from experiments.evidence.studies import RULES, TUNED_ON
-from experiments.evidence.tables import not_run, source
+from experiments.evidence.results import TARGETS, Studies, Study, load
+from experiments.evidence.studies import COMPARED, OURS, RULES, TUNED_ON, labels_of
 from experiments.pages import joined, picture
 
 TEMPLATE = Path(__file__).with_name("page.md")
 README_TABLE = re.compile(r"(<!-- digits -->\n).*?(\n<!-- end -->)", re.DOTALL)
 REGRET = "python -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png"
 
-Evidence = Mapping[str, Results]
-"""The results of every study, by its name."""
+Evidence = Mapping[str, Studies]
+"""Every study, by its name."""
 
 
 def main(root: Path = Path()) -> None:
@@ -50,19 +47,6 @@ def main(root: Path = Path()) -> None:
         print(f"{readme}: no table between `<!-- digits -->` and `<!-- end -->`; nothing was replaced there.")
 
 
-def load(root: Path) -> Evidence:
-    """Reads every study on every config; None where the plan has it and its file is missing."""
-    evidence: dict[str, dict[str, Result | None]] = {}
-    for name, _, configs in PLAN:
-        paths = {config: root / studies.path_of(name, config) for config in dict.fromkeys((*configs, *CONFIGS))}
-        evidence[name] = {
-            config: json.loads(path.read_text()) if path.exists() else None
-            for config, path in paths.items()
-            if config in configs or path.exists()
-        }
-    return evidence
-
-
 def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) -> str:
     """docs/RESULTS.md.
 
@@ -72,7 +56,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
       notes: what worked and what did not, in Markdown.
     """
     rivals, norms = compared(evidence), evidence["norms"]
-    papers = {experiment.config: evidence["rivals"].get(experiment.config) for experiment in paper.EXPERIMENTS}
+    papers = {row["config"] for row in paper.rows()} & set(evidence["rivals"])
     judged = paper.on_validation(paper.speeds(rivals))
     values = {
         "threshold": f"{presets.PAPER_THRESHOLD:g}",
@@ -82,138 +66,126 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "growth": f"{presets.CALIBRATED_GROWTH:g}",
         "c": f"{presets.CALIBRATED_C:g}",
         "averaged": str(WINDOW),
-        "paper": joined(paper.beside_ours(papers), *(source("rivals", *found) for found in papers.items())),
+        "paper": joined(
+            paper.beside_ours(evidence["rivals"]), *(evidence["rivals"][config].source for config in sorted(papers))
+        ),
         "claims": paper.claims(rivals),
-        "overview": _picture("overview", rivals),
-        "rivals": joined(*(_rivals(config, result, evidence["tuning"]) for config, result in rivals.items())),
+        "overview": _picture("overview", rivals.values()),
+        "rivals": joined(*(_rivals(study, evidence["tuning"]) for study in rivals.values())),
         "convergence": joined(paper.convergence(rivals), paper.fastest(judged), paper.alone(rivals)),
-        "norms": joined(_sections("norms", norms, _norms), _picture("norms", norms)),
-        "ablations": _sections("ablations", evidence["ablations"], _ablations),
-        "savings": _sections("savings", evidence["savings"], tables.savings),
-        "regret": _regret(regrets),
+        "norms": joined(*map(_section, norms.values()), _picture("norms", norms.values())),
+        "ablations": joined(*map(_section, evidence["ablations"].values())),
+        "savings": joined(*map(_section, evidence["savings"].values())),
+        "regret": _regret(regrets) if regrets else f"not run yet: `{REGRET}`",
         "notes": (notes or "Not written yet (docs/notes/what-worked.md).").strip(),
     }
     return pages.filled(TEMPLATE, values)
 
 
-def compared(evidence: Evidence) -> Results:
+def compared(evidence: Evidence) -> Studies:
     """The comparisons that the page shows: those of the plan, and others that have been run and have targets."""
-    results = evidence["rivals"]
-    return {config: results[config] for config in (*COMPARED, *results) if config in TARGETS}
+    found = evidence["rivals"]
+    return {config: found.get(config, Study("rivals", config)) for config in (*COMPARED, *found) if config in TARGETS}
 
 
 def draw(folder: Path, evidence: Evidence) -> list[Path]:
     """Draws what there are runs for; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    rivals, norms, ablations = map(_existing, (compared(evidence), evidence["norms"], evidence["ablations"]))
-    draws: dict[str, Callable[[Path], None]] = {
-        f"{name}-{config}": functools.partial(draw_one, config=config, result=result)
-        for name, draw_one, results in (
-            ("rivals", pictures.convergence, rivals),
-            ("ablations", pictures.ablations, ablations),
-        )
-        for config, result in results.items()
-    }
-    draws |= {"overview": functools.partial(pictures.overview, results=rivals)} if rivals else {}
-    draws |= {"norms": functools.partial(pictures.norms, results=norms)} if norms else {}
-    for name, draw_one in draws.items():
-        draw_one(folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in draws]
+    drawn = []
+
+    def picture_of(name: str, draw_one: Callable[[Path, Any], None], what: Any) -> None:
+        if what:
+            drawn.append(folder / f"{name}.png")
+            draw_one(drawn[-1], what)
+
+    rivals, norms, ablations = map(_run, (compared(evidence), evidence["norms"], evidence["ablations"]))
+    for study in rivals:
+        picture_of(f"rivals-{study.config}", pictures.convergence, study)
+    for study in ablations:
+        picture_of(f"ablations-{study.config}", pictures.ablations, study)
+    picture_of("overview", pictures.overview, rivals)
+    picture_of("norms", pictures.norms, norms)
+    return drawn
 
 
-def digits_table(results: Results) -> str:
+def digits_table(rivals: Studies) -> str:
     """The README's table: every rule on the digits, with real and with binary ends."""
-    configs = {"digits": "digits, %", "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %"}
-    found = {config: tests(results.get(config), RULES) for config in configs}
-
-    def cell(config: str, label: str) -> str:
-        return found[config][label].percent if label in found[config] else not_run("rivals", config)
-
-    return pages.table(
-        ("rule", *configs.values()), [(label, *(cell(config, label) for config in configs)) for label in RULES]
+    heads = {"digits": "digits, %", "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %"}
+    shown = [rivals.get(config, Study("rivals", config)) for config in heads]
+    rows = (
+        (label, *(study.rows[label].test.percent if label in study.rows else study.missing for study in shown))
+        for label in RULES
     )
+    return pages.table(("rule", *heads.values()), rows)
 
 
-def with_table(readme: str, results: Results) -> str:
+def with_table(readme: str, rivals: Studies) -> str:
     """The README with today's table of the digits."""
-    return README_TABLE.sub(lambda found: found[1] + digits_table(results) + found[2], readme)
+    return README_TABLE.sub(lambda found: found[1] + digits_table(rivals) + found[2], readme)
 
 
-def setting_line(result: Result) -> str:
+def setting_line(study: Study) -> str:
     """What all rules of a comparison share."""
-    row = result["rows"].get(OURS) or next(iter(result["rows"].values()))
-    settings, (run, *_) = row["settings"], row["runs"] or [None]
+    row = study.rows.get(OURS) or next(iter(study.rows.values()))
+    settings = row.settings
     network = {"vgg": "SpikingVGG", "mlp": "SpikingMLP"}.get(settings["network"], settings["network"])
     width = "-".join(map(str, settings["channels"]))
     ends = "every layer binary" if settings["binary_ends"] else "first and last layer real"
-    line = f"{network} {width}, {ends}, norm {settings['norm']}; T = {settings['num_steps']}, "
-    line += f"batch {settings['batch_size']}, {settings['epochs']} epochs"
-    if run is not None:
-        batches = run["validation"][-1][0] / updates_per_batch(settings)
-        examples = batches / settings["epochs"] * settings["batch_size"]
-        line += f" of {examples:,.0f} training examples ({batches:,.0f} batches)"
-    skipped = sum(run["skipped"] for row in result["rows"].values() for run in row["runs"])
+    batches = row.runs[0]["validation"][-1][0] / row.updates_per_batch
+    examples = batches / settings["epochs"] * settings["batch_size"]
+    skipped = sum(run["skipped"] for row in study.rows.values() for run in row.runs)
     lost = f" {skipped:,} updates were skipped, their gradients not finite." if skipped else ""
-    return f"{line}; real parameters by SGD from {settings['learning_rate']:g}.{lost}"
+    return (
+        f"{network} {width}, {ends}, norm {settings['norm']}; T = {settings['num_steps']}, batch "
+        f"{settings['batch_size']}, {settings['epochs']} epochs of {examples:,.0f} training examples ({batches:,.0f} "
+        f"batches); real parameters by SGD from {settings['learning_rate']:g}.{lost}"
+    )
 
 
-def ablation_line(config: str, result: Result | None) -> str:
+def ablation_line(study: Study) -> str:
     """How long the ablations are, from their settings."""
-    made = [job.config.epochs for job in studies.ablations(config)]
-    epochs = set(made if result is None else (row["settings"]["epochs"] for row in result["rows"].values()))
+    made = {job.config.epochs for job in studies.ablations(study.config)}
+    epochs = {row.settings["epochs"] for row in study.rows.values()} or made
     lengths = " or ".join(map(str, sorted(epochs)))
-    return f"Short runs: {lengths} epochs, where section 2 has {CONFIGS[config][1].epochs}."
+    return f"Short runs: {lengths} epochs, where section 2 has {CONFIGS[study.config][1].epochs}."
 
 
-def _sections(
-    study: str, results: Results, body: Callable[[str, Result | None, Sequence[str]], str]
-) -> str:
-    """A heading, what a study says, and its file, for each config."""
-    jobs = {name: jobs for name, jobs, _ in PLAN}[study]
-    parts = []
-    for config, result in results.items():
-        labels = list(dict.fromkeys(job.label for job in jobs(config)))
-        drawn = _picture(f"{study}-{config}", {config: result}) if study == "ablations" else ""
-        parts += [f"### {config}", body(config, result, labels), source(study, config, result), drawn]
-    return joined(*parts)
+def _rivals(study: Study, tunings: Studies) -> str:
+    origin = TUNED_ON.get(study.config, study.config)
+    slow = "" if set(tables.rules_of(study.config)) == set(RULES) else "Slow here: only these of the rules are run."
+    below = [setting_line(study), tables.verdict(study), picture(f"rivals-{study.config}")] if study.rows else []
+    return joined(
+        f"### {study.config}",
+        CONFIGS[study.config][0],
+        slow,
+        tables.rivals(study),
+        study.source,
+        *below,
+        "<details><summary>How the settings were chosen</summary>",
+        tables.tuning(tunings.get(origin, Study("tuning", origin)), study),
+        "</details>",
+    )
 
 
-def _rivals(config: str, result: Result | None, tuned: Results) -> str:
-    labels = rules_of(config)
-    parts = [f"### {config}", CONFIGS[config][0]]
-    parts += [] if set(labels) == set(RULES) else ["Slow here: only these of the rules are run."]
-    parts += [tables.rivals(config, result), source("rivals", config, result)]
-    if result is not None and any(runs_of(result, label) for label in labels):
-        parts += [setting_line(result), tables.verdict(config, result), picture(f"rivals-{config}")]
-    chosen = tables.tuning(config, tuned.get(TUNED_ON.get(config, config)), result)
-    return joined(*parts, "<details><summary>How the settings were chosen</summary>", chosen, "</details>")
+def _section(study: Study) -> str:
+    """What a study says on a config, and its file."""
+    parts = [getattr(tables, study.name)(study, labels_of(study.name, study.config))]
+    parts += [ablation_line(study)] if study.name == "ablations" else []
+    drawn = _picture(f"ablations-{study.config}", [study]) if study.name == "ablations" else ""
+    return joined(f"### {study.config}", *parts, study.source, drawn)
 
 
-def _norms(config: str, result: Result | None, labels: Sequence[str]) -> str:
-    return joined(tables.norms(config, result, labels), tables.remaining_gaps(result, labels))
-
-
-def _ablations(config: str, result: Result | None, labels: Sequence[str]) -> str:
-    return joined(tables.ablations(config, result, labels), ablation_line(config, result))
-
-
-def _regret(regrets: dict[str, Any] | None) -> str:
-    if regrets is None:
-        return f"not run yet: `{REGRET}`"
+def _regret(regrets: dict[str, Any]) -> str:
     return joined(regret.markdown(regrets), pages.source("results/regret.json", regrets), picture("regret"))
 
 
-def _picture(name: str, results: Results) -> str:
-    return picture(name) if _existing(results) else ""
+def _picture(name: str, shown: Iterable[Study]) -> str:
+    return picture(name) if any(study.rows for study in shown) else ""
 
 
-def _existing(results: Results) -> dict[str, Result]:
+def _run(shown: Studies) -> list[Study]:
     """Those that have runs."""
-    return {
-        config: result
-        for config, result in results.items()
-        if result is not None and any(row["runs"] for row in result["rows"].values())
-    }
+    return [study for study in shown.values() if study.rows]
 
 
 if __name__ == "__main__":

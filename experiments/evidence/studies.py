@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.evidence.measure import Job
-from experiments.evidence.study import read
+from experiments.evidence.runner import read
 
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
@@ -34,6 +34,9 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """The rows of every comparison: what each changes in the config."""
 
+OURS = "T-BSO, calibrated"
+"""The row that is to be the best."""
+
 LATENT_FREE = ("Bop", "BSO, paper", "BSO with reset, paper", "T-BSO, paper", "T-BSO, calibrated")
 """Rows that keep no latent weight."""
 
@@ -54,7 +57,8 @@ TUNED_ON = {"cifar10-small": "fashion-mnist"}
 FEW = {"cifar10-small": ("BPTT, latent, Adam", "T-BSO, paper", "T-BSO, calibrated", "frozen signs")}
 """Configs too slow for every rule, and their rows."""
 
-Study = Callable[[str], list[Job]]
+JobsOf = Callable[[str], list[Job]]
+"""The jobs of a study on a config."""
 
 
 def path_of(study: str, name: str) -> Path:
@@ -183,3 +187,21 @@ def _point_label(label: str, point: dict[str, float]) -> str:
 
 def _with(name: str, **changes: Any) -> Config:
     return dataclasses.replace(CONFIGS[name][1], **changes)
+
+
+COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", "n-mnist")
+"""The configs on which all rules are compared."""
+
+PLAN: dict[str, tuple[JobsOf, Sequence[str]]] = {
+    "tuning": (tuning, COMPARED),
+    "rivals": (rivals, (*COMPARED, *FEW)),
+    "norms": (norms, ("digits", "spoken-digits")),
+    "savings": (savings, ("digits", "fashion-mnist")),
+    "ablations": (ablations, ("fashion-mnist-binary",)),
+}
+"""Each study's jobs and the configs that it is run on, in the order of their importance."""
+
+
+def labels_of(study: str, config: str) -> list[str]:
+    """The rows of a study on a config."""
+    return list(dict.fromkeys(job.label for job in PLAN[study][0](config)))

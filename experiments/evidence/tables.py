@@ -1,138 +1,132 @@
-"""The tables of a study: from its JSON to Markdown, and to the sentences that follow from the numbers."""
+"""The tables of the studies, and the sentences that follow from their numbers."""
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from experiments import pages, presets
-from experiments.evidence.readings import (
-    OURS,
-    ROUNDING,
-    TARGETS,
-    Result,
-    Run,
-    batches_to,
-    beats,
-    gap_of,
-    memory_of,
-    rules_of,
-    runs_of,
-    spread,
-    targets_of,
-    tests,
-)
-from experiments.evidence.studies import GRIDS, LATENT_FREE, RULES, TUNED_ON, best, text_of, tried
-from experiments.pages import table
+from experiments.evidence.results import TARGETS, Columns, Row, Study
+from experiments.evidence.studies import FEW, GRIDS, LATENT_FREE, OURS, RULES, best, text_of, tried
 from experiments.spread import Spread
 
+ROUNDING = 1e-6
+"""Differences of accuracies, which are float32, that are this close are equal: 0.81 - 0.80 is not more than 0.01."""
 
-def not_run(study: str, config: str) -> str:
-    """What stands where a result is missing."""
-    return f"not run yet: `python -m experiments.evidence --only {study}:{config}`"
-
-
-def source(study: str, config: str, result: Result | None) -> str:
-    """The line that names the file of a table; empty where there is none."""
-    return "" if result is None else pages.source(f"results/{study}-{config}.json", result)
-
-
-def rows_of(
-    study: str, config: str, result: Result | None, labels: Iterable[str], cells: Callable[[str, list[Run]], Any]
-) -> Iterator[tuple[str, ...]]:
-    """A row a label, with its cells, or the command that runs it."""
-    for label in labels:
-        runs = runs_of(result, label)
-        yield (label, *cells(label, runs)) if runs else (label, not_run(study, config))
+ACCURACY: Columns = {
+    "validation accuracy, %": lambda row: row.spread("validation").percent,
+    "test accuracy, %": lambda row: row.test.percent,
+    "lowest to highest": lambda row: row.test.percent_range,
+    "flips a weight": lambda row: f"{row.spread('flips_per_weight').mean:.2f}",
+}
 
 
-def rivals(config: str, result: Result | None) -> str:
+def rules_of(config: str) -> tuple[str, ...]:
+    """The rows of the comparison on a config: every rule, or on a slow config a few."""
+    return FEW.get(config, tuple(RULES))
+
+
+def rivals(study: Study) -> str:
     """The rules that are compared on one config."""
-    labels, (training, validation) = rules_of(config), TARGETS[config]
-    header = ("rule", "test accuracy, %", "lowest to highest", f"batches to training {training:.0%}",
-              f"to validation {validation:.0%}", "flips a weight", "spike rate", "state, KiB", "compiled step, KiB")  # fmt: skip
-    accuracies = tests(result, labels)
-    marks = _marks(accuracies)
+    labels, targets = rules_of(study.config), TARGETS[study.config]
 
-    def cells(label: str, runs: list[Run]) -> Iterator[str]:
-        assert result is not None
-        yield marks.get(label, "{}").format(accuracies[label].percent)
-        yield accuracies[label].percent_range
-        for _, part, target in targets_of(config):
-            yield str(batches_to(result["rows"][label], part, target))
-        yield f"{np.mean([run['flips_per_weight'] for run in runs]):.2f}"
-        yield f"{np.mean([run['spike_rate'] for run in runs]):.3f}"
-        memory = memory_of(result, label)
-        for keys in (("signs", "momentum", "optimizer_other", "neurons"), ("step_arguments", "step_temporaries")):
-            yield "-" if memory is None else " + ".join(_kib(memory[key]) for key in keys)
+    def reached(part: str) -> Callable[[Row], str]:
+        return lambda row: str(row.batches_to(part, targets[part]))
 
-    return table(header, rows_of("rivals", config, result, labels, cells))
+    marks = _marks(study.tests(labels))
+    columns: Columns = {
+        "test accuracy, %": lambda row: marks.get(row.label, "{}").format(row.test.percent),
+        "lowest to highest": ACCURACY["lowest to highest"],
+        f"batches to training {targets['training']:.0%}": reached("training"),
+        f"to validation {targets['validation']:.0%}": reached("validation"),
+        "flips a weight": ACCURACY["flips a weight"],
+        "spike rate": lambda row: f"{row.spread('spike_rate').mean:.3f}",
+        "state, KiB": lambda row: _kib(row, "signs", "momentum", "optimizer_other", "neurons"),
+        "compiled step, KiB": lambda row: _kib(row, "step_arguments", "step_temporaries"),
+    }
+    return study.table(["rule"], labels, columns)
 
 
-def verdict(config: str, result: Result | None) -> str:
+def beats(study: Study, labels: Iterable[str]) -> tuple[bool | None, str]:
+    """Whether ours is the best of some rules by more than the spread.
+
+    Returns:
+      The answer, None if runs are missing, and the sentence.
+    """
+    labels = list(dict.fromkeys((OURS, *labels)))
+    found = {label: row for label, row in study.tests(labels).items() if row.count > 1}
+    if missing := [label for label in labels if label not in found]:
+        return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
+    ours = found.pop(OURS)
+    leads = {label: (ours.mean - row.mean, max(ours.deviation, row.deviation)) for label, row in found.items()}
+    said = {
+        label: f"{100 * abs(lead):.2f} points {'ahead' if lead >= 0 else 'behind'}, spread {100 * deviation:.2f}"
+        for label, (lead, deviation) in leads.items()
+    }
+    if close := [label for label, (lead, deviation) in leads.items() if lead <= deviation + ROUNDING]:
+        named = "; ".join(f"{label} ({said[label]})" for label in close)
+        return False, f"**No**; it is not ahead by more than the spread of {named}."
+    nearest = min(leads, key=lambda label: leads[label][0] - leads[label][1])
+    return True, f"**Yes**; {nearest} comes closest, {said[nearest]}."
+
+
+def verdict(study: Study) -> str:
     """The sentences below a comparison."""
-    labels = rules_of(config)
+    labels = rules_of(study.config)
     those = "all rules" if set(labels) == set(RULES) else "these rules"
-    latent_free = [label for label in labels if label in LATENT_FREE]
+    answers = [beats(study, rules)[1] for rules in (labels, [label for label in labels if label in LATENT_FREE])]
     return (
         f"Is {OURS} the best of {those} by more than the spread (difference of means > the larger standard "
-        f"deviation)? {beats(result, labels)[1]} And of the latent-free among them? {beats(result, latent_free)[1]}"
+        f"deviation)? {answers[0]} And of the latent-free among them? {answers[1]}"
     )
 
 
-def tuning(config: str, result: Result | None, compared: Result | None) -> str:
+def tuning(tuned: Study, compared: Study) -> str:
     """The grids, and the point of each that was best on validation data; or whose settings a config takes over.
 
     Args:
-      config: the config's name.
-      result: of the study tuning, on the config that the settings were chosen on.
-      compared: of the study rivals; where its row was run with another point, that is said.
+      tuned: the tuning, on the config that the settings were chosen on.
+      compared: the comparison; where its row was run with another point, that is said.
     """
-    origin, labels = TUNED_ON.get(config, config), rules_of(config)
+    labels = rules_of(compared.config)
     untuned = f"Not tuned: {'; '.join(label for label in labels if label not in GRIDS)}."
-    points = {label: tried(label, result) for label in labels if label in GRIDS}
-    others = {label: _mismatch(best(found), compared, label) for label, found in points.items()}
-    if origin != config:
-        notes = "".join(f" {label}: {text_of(best(points[label]) or {})}{note}." for label, note in others.items() if note)
-        return f"The settings are those chosen on {origin} (see there).{notes} {untuned}"
-    missing = not_run("tuning", config)
-    if result is None:
-        return f"Tuning: {missing}."
-    rows = []
-    for label, found in points.items():
-        scores = "; ".join(f"{text_of(point)}: {100 * score:.2f}" for point, score in found if score is not None)
-        point = best(found)
-        chosen = f"{text_of(point)}{_edge(point, label)}{others[label]}" if point else f"{missing} (incomplete)"
-        rows.append((label, scores, chosen) if scores else (label, missing))
-    grid = table(("rule", "tried, and its validation accuracy at the end, %", "chosen"), rows)
-    return f"{grid}\n\n{untuned} {source('tuning', config, result)}"
+    if tuned.content is None and tuned.config == compared.config:
+        return f"Tuning: {tuned.missing}."
+    rows, notes = [], ""
+    for label in (label for label in labels if label in GRIDS):
+        points = tried(label, tuned.content)
+        scores = "; ".join(f"{text_of(point)}: {100 * score:.2f}" for point, score in points if score is not None)
+        point = best(points)
+        other = _mismatch(point, compared.rows[label]) if point and label in compared.rows else ""
+        notes += f" {label}: {text_of(point)}{other}." if point and other else ""
+        chosen = f"{text_of(point)}{_edge(point, label)}{other}" if point else f"{tuned.missing} (incomplete)"
+        rows.append((label, scores, chosen) if scores else (label, tuned.missing))
+    if tuned.config != compared.config:
+        return f"The settings are those chosen on {tuned.config} (see there).{notes} {untuned}"
+    grid = pages.table(("rule", "tried, and its validation accuracy at the end, %", "chosen"), rows)
+    return f"{grid}\n\n{untuned} {tuned.source}"
 
 
-def norms(config: str, result: Result | None, labels: Iterable[str]) -> str:
+def norms(study: Study, labels: Sequence[str]) -> str:
     """Test accuracy with three kinds of statistics, by rule and norm, and what stale statistics cost."""
-    header = ("rule", "norm", "running statistics", "re-estimated", "the test batch's own", "gap: own - running",
-              "gap: own - re-estimated")  # fmt: skip
-    parts = ("test_running", "test", "test_batch")
-
-    def cells(label: str, runs: list[Run]) -> list[str]:
-        found = [*(spread(runs, part) for part in parts), *(gap_of(runs, part) for part in parts[:2])]
-        return [one.percent if one else "-" for one in found]
-
-    rows = rows_of("norms", config, result, labels, cells)
-    return table(header, ((*label.rsplit(", ", 1), *rest) for label, *rest in rows))
+    columns: Columns = {
+        "running statistics": lambda row: row.spread("test_running").percent if row.gap("test_running") else "-",
+        "re-estimated": lambda row: row.test.percent,
+        "the test batch's own": lambda row: row.spread("test_batch").percent,
+        "gap: own - running": lambda row: gap.percent if (gap := row.gap("test_running")) else "-",
+        "gap: own - re-estimated": lambda row: gap.percent if (gap := row.gap("test")) else "-",
+    }
+    return pages.joined(study.table(["rule", "norm"], labels, columns), _remaining_gaps(study, labels))
 
 
-def remaining_gaps(result: Result | None, labels: Iterable[str]) -> str:
-    """The sentences below a table of normalisations."""
-    accuracy = tests(result, labels)
+def _remaining_gaps(study: Study, labels: Sequence[str]) -> str:
+    accuracy = study.tests(labels)
     if not accuracy:
         return "Nothing can be said yet."
     highest = max(accuracy, key=lambda label: accuracy[label].mean)
     said = [f"Highest re-estimated accuracy: {highest} ({100 * accuracy[highest].mean:.2f} %)."]
     for part, name in (("test_running", "running"), ("test", "re-estimated")):
-        gaps = {label: gap for label in accuracy if (gap := gap_of(runs_of(result, label), part))}
+        gaps = {label: gap for label in accuracy if (gap := study.rows[label].gap(part))}
         closed = [label for label, gap in gaps.items() if gap.count > 1 and gap.mean <= gap.deviation + ROUNDING]
         left = "; ".join(closed) or "none"
         said.append(f"With {name} statistics no gap beyond the spread of its seeds remains for: {left}.")
@@ -185,36 +179,28 @@ SAVINGS = (
 """What saves memory or time; the first row of each is that which saves nothing."""
 
 
-def ablations(config: str, result: Result | None, labels: Sequence[str]) -> str:
+def ablations(study: Study, labels: Sequence[str]) -> str:
     """A small table for each group of ablations, with a sentence."""
     grouped = {label for group in ABLATIONS for label in group.of(labels)}
     others = "|".join(re.escape(label) for label in labels if label not in grouped)
-    groups = (*ABLATIONS, Group("Others", others)) if others else ABLATIONS
-    return _grouped("ablations", config, result, labels, groups)
+    return _grouped(study, labels, (*ABLATIONS, Group("Others", others)) if others else ABLATIONS)
 
 
-def savings(config: str, result: Result | None, labels: Sequence[str]) -> str:
+def savings(study: Study, labels: Sequence[str]) -> str:
     """What smaller states and fewer backward passes cost: a table a kind, each row against its first."""
-    groups = []
-    for group in SAVINGS:
-        first, *rest = group.of(labels)
-        groups.append(group._replace(pairs=[(first, label) for label in rest]))
-    return _grouped("savings", config, result, labels, groups)
+    members = {group: group.of(labels) for group in SAVINGS}
+    return _grouped(
+        study,
+        labels,
+        [group._replace(pairs=[(first, label) for label in rest]) for group, (first, *rest) in members.items()],
+    )
 
 
-def _grouped(study: str, config: str, result: Result | None, labels: Sequence[str], groups: Iterable[Group]) -> str:
-    columns = ("validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
-
-    def cells(_: str, runs: list[Run]) -> list[str]:
-        validation, test, flips = (spread(runs, part) for part in ("validation", "test", "flips_per_weight"))
-        assert validation and test and flips
-        return [validation.percent, test.percent, test.percent_range, f"{flips.mean:.2f}"]
-
+def _grouped(study: Study, labels: Sequence[str], groups: Iterable[Group]) -> str:
     parts = []
     for group in groups:
         members = group.of(labels)
-        parts.append(table((group.title, *columns), rows_of(study, config, result, members, cells)))
-        parts.append(_compared(tests(result, members), group.pairs))
+        parts += [study.table([group.title], members, ACCURACY), _compared(study.tests(members), group.pairs)]
     return pages.joined(*parts)
 
 
@@ -222,8 +208,8 @@ def _compared(found: dict[str, Spread], pairs: Sequence[tuple[str, str]]) -> str
     """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
     repeated = {label: row for label, row in found.items() if row.count > 1}
     if not pairs and len(repeated) > 1:
-        ordered = sorted(repeated, key=lambda label: repeated[label].mean)
-        pairs = [(ordered[0], ordered[-1])]
+        lowest, *_, highest = sorted(repeated, key=lambda label: repeated[label].mean)
+        pairs = [(lowest, highest)]
     said = []
     for first, second in pairs:
         if first in repeated and second in repeated:
@@ -254,15 +240,15 @@ def _edge(point: dict[str, float], label: str) -> str:
     return f" (an end of the grid: {', '.join(ends)})" if ends else ""
 
 
-def _mismatch(point: dict[str, float] | None, compared: Result | None, label: str) -> str:
-    """Whether the comparison was run with other settings than the chosen ones."""
-    row = None if compared is None else compared["rows"].get(label)
-    used = {name: row["settings"][name] for name in point} if point and row else point
-    if used == point:
-        return ""
+def _mismatch(point: dict[str, float], row: Row) -> str:
+    """Whether a comparison was run with other settings than the chosen ones."""
+    used = {name: row.settings[name] for name in point}
     told = ", ".join(f"{name} {'None' if value is None else format(value, 'g')}" for name, value in used.items())
-    return f" (but the comparison was run with {told})"
+    return "" if used == point else f" (but the comparison was run with {told})"
 
 
-def _kib(size: int) -> str:
-    return f"{size / 1024:,.0f}" if size >= 10 * 1024 else f"{size / 1024:.1f}"
+def _kib(row: Row, *parts: str) -> str:
+    if row.memory is None:
+        return "-"
+    sizes = [row.memory[part] / 1024 for part in parts]
+    return " + ".join(f"{size:,.0f}" if size >= 10 else f"{size:.1f}" for size in sizes)
