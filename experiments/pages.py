@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-GREY = "#888888"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#888888"
+"""Ours, its rival and all else in pictures: of Okabe and Ito's palette for the colour-blind."""
 
 
 def table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 from experiments import presets
 from experiments.evidence.results import TARGETS, Study
 from experiments.evidence.studies import OURS, RULES
-from experiments.pages import GREY, figure, finish
+from experiments.pages import BLUE, GREY, ORANGE, figure, finish
 from experiments.spread import Spread
 
 COLORS: dict[str, str] = {
     "BPTT, latent, SGD": "#E69F00",
-    "BPTT, latent, Adam": "#D55E00",
+    "BPTT, latent, Adam": ORANGE,
     "OTTT, latent": "#CC79A7",
     "NDOT, latent": "#CC79A7",
     "SLTT, latent": "#CC79A7",
@@ -23,10 +23,10 @@ COLORS: dict[str, str] = {
     "BSO, paper": "#56B4E9",
     "BSO with reset, paper": "#56B4E9",
     "T-BSO, paper": "#009E73",
-    OURS: "#0072B2",
+    OURS: BLUE,
     "frozen signs": GREY,
 }
-"""Okabe and Ito's palette for the colour-blind; rules that share a colour are told apart by their place."""
+"""Rules that share a colour are told apart by their place."""
 
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
 """The rules of the curves, the boldest last."""
