@@ -1,7 +1,6 @@
 """Bits that a binary weight takes in training: its sign, its momentum, and what else its optimizer keeps for it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -52,7 +51,7 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
     yield "![Bits a weight](pictures/bench-bits.png)"
 
 
-def draw(path: Path, result: dict[str, Any]) -> None:
+def draw(result: dict[str, Any]) -> Any:
     """Draws the bits of a weight as bars of their parts."""
     drawing = figure(8, 3.2)
     axes = drawing.subplots()
@@ -72,4 +71,4 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     finish(axes, "Training state of a binary weight", "bits", "")
     axes.grid(False)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    drawing.savefig(path, dpi=110)
+    return drawing

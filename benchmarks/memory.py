@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -135,7 +134,7 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
     yield "![Memory against T](pictures/bench-memory.png)"
 
 
-def draw(path: Path, result: dict[str, Any]) -> None:
+def draw(result: dict[str, Any]) -> Any:
     """Draws compiled bytes against T on logarithmic axes, with the floors."""
     drawing = figure(8, 4.5)
     axes = drawing.subplots()
@@ -163,4 +162,4 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     axes.minorticks_off()
     finish(axes, f"Memory of a training step: {result['network']}, batch {result['batch']}", "time steps T", "MiB")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    drawing.savefig(path, dpi=110)
+    return drawing

@@ -35,9 +35,9 @@ TEMPLATES = Path(__file__).with_name("pages")
 def main(root: Path = Path()) -> None:
     """Writes the pages and their pictures."""
     results = load(root)
-    (root / "docs" / "pictures").mkdir(parents=True, exist_ok=True)
     for name in PICTURES.keys() & results.keys():
-        PICTURES[name](root / "docs" / "pictures" / f"bench-{name}.png", results[name]["result"])
+        drawing = PICTURES[name](results[name]["result"])
+        pages.save_picture(root / "docs" / "pictures" / f"bench-{name}.png", drawing)
     for name, page in {"BENCHMARKS": benchmarks, "SCALING": devices, "RELIABILITY": reliability}.items():
         pages.write(root / "docs" / f"{name}.md", page(results))
 

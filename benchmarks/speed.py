@@ -2,7 +2,6 @@
 
 import unittest.mock
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -118,7 +117,7 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
     yield "![Time of a step](pictures/bench-speed.png)"
 
 
-def draw(path: Path, result: dict[str, Any]) -> None:
+def draw(result: dict[str, Any]) -> Any:
     """Draws each comparison of times: the median, and from the lowest to the highest."""
     comparisons = result["comparisons"]
     drawing = figure(14, 6)
@@ -131,4 +130,4 @@ def draw(path: Path, result: dict[str, Any]) -> None:
             axes.plot([spread["min"], spread["max"]], [index, index], color="black", lw=1)
         axes.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=7)
         finish(axes, title, "time, ratio to the first", "")
-    drawing.savefig(path, dpi=110)
+    return drawing

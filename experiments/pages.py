@@ -66,6 +66,13 @@ def figure(width: float, height: float) -> Any:
     return made
 
 
+def save_picture(path: Path, drawing: Any, dpi: int = 110) -> Path:
+    """Writes a figure as a PNG; returns the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, dpi=dpi)
+    return path
+
+
 def finish(axes: Any, title: str, x: str = "", y: str = "", size: int = 11) -> None:
     """Gives a panel what all panels have: a title of so many points, names of its axes, a grid."""
     axes.set_title(title, fontsize=size)

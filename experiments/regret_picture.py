@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pages import figure, finish
+from experiments.pages import figure, finish, save_picture
 
 STYLES = (("C0", "-"), ("C1", "--"), ("C2", ":"), ("C3", "-"), ("C4", "--"), ("C5", "-"), ("C7", "-"))
 """Colour and line of the rules, in the order of the result."""
@@ -51,4 +51,4 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     panels[len(problems)].legend(
         handles, labels, loc="center", frameon=False, fontsize=10, title=f"mean of {seeds} seeds, band: one deviation"
     )
-    drawing.savefig(path, dpi=100)
+    save_picture(path, drawing, dpi=100)

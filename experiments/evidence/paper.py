@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.configs import CONFIGS
-from experiments.evidence.results import TARGETS, Reached, Studies, Study
+from experiments.evidence.results import TARGETS, Reached, Row, Studies
 from experiments.evidence.studies import FEW, OURS, RULES
 from experiments.evidence.tables import beats, rules_of
 from experiments.pages import table
@@ -92,7 +92,7 @@ def speeds(studies: Studies) -> list[Speed]:
     """Every comparison of a flip rule with a BPTT rival in which all seeds of both reached the target."""
     return [
         Speed(slow.batches / fast.batches, "≥ " if fast.at_most else "≤ " if slow.at_most else "", *names)
-        for fast, slow, names in _pairs(studies)
+        for fast, slow, names in _reached(studies)
         # Where both were there before the first measurement, nothing can be said.
         if fast.by_all and slow.by_all and not (fast.at_most and slow.at_most)
     ]
@@ -139,36 +139,36 @@ def fastest(found: list[Speed]) -> str:
 
 def alone(studies: Studies) -> str:
     """How often a comparison has no ratio because every seed of one side reached the target, but not of the other."""
-    there = [(fast.by_all, slow.by_all) for fast, slow, (*_, target) in _pairs(studies) if target == "validation"]
+    there = [(fast.by_all, slow.by_all) for fast, slow, (*_, target) in _reached(studies) if target == "validation"]
     return (
         "Without a ratio, because only one side reached the validation target with every seed: the flip rule alone in "
         f"{there.count((True, False))} comparisons, BPTT alone in {there.count((False, True))}."
     )
 
 
-def _pairs(studies: Studies) -> Iterator[tuple[Reached, Reached, tuple[str, str, str, str]]]:
-    """When a flip rule and a BPTT rival reached each target, with the names of rule, rival, config and target."""
-    for config, study in studies.items():
-        for (target, value), rule, rival in itertools.product(TARGETS[config].items(), FLIPPING, THROUGH_TIME):
-            if rule in study.rows and rival in study.rows:
-                fast, slow = (study.rows[label].batches_to(target, value) for label in (rule, rival))
-                yield fast, slow, (rule, rival, config, target)
+def _pairs(studies: Studies) -> Iterator[tuple[str, Row, Row]]:
+    """Every flip rule beside every BPTT rival, on each config that has both."""
+    for (config, study), rule, rival in itertools.product(studies.items(), FLIPPING, THROUGH_TIME):
+        if rule in study.rows and rival in study.rows:
+            yield config, study.rows[rule], study.rows[rival]
+
+
+def _reached(studies: Studies) -> Iterator[tuple[Reached, Reached, tuple[str, str, str, str]]]:
+    """When the two of a pair reached each target, with the names of rule, rival, config and target."""
+    for config, rule, rival in _pairs(studies):
+        for target, value in TARGETS[config].items():
+            fast, slow = (row.batches_to(target, value) for row in (rule, rival))
+            yield fast, slow, (rule.label, rival.label, config, target)
 
 
 def _memory(studies: Studies) -> str:
     """The share of the compiled step's bytes that flip rules save."""
-    saved = []
-    for study, rule, rival in itertools.product(studies.values(), FLIPPING, THROUGH_TIME):
-        ours, theirs = _step_bytes(study, rule), _step_bytes(study, rival)
-        if ours and theirs:
-            steps = study.rows[rule].settings["num_steps"]
-            saved.append((1 - ours / theirs, f"{rule} against {rival}, {study.config}, T = {steps}"))
+    saved = [
+        (1 - ours / theirs, f"{rule.label} against {rival.label}, {config}, T = {rule.settings['num_steps']}")
+        for config, rule, rival in _pairs(studies)
+        if (ours := rule.step_bytes) and (theirs := rival.step_bytes)
+    ]
     if not saved:
         return "No measurement yet."
     least, most = (f"{100 * share:.0f} % ({where})" for share, where in (min(saved), max(saved)))
     return f"Bytes of the compiled step, saved: from {least} to {most}."
-
-
-def _step_bytes(study: Study, label: str) -> int | None:
-    memory = study.rows[label].memory if label in study.rows else None
-    return None if memory is None else memory["step_arguments"] + memory["step_temporaries"]

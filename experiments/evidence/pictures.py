@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,12 @@ from experiments.evidence.studies import OURS, RULES
 from experiments.pages import BLUE, GREY, ORANGE, figure, finish
 from experiments.spread import Spread
 
-COLORS: dict[str, str] = {
-    "BPTT, latent, SGD": "#E69F00",
-    "BPTT, latent, Adam": ORANGE,
-    "OTTT, latent": "#CC79A7",
-    "NDOT, latent": "#CC79A7",
-    "SLTT, latent": "#CC79A7",
-    "Bop": "#000000",
-    "BSO, paper": "#56B4E9",
-    "BSO with reset, paper": "#56B4E9",
-    "T-BSO, paper": "#009E73",
-    OURS: BLUE,
-    "frozen signs": GREY,
-}
+COLORS = {
+    "BPTT, latent, SGD": "#E69F00", "BPTT, latent, Adam": ORANGE,
+    "OTTT, latent": "#CC79A7", "NDOT, latent": "#CC79A7", "SLTT, latent": "#CC79A7",
+    "Bop": "#000000", "BSO, paper": "#56B4E9", "BSO with reset, paper": "#56B4E9",
+    "T-BSO, paper": "#009E73", OURS: BLUE, "frozen signs": GREY,
+}  # fmt: skip
 """Rules that share a colour are told apart by their place."""
 
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
@@ -38,7 +30,7 @@ ERRORS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005
 """Errors at which an axis of accuracy has its ticks."""
 
 
-def convergence(path: Path, study: Study) -> None:
+def convergence(study: Study) -> Any:
     """Draws validation accuracy over batches: mean over seeds, and for some a band from the lowest to the highest.
 
     The axis is logarithmic in the error, so that 98 and 99 % are as far apart as 80 and 90 %.
@@ -66,10 +58,10 @@ def convergence(path: Path, study: Study) -> None:
     axes.set_xlim(left=0)
     finish(axes, f"{study.config}: validation accuracy, mean (bands: lowest to highest)", "batches")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    drawing.savefig(path, dpi=110)
+    return drawing
 
 
-def overview(path: Path, shown: Sequence[Study]) -> None:
+def overview(shown: Sequence[Study]) -> Any:
     """Draws the test accuracy of every rule, a panel a config: each seed, their mean and their range.
 
     A rule that lies far below the others, as frozen signs do, stands at the left edge with its number.
@@ -92,10 +84,10 @@ def overview(path: Path, shown: Sequence[Study]) -> None:
     for axes in list(panels.flat)[len(shown) :]:
         axes.set_axis_off()
     drawing.supxlabel("test accuracy at the end, %: each seed, and their mean (bar)", fontsize=10)
-    drawing.savefig(path, dpi=110)
+    return drawing
 
 
-def ablations(path: Path, study: Study) -> None:
+def ablations(study: Study) -> Any:
     """Draws the sweeps of c and of the growth in the calibrated preset, and that of the paper's threshold."""
     c, growth, threshold = presets.CALIBRATED_C, presets.CALIBRATED_GROWTH, presets.PAPER_THRESHOLD
     # Where the sweep of the growth has no row of the preset's own, that of c has.
@@ -119,10 +111,10 @@ def ablations(path: Path, study: Study) -> None:
         axes.legend(frameon=False, fontsize=9)
     drawing.supylabel("accuracy, %: mean, lowest, highest", fontsize=10)
     drawing.suptitle(f"{study.config} (*: the preset)", fontsize=11)
-    drawing.savefig(path, dpi=110)
+    return drawing
 
 
-def norms(path: Path, shown: Sequence[Study]) -> None:
+def norms(shown: Sequence[Study]) -> Any:
     """Draws what running and re-estimated statistics lose against the test batch's own, a panel a config."""
     drawing = figure(1.5 + 4 * len(shown), 4.2)
     panels = drawing.subplots(1, len(shown), squeeze=False, sharey=True)[0]
@@ -140,7 +132,7 @@ def norms(path: Path, shown: Sequence[Study]) -> None:
         axes.legend(handles.values(), handles.keys(), frameon=False, fontsize=9)
     panels[0].invert_yaxis()
     drawing.supxlabel("points lost against the test batch's own statistics: mean, lowest, highest", fontsize=10)
-    drawing.savefig(path, dpi=110)
+    return drawing
 
 
 def _seeds(axes: Any, place: int, row: Spread, values: list[float], floor: float, color: str, size: int) -> None:

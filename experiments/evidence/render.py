@@ -6,7 +6,7 @@ command; no figure stands on the page that is not in a file. The prose is in pag
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,9 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
     rivals, norms = compared(evidence), evidence["norms"]
     papers = {row["config"] for row in paper.rows()} & set(evidence["rivals"])
     judged = paper.on_validation(paper.speeds(rivals))
-    values = {
-        "threshold": f"{presets.PAPER_THRESHOLD:g}",
-        "b1": f"{presets.PAPER_B1:g}",
-        "b2": f"{presets.PAPER_B2:g}",
-        "window": f"{round(1 / (1 - presets.CALIBRATED_B1), 6):g}",
-        "growth": f"{presets.CALIBRATED_GROWTH:g}",
-        "c": f"{presets.CALIBRATED_C:g}",
+    values = {name: f"{value:g}" for name, value in vars(presets).items() if isinstance(value, float)}
+    values |= {
+        "window": f"{1 / (1 - presets.CALIBRATED_B1):.6g}",
         "averaged": str(WINDOW),
         "paper": joined(
             paper.beside_ours(evidence["rivals"]), *(evidence["rivals"][config].source for config in sorted(papers))
@@ -90,22 +86,12 @@ def compared(evidence: Evidence) -> Studies:
 
 def draw(folder: Path, evidence: Evidence) -> list[Path]:
     """Draws what there are runs for; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-
-    def picture_of(name: str, draw_one: Callable[[Path, Any], None], what: Any) -> None:
-        if what:
-            drawn.append(folder / f"{name}.png")
-            draw_one(drawn[-1], what)
-
     rivals, norms, ablations = map(_run, (compared(evidence), evidence["norms"], evidence["ablations"]))
-    for study in rivals:
-        picture_of(f"rivals-{study.config}", pictures.convergence, study)
-    for study in ablations:
-        picture_of(f"ablations-{study.config}", pictures.ablations, study)
-    picture_of("overview", pictures.overview, rivals)
-    picture_of("norms", pictures.norms, norms)
-    return drawn
+    drawn = {f"rivals-{study.config}": pictures.convergence(study) for study in rivals}
+    drawn |= {f"ablations-{study.config}": pictures.ablations(study) for study in ablations}
+    drawn |= {"overview": pictures.overview(rivals)} if rivals else {}
+    drawn |= {"norms": pictures.norms(norms)} if norms else {}
+    return [pages.save_picture(folder / f"{name}.png", drawing) for name, drawing in drawn.items()]
 
 
 def digits_table(rivals: Studies) -> str:

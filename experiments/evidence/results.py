@@ -83,6 +83,11 @@ class Row(NamedTuple):
         return next((run["memory"] for run in self.runs if "memory" in run), None)
 
     @property
+    def step_bytes(self) -> int | None:
+        """Bytes of the compiled step: arguments and temporaries."""
+        return None if self.memory is None else self.memory["step_arguments"] + self.memory["step_temporaries"]
+
+    @property
     def updates_per_batch(self) -> int:
         """How often a run with these settings calls its optimizer a batch."""
         return 1 if OPTIMIZERS[self.settings["optimizer"]].through_time else self.settings["num_steps"]
