@@ -337,11 +337,11 @@ def test_gaps_of_statistics_are_taken_seed_by_seed():
 
 def test_every_ablation_stands_in_a_group_of_its_own_kind_and_new_ones_are_not_lost():
     labels = list(dict.fromkeys(job.label for job in studies.ablations(ABLATED)))
-    text = tables.ablations(study_of(None, ABLATED, "ablations"), labels)
+    text = tables.grouped(study_of(None, ABLATED, "ablations"), labels)
     assert "Others" not in text
     assert all(f"| {label} |" in text for label in labels)
     assert sum(label in text.partition("| Statistics")[0] for label in labels) == len(labels) - 2
-    assert "| Others |" in tables.ablations(study_of(None, ABLATED, "ablations"), ["something new"])
+    assert "| Others |" in tables.grouped(study_of(None, ABLATED, "ablations"), ["something new"])
     growths = text.partition("| Growth")[2].partition("\n\n")[0].splitlines()[2:]
     assert len(growths) == 1 + sum("growth" in label for label in labels)  # and the preset
 
@@ -365,7 +365,7 @@ def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_ne
         label: {"settings": {}, "runs": [made_run(seed, level + 0.02 * seed) for seed in range(3)]}
         for label, level in levels.items()
     }
-    text = tables.ablations(study_of(rows, ABLATED, "ablations"), levels)
+    text = tables.grouped(study_of(rows, ABLATED, "ablations"), levels)
     assert (
         "From 'paper, threshold 0' to 'paper, threshold 5e-07': +1.00 points on the test set, within the larger "
         "standard deviation (2.00)." in text

@@ -17,7 +17,7 @@ from experiments.configs import CONFIGS
 from experiments.evidence import paper, pictures, studies, tables
 from experiments.evidence.measure import WINDOW
 from experiments.evidence.results import TARGETS, Studies, Study, load
-from experiments.evidence.studies import COMPARED, OURS, RULES, TUNED_ON, labels_of
+from experiments.evidence.studies import OURS, RULES, TUNED_ON, labels_of
 from experiments.pages import joined, picture
 
 TEMPLATE = Path(__file__).with_name("page.md")
@@ -80,8 +80,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
 
 def compared(evidence: Evidence) -> Studies:
     """The comparisons that the page shows: those of the plan, and others that have been run and have targets."""
-    found = evidence["rivals"]
-    return {config: found.get(config, Study("rivals", config)) for config in (*COMPARED, *found) if config in TARGETS}
+    return {config: study for config, study in evidence["rivals"].items() if config in TARGETS}
 
 
 def draw(folder: Path, evidence: Evidence) -> list[Path]:
@@ -155,10 +154,15 @@ def _rivals(study: Study, tunings: Studies) -> str:
 
 def _section(study: Study) -> str:
     """What a study says on a config, and its file."""
-    parts = [getattr(tables, study.name)(study, labels_of(study.name, study.config))]
-    parts += [ablation_line(study)] if study.name == "ablations" else []
-    drawn = _picture(f"ablations-{study.config}", [study]) if study.name == "ablations" else ""
-    return joined(f"### {study.config}", *parts, study.source, drawn)
+    tell = tables.norms if study.name == "norms" else tables.grouped
+    ablated = study.name == "ablations"
+    return joined(
+        f"### {study.config}",
+        tell(study, labels_of(study.name, study.config)),
+        ablation_line(study) if ablated else "",
+        study.source,
+        _picture(f"ablations-{study.config}", [study]) if ablated else "",
+    )
 
 
 def _regret(regrets: dict[str, Any]) -> str:

@@ -140,11 +140,13 @@ class Group(NamedTuple):
       title: what the table calls them.
       pattern: the regular expression that their labels match.
       pairs: rows that a sentence compares two by two; without any, the lowest with the highest.
+      saves: whether a sentence compares all rows with the first, which saves nothing.
     """
 
     title: str
     pattern: str
     pairs: Sequence[tuple[str, str]] = ()
+    saves: bool = False
 
     def of(self, labels: Iterable[str]) -> list[str]:
         """Returns the labels of the group, in their order."""
@@ -156,51 +158,39 @@ _CALIBRATED = f"calibrated, c = {presets.CALIBRATED_C:g}"
 _STALE = "statistics not re-estimated"
 _GROWTH = f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}"
 
-ABLATIONS = (
-    Group("Threshold of T-BSO, paper", "paper, threshold .*", [("paper, threshold 0", _PAPER)]),
-    Group("Momentum reset (BSO, paper)", r"paper, .*\(BSO\)"),
-    Group("Threshold of T-BSO, calibrated: c", "calibrated, c = .*"),
-    Group(_GROWTH, f"calibrated, growth .*|{re.escape(_CALIBRATED)}"),
-    Group("Trace", "calibrated, trace .*"),
-    Group("Time steps", "calibrated, T = .*"),
-    Group(
-        "Statistics re-estimated before evaluations, or not",
-        f".*{_STALE}|{re.escape(_PAPER)}|{re.escape(_CALIBRATED)}",
-        [(f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)],
+GROUPS = {
+    "ablations": (
+        Group("Threshold of T-BSO, paper", "paper, threshold .*", [("paper, threshold 0", _PAPER)]),
+        Group("Momentum reset (BSO, paper)", r"paper, .*\(BSO\)"),
+        Group("Threshold of T-BSO, calibrated: c", "calibrated, c = .*"),
+        Group(_GROWTH, f"calibrated, growth .*|{re.escape(_CALIBRATED)}"),
+        Group("Trace", "calibrated, trace .*"),
+        Group("Time steps", "calibrated, T = .*"),
+        Group(
+            "Statistics re-estimated before evaluations, or not",
+            f".*{_STALE}|{re.escape(_PAPER)}|{re.escape(_CALIBRATED)}",
+            [(f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)],
+        ),
     ),
-)
-"""The ablations; a row of no group goes into one of its own."""
-
-SAVINGS = (
-    Group("Momentum, T-BSO calibrated", "[^,]* momentum"),
-    Group("Momentum, T-BSO paper", "paper, .*"),
-    Group("Time steps that backpropagate", "float32 momentum|backward .*"),
-)
-"""What saves memory or time; the first row of each is that which saves nothing."""
+    "savings": (
+        Group("Momentum, T-BSO calibrated", "[^,]* momentum", saves=True),
+        Group("Momentum, T-BSO paper", "paper, .*", saves=True),
+        Group("Time steps that backpropagate", "float32 momentum|backward .*", saves=True),
+    ),
+}
+"""The tables of a study of many small changes."""
 
 
-def ablations(study: Study, labels: Sequence[str]) -> str:
-    """A small table for each group of ablations, with a sentence."""
-    grouped = {label for group in ABLATIONS for label in group.of(labels)}
-    others = "|".join(re.escape(label) for label in labels if label not in grouped)
-    return _grouped(study, labels, (*ABLATIONS, Group("Others", others)) if others else ABLATIONS)
-
-
-def savings(study: Study, labels: Sequence[str]) -> str:
-    """What smaller states and fewer backward passes cost: a table a kind, each row against its first."""
-    members = {group: group.of(labels) for group in SAVINGS}
-    return _grouped(
-        study,
-        labels,
-        [group._replace(pairs=[(first, label) for label in rest]) for group, (first, *rest) in members.items()],
-    )
-
-
-def _grouped(study: Study, labels: Sequence[str], groups: Iterable[Group]) -> str:
+def grouped(study: Study, labels: Sequence[str]) -> str:
+    """A small table for each group of a study's rows, with a sentence; rows of no group stand in one of their own."""
+    groups = GROUPS[study.name]
+    known = {label for group in groups for label in group.of(labels)}
+    rest = Group("Others", "|".join(re.escape(label) for label in labels if label not in known))
     parts = []
-    for group in groups:
+    for group in (*groups, rest) if rest.pattern else groups:
         members = group.of(labels)
-        parts += [study.table([group.title], members, ACCURACY), _compared(study.tests(members), group.pairs)]
+        pairs = [(members[0], label) for label in members[1:]] if group.saves else group.pairs
+        parts += [study.table([group.title], members, ACCURACY), _compared(study.tests(members), pairs)]
     return pages.joined(*parts)
 
 
