@@ -1,7 +1,6 @@
 """Settings of all tests: eight fake CPU devices, quick compilation, and silent rank promotion is an error."""
 
 import os
-from pathlib import Path
 
 # Compilation is most of the time of these tests; what they compute takes little. Buffers, and so bytes, are planned
 # before the code that these flags simplify is written: they differ by no more than a compiler's unit of 64 bytes.
@@ -16,6 +15,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs that tests start have it from the environment.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+from pathlib import Path
 
 import jax
 import pytest

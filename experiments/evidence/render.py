@@ -56,15 +56,13 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
       notes: what worked and what did not, in Markdown.
     """
     rivals, norms = compared(evidence), evidence["norms"]
-    papers = {row["config"] for row in paper.rows()} & set(evidence["rivals"])
+    papers = [study for study in evidence["rivals"].values() if study.config in {row["config"] for row in paper.rows()}]
     judged = paper.on_validation(paper.speeds(rivals))
     values = {name: f"{value:g}" for name, value in vars(presets).items() if isinstance(value, float)}
     values |= {
         "window": f"{1 / (1 - presets.CALIBRATED_B1):.6g}",
         "averaged": str(WINDOW),
-        "paper": joined(
-            paper.beside_ours(evidence["rivals"]), *(evidence["rivals"][config].source for config in sorted(papers))
-        ),
+        "paper": joined(paper.beside_ours(evidence["rivals"]), *(study.source for study in papers)),
         "claims": paper.claims(rivals),
         "overview": _picture("overview", rivals.values()),
         "rivals": joined(*(_rivals(study, evidence["tuning"]) for study in rivals.values())),
