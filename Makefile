@@ -49,6 +49,7 @@ evidence: setup
 
 bench-peers: setup
 	$(RUN) -m benchmarks.peers
+	$(RUN) -m benchmarks.render
 
 bench: setup
 	$(RUN) -m benchmarks
@@ -56,7 +57,8 @@ bench: setup
 scaling: setup
 	$(RUN) -m benchmarks.scaling
 	$(RUN) -m benchmarks.votes
-	$(RUN) -m benchmarks.scaling_page
+	$(RUN) -m benchmarks.render
 
 faults: setup
 	$(RUN) -m benchmarks.faults
+	$(RUN) -m benchmarks.render

@@ -9,8 +9,7 @@ import dataclasses
 import functools
 import re
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ import optax
 import tyro
 
 import bsojax
-from benchmarks.__main__ import write
-from benchmarks.measure import spread
-from benchmarks.speed import rounded
+from benchmarks.measure import RESULTS, compiled_bytes, interleave, save
+from experiments.pages import table
+from experiments.spread import Spread
 
+MIB = 2**20
 MAC_AN_IMAGE = 605_754_368
 """Multiply-adds of the forward pass of the paper's VGG-11 on one 32 x 32 image of three channels, at one time step."""
 
@@ -88,19 +88,18 @@ def one_step(options: Options, batch: int, dtype: Any) -> dict[str, Any]:
     x = jax.device_put(random.random((batch, options.image, options.image, 3), np.float32))
     y = jax.device_put(random.integers(0, 10, batch).astype(np.int32))
     state = [bsojax.init(model, tx, jax.random.key(0), x)]
-    analysis = step.lower(state[0], x, y).compile().memory_analysis()
+    planned = compiled_bytes(step, state[0], x, y)
 
     def once() -> Any:
         state[0], metrics = step(state[0], x, y)
         return metrics
 
     seconds = timed(once, options.repeats)
-    images = {key: batch / value for key, value in rounded(spread(seconds)).items()}
     stats = jax.devices()[0].memory_stats() or {}
     found = {
-        "seconds": rounded(spread(seconds)),
-        "images a second": images["median"],
-        "compiled bytes": analysis.argument_size_in_bytes + analysis.temp_size_in_bytes,
+        "seconds": seconds.quantiles(4),
+        "images a second": batch / seconds.quantiles(4)["median"],
+        "compiled bytes": planned.total,
         "peak bytes in use": stats.get("peak_bytes_in_use"),
         "longest operations": longest(once),
     }
@@ -136,14 +135,14 @@ def matrix_rate(options: Options, dtype: Any, precision: str) -> float:
     size = options.matrix
     matrix = jnp.ones((size, size), dtype)
     product = jax.jit(functools.partial(jnp.matmul, precision=precision))
-    return 2 * size**3 / float(np.median(timed(lambda: product(matrix, matrix), options.repeats)))
+    return 2 * size**3 / timed(lambda: product(matrix, matrix), options.repeats).median
 
 
 def bandwidth(options: Options) -> float:
     """Returns the measured bytes a second of reading an array and writing one of its size."""
     array = jnp.ones((4 * options.weights,), jnp.float32)
     scaled = jax.jit(lambda values: 2 * values)
-    return 2 * array.nbytes / float(np.median(timed(lambda: scaled(array), options.repeats)))
+    return 2 * array.nbytes / timed(lambda: scaled(array), options.repeats).median
 
 
 def flip_update(options: Options, bytes_a_second: float) -> dict[str, Any]:
@@ -169,22 +168,35 @@ def flip_update(options: Options, bytes_a_second: float) -> dict[str, Any]:
 
         seconds = timed(once, options.repeats)
         moved = (2 * 1 + 2 * jnp.dtype(dtype).itemsize + 4) * gradient["kernel"].size
-        median = float(np.median(seconds))
-        rows[dtype] = {"seconds": rounded(spread(seconds)), "share of bandwidth": moved / median / bytes_a_second}
+        share = moved / seconds.median / bytes_a_second
+        rows[dtype] = {"seconds": seconds.quantiles(4), "share of bandwidth": share}
     return rows
 
 
-def timed(once: Callable[[], Any], repeats: int) -> list[float]:
-    """Returns the seconds of each of so many calls, after two to warm up."""
-    for _ in range(2):
-        jax.block_until_ready(once())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(once())
-        seconds.append(time.perf_counter() - start)
-    return seconds
+def timed(once: Callable[[], Any], repeats: int) -> Spread:
+    """Returns the seconds of so many calls, after two to warm up."""
+    return Spread.of(interleave({"": once}, rounds=repeats)[""])
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    rows = [
+        (
+            row["step"],
+            str(row["batch"]),
+            f"{row['images a second']:,.0f}",
+            f"{(row['peak bytes in use'] or row['compiled bytes']) / MIB:,.0f}",
+            ", ".join(f"{one['operation']} {one['share']:.0%}" for one in row["longest operations"][:3]),
+        )
+        for row in result["rows"]
+    ]
+    yield table(("step", "batch", "images a second", "peak MiB", "longest operations"), rows)
+    flips = [
+        (dtype, f"{1e3 * found['seconds']['median']:.3f}", f"{found['share of bandwidth']:.0%}")
+        for dtype, found in result["flip update"].items()
+    ]
+    yield table(("momentum", "flip update, ms", "of the measured bandwidth"), flips)
 
 
 if __name__ == "__main__":
-    print(write("accelerator", measure(tyro.cli(Options, prog="python -m benchmarks.accelerator"))))
+    save(RESULTS / "accelerator.json", measure(tyro.cli(Options, prog="python -m benchmarks.accelerator")))

@@ -1,5 +1,6 @@
 """Bits that a binary weight takes in training: its sign, its momentum, and what else its optimizer keeps for it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import bsojax
+from experiments.pages import BLUE, ORANGE, figure, finish, table
 from experiments.rivals import latent_weights
 
 NUM_STEPS = 4
@@ -32,3 +34,41 @@ def _bits(flip: optax.GradientTransformation, *, packed: bool) -> dict[str, floa
     state = jax.eval_shape(lambda key: bsojax.init(model, tx, key, x, packed=packed), jax.random.key(0))
     report = bsojax.memory_report(state)
     return {key: 8 * report[key] / 9_216_000 for key in ("signs", "momentum", "optimizer_other")}
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    rows = [
+        (name, *(f"{found[key]:.3f}" for key in ("signs", "momentum", "optimizer_other")), f"{sum(found.values()):.3f}")
+        for name, found in result["rows"].items()
+    ]
+    yield f"{result['network']}, {result['weights']:,} binary weights."
+    yield table(("state", "sign", "momentum, with scales", "other optimizer state", "all"), rows)
+    yield (
+        "Latent weights are other state, with Adam's two moments; their sign follows from them. What "
+        "accuracy fewer bits cost is in RESULTS.md."
+    )
+    yield "![Bits a weight](pictures/bench-bits.png)"
+
+
+def draw(result: dict[str, Any]) -> Any:
+    """Draws the bits of a weight as bars of their parts."""
+    drawing = figure(8, 3.2)
+    axes = drawing.subplots()
+    names = list(result["rows"])[::-1]
+    left = [0.0] * len(names)
+    for key, label, color in (
+        ("signs", "sign", BLUE),
+        ("momentum", "momentum", "#56B4E9"),
+        ("optimizer_other", "latent weight and its moments", ORANGE),
+    ):
+        sizes = [result["rows"][name][key] for name in names]
+        axes.barh(names, sizes, left=left, color=color, label=label)
+        left = [one + two for one, two in zip(left, sizes, strict=True)]
+    for index, total in enumerate(left):
+        axes.annotate(f" {total:.2f}", (total, index), va="center", fontsize=9)
+    axes.set_xlim(0, max(left) * 1.1)
+    finish(axes, "Training state of a binary weight", "bits", "")
+    axes.grid(False)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return drawing

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from benchmarks.measure import MIN_ROUNDS, mark_load, ratios, rotated, spread
+from benchmarks.measure import MIN_ROUNDS, mark_load, ratios, rotated
 from experiments import loop
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import load
 from experiments.display import Bar
 from experiments.epochs import BatchByBatch, Chunk, Epochs, OnDevice, run_chunks
+from experiments.pages import table
+from experiments.spread import Spread
 
 EMPTY_CHUNKS = 100
 """Chunks without a batch whose median time is what a chunk costs by itself."""
@@ -86,7 +88,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
         "rounds": rounds,
         "chunks_to_one_call": _ratio(seconds, "chunks", "one call"),
         "batches_to_chunks": _ratio(seconds, "batches", "chunks"),
-        "chunk_cost": round(len(chunks) * empty / spread(seconds["one call"]).median, 5),
+        "chunk_cost": round(len(chunks) * empty / Spread.of(seconds["one call"]).median, 5),
         "cores busy with other work": round(busy, 2),
     }
 
@@ -134,7 +136,7 @@ def _empty_chunk(run: loop.Run, way: Epochs, bar: Bar) -> float:
             state, fetch = advance(state, 0, 0)
             bar.chunk(Chunk(1, 0, {name: np.zeros(1) for name in fetch()}))
             times.append(time.perf_counter() - start)
-    return spread(times).median
+    return Spread.of(times).median
 
 
 def _ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str, float]:
@@ -146,6 +148,35 @@ def _ratio(seconds: dict[str, list[float]], above: str, below: str) -> dict[str,
 
 def _same_bits(one: Any, other: Any) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), one, other)))
+
+
+def tell(result: list[dict[str, Any]]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    rows = []
+    for found in result:
+        one, batches = found["chunks_to_one_call"], found["batches_to_chunks"]
+        rows.append(
+            (
+                f"{found['job']['dataset']}, {found['job']['optimizer']}",
+                f"{found['batches']} in {found['chunks']}",
+                f"{100 * (one['median'] - 1):.2f} % ({100 * (one['lower_quartile'] - 1):.2f} to "
+                f"{100 * (one['upper_quartile'] - 1):.2f})",
+                f"{100 * found['chunk_cost']:.2f} %",
+                f"{batches['median']:.2f} ({batches['lower_quartile']:.2f} to {batches['upper_quartile']:.2f})",
+            )
+        )
+    header = (
+        "job",
+        "batches in chunks",
+        "as trained, over one call: overhead (quartiles)",
+        "of it, empty chunks",
+        "batch by batch, over as trained",
+    )
+    yield table(header, rows)
+    yield (
+        "Shuffling, front end and training of an epoch are one compiled program, called in chunks so that the bar "
+        "moves. The overhead is the time of an epoch as trained over that of a single call of the same program."
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A product of 0/1 spikes and +-1 signs is ``2 * popcount(spikes & signs) - popcount(spikes)``, exact in integers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import bsojax
-from benchmarks.measure import interleave, mark_load, ratios
-from benchmarks.speed import rounded
+from benchmarks.measure import interleave, load_text, mark_load, ratio_text, ratios
+from experiments.pages import table
 
 ROWS, INPUTS, OUTPUTS = 128, 1024, 1024
 
@@ -49,7 +49,7 @@ def measure(rounds: int = 15) -> dict[str, Any]:
         "shape": [ROWS, INPUTS, OUTPUTS],
         "rounds": rounds,
         "cores busy with other work": round(load.others(), 2),
-        "rows": {name: rounded(spread) for name, spread in spreads.items()},
+        "rows": {name: spread.quantiles(4) for name, spread in spreads.items()},
     }
 
 
@@ -76,3 +76,12 @@ def words(bits: jax.Array) -> jax.Array:
     """Packs booleans along the last axis, whose size must be a multiple of 32, into uint32."""
     octets = jnp.packbits(bits, axis=-1)
     return jax.lax.bitcast_convert_type(octets.reshape(*octets.shape[:-1], -1, 4), jnp.uint32)
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    rows, inputs, outputs = result["shape"]
+    yield f"{rows} x {inputs} spikes by {inputs} x {outputs} signs; all but bfloat16 give the same numbers."
+    found = [(name, ratio_text(spread)) for name, spread in result["rows"].items()]
+    yield table(("product", "time, ratio to float32"), found)
+    yield load_text(result)

@@ -1,14 +1,21 @@
 """How a benchmark measures: callables timed in turn on a machine that others use too, compiled bytes, resident memory.
 
+What it found goes into a file of benchmarks/results, with the command, the versions and the machine at its head.
+
 Nothing here needs JAX to be imported before it is used: the peers' processes measure with it too.
 """
 
+import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from experiments.environment import environment, machine
+from experiments.spread import Spread
+
+RESULTS = Path("benchmarks") / "results"
 
 MIN_ROUNDS = 5
 """Fewer rounds have no quartiles worth the name."""
@@ -19,35 +26,6 @@ QUIET = 0.25
 _STATUS = Path("/proc/self/status")
 _STAT = Path("/proc/stat")
 _CLEAR = Path("/proc/self/clear_refs")
-
-
-class Spread(NamedTuple):
-    """A sample in five numbers, in its own unit.
-
-    Attributes:
-      median, lower, upper: the median and the quartiles.
-      min, max: the extremes.
-    """
-
-    median: float
-    lower: float
-    upper: float
-    min: float
-    max: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Returns the median, the quartiles and the extremes of a sample.
-
-    Raises:
-      ValueError: the sample is empty.
-    """
-    if not values:
-        raise ValueError("values: needs at least one, got none.")
-    if len(values) == 1:
-        return Spread(*[float(values[0])] * 5)
-    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return Spread(median, lower, upper, min(values), max(values))
 
 
 def block_until_ready(result: Any) -> Any:
@@ -128,7 +106,8 @@ def ratios(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Sp
         if len(own) != len(reference):
             raise ValueError(f"values: '{name}' has {len(own)} rounds, '{baseline}' has {len(reference)}.")
     return {
-        name: spread([value / unit for value, unit in zip(own, reference, strict=True)]) for name, own in values.items()
+        name: Spread.of(value / unit for value, unit in zip(own, reference, strict=True))
+        for name, own in values.items()
     }
 
 
@@ -161,7 +140,12 @@ def compiled_bytes(step: Any, *args: Any) -> CompiledBytes:
     """
     if not hasattr(step, "lower"):
         raise TypeError("step: needs a jitted function, which has `lower`; wrap it in jax.jit.")
-    analysis = step.lower(*args).compile().memory_analysis()
+    return planned_bytes(step.lower(*args).compile())
+
+
+def planned_bytes(program: Any) -> CompiledBytes:
+    """Returns the bytes of a compiled program."""
+    analysis = program.memory_analysis()
     return CompiledBytes(analysis.argument_size_in_bytes, analysis.temp_size_in_bytes)
 
 
@@ -260,3 +244,25 @@ def mark_load() -> LoadMark:
     user, nice, system, _idle, _waiting, irq, softirq, *_ = map(int, _STAT.read_text().split("\n", 1)[0].split()[1:])
     machine = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
     return LoadMark(time.perf_counter(), machine, time.process_time())
+
+
+def save(path: Path, result: Any, **head: Any) -> None:
+    """Writes what was measured, as JSON values, with what it depends on.
+
+    Args:
+      path: the file, whose folder is made.
+      result: what was measured.
+      **head: what stands at the head in the place of what ``environment`` says.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**environment(), "device": machine(), **head, "result": result}, indent=1) + "\n")
+
+
+def ratio_text(found: Mapping[str, float]) -> str:
+    """Returns the median of a spread of ratios and its extremes, as tables have them."""
+    return f"{found['median']:.2f} ({found['min']:.2f} to {found['max']:.2f})"
+
+
+def load_text(found: Mapping[str, Any]) -> str:
+    """Returns the sentence on how disturbed a measurement was."""
+    return f"Other processes kept {found['cores busy with other work']:g} cores busy meanwhile."

@@ -2,8 +2,8 @@
 
 import re
 import tempfile
-import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import optax
 
 import bsojax
+from benchmarks.measure import interleave
 from benchmarks.speed import BATCH, CHANNELS, SHAPE
+from experiments.pages import table
 
 NUM_STEPS, CALLS, SHOWN = 8, 8, 25
 PERCENTILE = 12
@@ -34,21 +36,18 @@ def measure() -> dict[str, Any]:
     x, y = jnp.asarray(np.random.default_rng(0).random((BATCH, *SHAPE)), jnp.float32), jnp.arange(BATCH) % 10
     state = bsojax.init(model, tx, jax.random.key(0), x)
     known = instructions(step.lower(state, x, y).compile().as_text())
-    for _ in range(2):
-        state, _ = step(state, x, y)
-    jax.block_until_ready(state)
-    seconds = []
-    for _ in range(CALLS):
-        start = time.perf_counter()
-        state, _ = step(state, x, y)
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - start)
+    held = [state]
+
+    def once() -> Any:
+        held[0], metrics = step(held[0], x, y)
+        return held[0], metrics
+
+    seconds = interleave({"step": once}, rounds=CALLS)["step"]
     whole = 1e3 * float(np.percentile(seconds, PERCENTILE)) / NUM_STEPS
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(CALLS):
-                state, _ = step(state, x, y)
-                jax.block_until_ready(state)
+                jax.block_until_ready(once())
         times = events(Path(folder))
     total: dict[str, float] = {
         name: float(np.percentile(values, PERCENTILE)) * len(values) / CALLS / NUM_STEPS
@@ -93,3 +92,22 @@ def events(folder: Path) -> dict[str, list[float]]:
                     for event in line.events:
                         times[event.name].append(event.duration_ns / 1e6)
     return times
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    yield (
+        f"The longest of {result['operations']} operations of the job above, T = {result['T']}, and their share of the "
+        f"time of a step. Two-dimensional convolutions and matrix products that the profiler names are "
+        f"{result['shares']['dense']:.0%} of it, all else that it names {result['shares']['others']:.0%}; what is "
+        f"left, {result['shares']['unnamed']:.0%}, are the convolutions along rows, which it does not name."
+    )
+    rows = [
+        (f"{row['share']:.1%}", "dense" if row["dense"] else "", row["shape"], row["origin"]) for row in result["rows"]
+    ]
+    yield table(("share", "", "result", "origin"), rows)
+    yield (
+        "A two-dimensional convolution with fewer than 128 outputs, or a kernel below 512 KiB, has one core in XLA on "
+        "a CPU (jaxlib 0.10), in a loop or not; so had all but one of this job's convolutions and gradients. Written "
+        "along rows (bsojax/_rows.py) they have all cores: the last table of times above is with and without."
+    )

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bsojax
-from benchmarks.environment import environment
+from benchmarks.measure import planned_bytes, save
+from experiments.pages import table
 
 COUNTS = (1, 2, 4, 8)
 STEPS, NUM_STEPS = 10, 4
+MIB = 2**20
 FILE = Path("benchmarks") / "results" / "scaling.json"
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "u8": 1, "s8": 1, "pred": 1}
 
@@ -43,7 +44,7 @@ TX = bsojax.split_optimizer(flip=bsojax.t_bso(0.01, NUM_STEPS, 0.99, 0.99), real
 def main() -> None:
     """Measures and writes benchmarks/results/scaling.json."""
     jax.config.update("jax_num_cpu_devices", max(COUNTS))
-    FILE.write_text(json.dumps(environment() | {"result": measure()}, indent=1) + "\n")
+    save(FILE, measure())
 
 
 def measure() -> dict[str, Any]:
@@ -158,8 +159,7 @@ def traffic(text: str, devices: int) -> dict[str, int]:
 
 def memory(program: Any) -> dict[str, int]:
     """Returns the bytes of a device."""
-    analysis = program.memory_analysis()
-    return {"arguments": analysis.argument_size_in_bytes, "temporaries": analysis.temp_size_in_bytes}
+    return planned_bytes(program)._asdict()
 
 
 AGREEING = ("jit", "jit, split optimizer", "pmap", "shard_map")
@@ -211,6 +211,63 @@ def agree(job: Job, devices: int, way: str) -> dict[str, Any]:
         "loss": float(abs(metrics["loss"] - wanted_metrics["loss"])),
         "accuracy": float(abs(metrics["accuracy"] - wanted_metrics["accuracy"])),
     }
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    yield from _tell_traffic(result)
+    yield from _tell_memory(result)
+    yield from _tell_agreement(result)
+
+
+def _tell_traffic(result: dict[str, Any]) -> Iterator[str]:
+    yield "## Bytes exchanged"
+    told = "; ".join(f"{name}: {job['signs']:,} signs, batch {job['batch']}" for name, job in result["jobs"].items())
+    yield (
+        f"What a device sends a time step, in KiB, from the compiled step of 8 devices (T = {result['T']}; {told}). A "
+        "ring is assumed: an all-reduce sends twice 7/8 of its bytes, an all-gather or all-to-all 7/8. Statistics are "
+        "those of batches, with gradients of norms and biases; other are scalars, and what else is gathered. Nothing "
+        "was run on a network."
+    )
+    kinds = ("gradients", "statistics", "flips", "other")
+    rows = [
+        (row["job"], row["exchange"], *(f"{row[kind] / 1024:,.1f}" for kind in kinds),
+         f"{sum(row[kind] for kind in kinds) / 1024:,.1f}")
+        for row in result["traffic"]
+    ]  # fmt: skip
+    yield table(("job", "way", *kinds, "all"), rows)
+
+
+def _tell_memory(result: dict[str, Any]) -> Iterator[str]:
+    yield "## Memory of a device"
+    yield "Argument and temporary bytes of the compiled step, MiB; the batch stays the same and is split."
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for row in result["memory"]:
+        size = (row["arguments"] + row["temporaries"]) / MIB
+        found = cells.setdefault((row["job"], row["way"]), {})
+        found[row["devices"]] = f"{size:,.2f} (arguments {row['arguments'] / MIB:,.2f})"
+    counts = sorted({row["devices"] for row in result["memory"]})
+    header = ("job", "way", "1 device", *(f"{count} devices" for count in counts if count > 1))
+    yield table(header, [(*names, *(found[count] for count in counts)) for names, found in cells.items()])
+
+
+def _tell_agreement(result: dict[str, Any]) -> Iterator[str]:
+    yield "## What the number of devices changes"
+    yield (
+        "The digits network after 10 steps, against jit on one device. The number of devices changes the order of "
+        "float32 sums over the batch. That is rounding until a membrane or a momentum comes within rounding of its "
+        "threshold; then one spike or sign differs, and from there the runs part, as two runs do that differ in one "
+        "spike. Rows with differing signs show it: no float sum rules it out. In the jobs of tests/test_devices.py it "
+        "does not happen: there signs and spikes are equal, and all else within 1e-5 of its root mean square."
+    )
+    names = ("flips", "signs that differ", "momentum, of its RMS", "loss", "accuracy")
+    rows = [
+        (row["way"], str(row["devices"]), *(f"{row[name]:,}" for name in names[:2]),
+         *(f"{row[name]:.1e}" if row[name] else "0" for name in names[2:]))
+        for row in result["agreement"]
+    ]  # fmt: skip
+    header = ("way", "devices", "flips", "signs that differ")
+    yield table((*header, *(f"largest difference: {name}" for name in names[2:])), rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Time of a training step on a CPU, as ratios: against T and batch, against latent weights, and what options save."""
 
 import unittest.mock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 import bsojax
-from benchmarks.measure import Spread, interleave, mark_load, ratios
+from benchmarks.measure import interleave, load_text, mark_load, ratio_text, ratios
 from benchmarks.plain import PlainBatchNorm, PlainLIF
 from bsojax.xla_cpu import _rows
+from experiments.pages import BLUE, GREY, ORANGE, figure, finish, table
 from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
 
 CHANNELS = (32, "M", 64, "M", 128)
@@ -54,16 +55,11 @@ def measure(rounds: int = 7) -> dict[str, Any]:
         load = mark_load()
         seconds = interleave(ways, rounds=rounds)
         spreads = ratios(seconds, next(iter(ways)))
-        found[title] = {"rows": {name: rounded(spread) for name, spread in spreads.items()}} | {
+        found[title] = {"rows": {name: spread.quantiles(4) for name, spread in spreads.items()}} | {
             "cores busy with other work": round(load.others(), 2)
         }
     network = {"channels": list(CHANNELS), "input": list(SHAPE), "batch": BATCH, "T": NUM_STEPS}
     return {"network": network, "rounds": rounds, "comparisons": found}
-
-
-def rounded(spread: Spread) -> dict[str, float]:
-    """Returns a spread as JSON values of four digits."""
-    return {name: float(f"{value:.4g}") for name, value in spread._asdict().items()}
 
 
 def online(
@@ -105,3 +101,33 @@ def repeated(step: Any, model: Any, tx: Any, batch: int, *, packed: bool = False
         return metrics
 
     return once
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    network = result["network"]
+    yield (
+        f"SpikingVGG{tuple(network['channels'])} on {network['input']}, batch {network['batch']}, T = {network['T']} "
+        f"where nothing else is said; {result['rounds']} rounds. Each row is relative to the first of its table."
+    )
+    for title, found in result["comparisons"].items():
+        rows = [(name, ratio_text(spread)) for name, spread in found["rows"].items()]
+        yield table((title, "time, ratio"), rows)
+        yield load_text(found)
+    yield "![Time of a step](pictures/bench-speed.png)"
+
+
+def draw(result: dict[str, Any]) -> Any:
+    """Draws each comparison of times: the median, and from the lowest to the highest."""
+    comparisons = result["comparisons"]
+    drawing = figure(14, 6)
+    for axes, (title, found) in zip(drawing.subplots(2, 4).flat, comparisons.items(), strict=False):
+        names = list(found["rows"])[::-1]
+        for index, name in enumerate(names):
+            spread = found["rows"][name]
+            color = ORANGE if "latent" in name else GREY if "automatic" in name else BLUE
+            axes.barh(index, spread["median"], color=color, alpha=0.85)
+            axes.plot([spread["min"], spread["max"]], [index, index], color="black", lw=1)
+        axes.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=7)
+        finish(axes, title, "time, ratio to the first", "")
+    return drawing

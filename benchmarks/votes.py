@@ -19,11 +19,13 @@ import tyro
 from rich.console import Console
 
 import bsojax
-from benchmarks.environment import environment
+from benchmarks.measure import save
 from experiments import loop, rules
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
+from experiments.pages import table
+from experiments.spread import Spread
 
 DEVICES = 8
 SEEDS = (0, 1, 2)
@@ -69,8 +71,7 @@ def main(file: Path = FILE, seeds: int = len(SEEDS)) -> None:
         rows.append(key | measure(job, way, seed))
         console.print(rows[-1])
         result = {"devices": DEVICES, "jobs": {name: describe(name) for name in JOBS}, "rows": rows}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(environment() | {"result": result}, indent=1) + "\n")
+        save(file, result)
 
 
 def plan(seeds: int) -> Iterator[tuple[str, Way, int]]:
@@ -141,6 +142,30 @@ def train_by_votes(run: loop.Run) -> tuple[bsojax.TrainState, int]:
 def shares(array: np.ndarray) -> np.ndarray:
     """Splits a batch over the devices."""
     return array.reshape(DEVICES, -1, *array.shape[1:])
+
+
+def tell(result: dict[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    told = "; ".join(
+        f"{name}: {job['dataset']}, {job['network']} {job['channels']}, T = {job['T']}, batch {job['batch']} or "
+        f"{job['batch'] // result['devices']} examples a device, {job['epochs']} epochs"
+        for name, job in result["jobs"].items()
+    )
+    yield (
+        f"Accuracy at the last epoch, %, mean ± standard deviation over seeds ({told}; calibrated preset). Validation "
+        "is a held-out fifth of the training examples. A threshold is in deviations of the momentum's noise; other "
+        "than the preset's they were tried with one seed, to be chosen on validation."
+    )
+    groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["job"], row["exchange"], row["threshold"]), []).append(row)
+    rows = []
+    for (job, exchange, threshold), found in sorted(groups.items(), key=lambda group: group[0][0]):
+        name = exchange if threshold is None else f"{exchange}, threshold {threshold:g}"
+        accuracy = (Spread.of(row[key] for row in found).percent for key in ("validation", "test"))
+        flips = Spread.of(row["flips_per_weight"] for row in found).mean
+        rows.append((job, name, *accuracy, f"{flips:.1f}", str(len(found))))
+    yield table(("job", "exchanged", "validation", "test", "flips a weight", "seeds"), rows)
 
 
 if __name__ == "__main__":

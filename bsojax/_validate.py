@@ -49,10 +49,11 @@ def schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, ope
 
 def positive(owner: str, name: str, value: float, at_least: float | None = None) -> float:
     """Returns a neuron's constant as a float: finite, and above 0 or at least so much."""
+    value = float(value)  # under jit a comparison of JAX scalars would be traced
     if not (value > 0 if at_least is None else value >= at_least) or not math.isfinite(value):
         bound = "threshold > 0" if at_least is None else f"time constant >= {at_least:g} time step"
         raise ValueError(f"{name}: {owner} needs a finite {bound}, got {value}.")
-    return float(value)
+    return value
 
 
 def steps(num_steps: Any) -> int:
@@ -234,7 +235,7 @@ def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
     """
     x, y = np.asarray(x), np.asarray(y)
     if x.shape[:1] != y.shape[:1]:
-        raise ValueError(f"{name}x, {name}y: x of shape {x.shape} and y of shape {y.shape} differ in their examples.")
+        raise ValueError(f"{name}x, {name}y: {x.shape[:1]} examples but {y.shape[:1]} labels.")
     batch(x, y, x.shape[1:], 1, name=name)
     values(x, y, num_classes, name=name)
 

@@ -29,6 +29,7 @@ import bsojax
 from experiments import regret_picture
 from experiments.environment import environment
 from experiments.files import write_json
+from experiments.pages import joined, table
 from experiments.regret_problems import PROBLEMS, Problem
 
 NUM_STEPS = 4
@@ -205,30 +206,30 @@ def measure(
 
 def markdown(result: dict[str, Any]) -> str:
     """The exponents as a Markdown table, a problem a row and a rule a column, and what each problem is."""
-    settings, bounds = result["settings"], result["bounds"]
+    settings, bounds, problems = result["settings"], result["bounds"], result["problems"]
+
+    def cell(problem: dict[str, Any], rule: str, bound: float | None) -> str:
+        fit = problem["rules"][rule]["exponent"]
+        above = bound is not None and fit is not None and min(problem["predicted"], fit["low"]) > bound
+        return f"**{_interval(fit)}**" if above else _interval(fit)
+
     names = [f"{name} (bound {bound:g})" if bound is not None else name for name, bound in bounds.items()]
-    lines = ["| problem | predicted | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
-    for name, problem in result["problems"].items():
-        cells = []
-        for rule, bound in bounds.items():
-            fit = problem["rules"][rule]["exponent"]
-            above = bound is not None and fit is not None and min(problem["predicted"], fit["low"]) > bound
-            cells.append(f"**{_interval(fit)}**" if above else _interval(fit))
-        lines.append(f"| {name} | {problem['predicted']:g} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
+    rows = [
+        (name, f"{problem['predicted']:g}", *(cell(problem, *rule) for rule in bounds.items()))
+        for name, problem in problems.items()
+    ]
+    told = (
         f"Exponents of the mean regret of {settings['seeds']} seeds over K = {settings['fit_from']:,} to "
         f"{settings['rounds']:,}, with 95 % intervals (bootstrap over the seeds); none where the regret is not "
         "positive. Predicted: by a short calculation, for the theorem's schedules. Bold: the prediction and the whole "
         "interval lie above the theorem's bound. A slope over a finite range proves no order, and some controls "
-        "bend: see the picture.",
-        "",
-    ]
-    lines += [
+        "bend: see the picture."
+    )
+    listed = (
         f"- {name}: {problem['title']}, {problem['size']} signs; {problem['reason']}."
-        for name, problem in result["problems"].items()
-    ]
-    return "\n".join(lines)
+        for name, problem in problems.items()
+    )
+    return joined(table(("problem", "predicted", *names), rows), told, "\n".join(listed))
 
 
 def main(

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.pages import figure, finish, save_picture
+
 STYLES = (("C0", "-"), ("C1", "--"), ("C2", ":"), ("C3", "-"), ("C4", "--"), ("C5", "-"), ("C7", "-"))
 """Colour and line of the rules, in the order of the result."""
 
@@ -16,14 +18,11 @@ def draw(path: Path, result: dict[str, Any]) -> None:
       path: where the PNG goes.
       result: what experiments.regret writes as JSON.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ks = np.array(result["rounds"])
     problems = result["problems"]
-    figure = Figure(figsize=(9, 3 * ((len(problems) + 2) // 2)), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots((len(problems) + 2) // 2, 2).flat)
+    rows = (len(problems) + 2) // 2  # the last panel holds the legend
+    drawing = figure(9, 3 * rows)
+    panels = list(drawing.subplots(rows, 2).flat)
     for axes, (name, problem) in zip(panels, problems.items(), strict=False):
         tops = []
         for (color, line), (rule, row) in zip(STYLES, problem["rules"].items(), strict=True):
@@ -40,9 +39,7 @@ def draw(path: Path, result: dict[str, Any]) -> None:
             slope = 2 * start * (ks / ks[0]) ** bound
             axes.plot(ks, slope, color="black", lw=1, ls=style, label=f"slope of the bound {bound:g}")
         axes.set(xscale="log", yscale="log", xlim=(ks[0], ks[-1]))
-        axes.set_title(f"{name}: {problem['title']}", fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        finish(axes, f"{name}: {problem['title']}", size=10)
     for axes in panels[: len(problems)][-2:]:
         axes.set_xlabel("rounds K")
     for axes in panels[: len(problems) : 2]:
@@ -54,4 +51,4 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     panels[len(problems)].legend(
         handles, labels, loc="center", frameon=False, fontsize=10, title=f"mean of {seeds} seeds, band: one deviation"
     )
-    figure.savefig(path, dpi=100)
+    save_picture(path, drawing, dpi=100)

@@ -19,6 +19,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Programs that tests start have it from the environment.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+from pathlib import Path
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
@@ -51,3 +53,17 @@ def _compiler(request):
         yield
         jax.clear_caches()
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pages_stay():
+    """No test writes a page, a picture or a result that the repository holds: `make evidence` and the like do."""
+    root = Path(__file__).resolve().parents[1]
+    folders = (root / "docs", root / "benchmarks" / "results")
+
+    def written():
+        return {str(path): path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+    before = written()
+    yield
+    assert written() == before, "something was written into docs/ or benchmarks/results while the tests ran"

@@ -103,7 +103,7 @@ def test_a_model_without_a_binary_layer():
         def __call__(self, x):
             return bsojax.Dense(4)(bsojax.flatten(bsojax.LIF()(x)))
 
-    with pytest.raises(ValueError, match="signs: the tree has no boolean leaf.*BinaryDense"):
+    with pytest.raises(ValueError, match="signs: the tree has no leaf to flip.*BinaryDense"):
         bsojax.init(Real(), TX, jax.random.key(0), X)
 
 
@@ -156,7 +156,7 @@ def test_an_optimizer_that_breaks_the_deltas(state):
 @pytest.mark.parametrize(
     ("x", "y", "error", "match"),
     [
-        (X, Y[:5], ValueError, "test x, test y: 8 examples but 5 labels"),
+        (X, Y[:5], ValueError, r"test x, test y: \(8,\) examples but \(5,\) labels"),
         (X, Y + 1, ValueError, "test y: 2 labels are outside the classes 0 .. 3, the first at index 3"),
         (nan_at(2), Y, ValueError, "test x: 1 examples hold NaN.*index 2"),
         (X[:0], Y[:0], ValueError, "there is no example"),

@@ -11,9 +11,9 @@ from rich.console import Console
 from experiments import loop
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
-from experiments.evidence import measure, studies, study
+from experiments.evidence import measure, runner, studies
 from experiments.evidence.measure import Job
-from experiments.evidence.plan import PLAN
+from experiments.evidence.studies import PLAN
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +68,24 @@ def test_a_study_goes_on_where_it_stopped_and_reruns_what_changed(config, measur
     path, console = tmp_path / "results" / "study.json", Console(quiet=True)
     jobs = [Job("a", config), Job("b", dataclasses.replace(config, frozen=True))]
     done = {"a": {"settings": measure.settings(config), "runs": [measured]}}
-    study._write(path, done)
-    result = study.run(jobs, path, console, workers=1)
+    runner._write(path, done)
+    result = runner.run(jobs, path, console, workers=1)
     assert result["rows"]["a"]["runs"] == [measured]  # not run again
     assert result["rows"]["b"]["runs"][0]["flips_per_weight"] == 0
     stamp = path.read_text().replace('"command": "', '"command": "earlier ')
     path.write_text(stamp)
-    assert study.run(jobs, path, console, workers=1)["rows"] == result["rows"]
+    assert runner.run(jobs, path, console, workers=1)["rows"] == result["rows"]
     assert path.read_text() == stamp  # a process that ran nothing does not put its name to it
-    changed = study._rows([Job("a", dataclasses.replace(config, epochs=3)), jobs[1]], result["rows"])
+    changed = runner._rows([Job("a", dataclasses.replace(config, epochs=3)), jobs[1]], result["rows"])
     assert changed["a"]["runs"] == []
     assert changed["b"]["runs"] == result["rows"]["b"]["runs"]
-    assert set(study._rows(jobs[1:], result["rows"])) == {"b"}
+    assert set(runner._rows(jobs[1:], result["rows"])) == {"b"}
     assert not list(path.parent.glob("*.partial"))
 
 
 def test_a_study_that_was_not_run_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="has not been run yet"):
-        study.read(tmp_path / "rivals-digits.json")
+        runner.read(tmp_path / "rivals-digits.json")
 
 
 def test_the_chosen_settings_are_the_best_on_validation_data(tmp_path, monkeypatch):
@@ -96,18 +96,18 @@ def test_the_chosen_settings_are_the_best_on_validation_data(tmp_path, monkeypat
     rows[best.label]["runs"][0]["validation"] = [[1, 0.9], [2, 0.6]]
     other = next(job for job in jobs if job.label.startswith("OTTT") and job.config.latent_learning_rate == 3e-2)
     rows[other.label]["runs"][0] |= {"validation": [[1, 0.95], [2, 0.55]], "test": 1.0}
-    study._write(studies.path_of("tuning", "digits"), rows)
+    runner._write(studies.path_of("tuning", "digits"), rows)
     assert studies.chosen("digits", "OTTT, latent") == {"latent_learning_rate": 1e-2}
     assert studies.chosen("digits", "BSO, paper") == {}  # the paper's presets are not tuned
     del rows[other.label]
-    study._write(studies.path_of("tuning", "digits"), rows)
+    runner._write(studies.path_of("tuning", "digits"), rows)
     with pytest.raises(ValueError, match="is missing; run that study first"):
         studies.chosen("digits", "OTTT, latent")
 
 
 def test_every_study_names_known_configs_and_rows_of_one_setting(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "chosen", lambda name, label: {})
-    for _, jobs_of, configs in PLAN:
+    for jobs_of, configs in PLAN.values():
         for name in configs:
             jobs = jobs_of(name)
             settings = {}

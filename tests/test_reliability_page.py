@@ -1,19 +1,23 @@
 """The page on faults is what its result says, and the result is of the tests that are there."""
 
-import json
 from pathlib import Path
 
-from benchmarks import faults
+from benchmarks import faults, render
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = render.load(ROOT)
 
 
 def test_the_page_is_what_the_result_says():
-    assert faults.PAGE.read_text() == faults.page(json.loads(faults.RESULT.read_text()))
+    assert (ROOT / "docs" / "RELIABILITY.md").read_text() == render.reliability(RESULTS)
+
+
+def test_without_a_result_the_page_says_how_to_make_one():
+    assert "Not measured yet: `make faults`." in render.reliability({})
 
 
 def test_the_result_holds_every_fault_and_all_were_survived():
-    rows = json.loads(faults.RESULT.read_text())["result"]
+    rows = RESULTS["faults"]["result"]
     text = " ".join(row["fault"] for row in rows)
     for fault in (
         "kill -9 at 20 random moments", "SIGTERM", "SIGINT", "truncated", "a byte flipped", "a leaf missing",

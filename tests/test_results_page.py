@@ -14,19 +14,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from experiments.configs import CONFIGS
-from experiments.evidence import paper, readings, render, studies, tables
+from experiments.evidence import paper, render, results, studies, tables
 from experiments.evidence.measure import settings
-from experiments.evidence.plan import COMPARED, PLAN
-from experiments.evidence.readings import OURS, Spread
-from experiments.evidence.studies import FEW, LATENT_FREE, RULES, TUNED_ON
+from experiments.evidence.results import Row, Study
+from experiments.evidence.studies import COMPARED, FEW, LATENT_FREE, OURS, PLAN, RULES, TUNED_ON
+from experiments.spread import Spread
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = dict.fromkeys(("signs", "momentum", "optimizer_other", "neurons", "step_arguments", "step_temporaries"), 2048)
 SLOW, FAST = "BPTT, latent, Adam", "T-BSO, paper"
 
 
-JOBS = {name: jobs for name, jobs, _ in PLAN}
-ABLATED = next(configs[0] for name, _, configs in PLAN if name == "ablations")
+ABLATED = PLAN["ablations"][1][0]
 
 
 def made_run(seed, test=0.9, validation=((100, 0.5), (200, 0.9)), train=((100, 0.5), (200, 0.9)), **more):
@@ -47,8 +46,13 @@ def made_row(label, tests=(0.9, 0.91, 0.92), config="digits", changes=None, **mo
     return {"settings": settings(changed), "runs": [made_run(seed, test, **more) for seed, test in enumerate(tests)]}
 
 
-def result_of(rows):
-    return {"command": "python -m experiments.evidence", "versions": {}, "device": "cpu", "rows": rows}
+def study_of(rows, config="digits", name="rivals"):
+    content = None if rows is None else content_of(rows)
+    return Study(name, config, content)
+
+
+def content_of(rows):
+    return {"command": "python -m experiments.evidence", "versions": {"jax": "0"}, "device": "cpu", "rows": rows}
 
 
 def whole_study(name, config, rng):
@@ -56,15 +60,15 @@ def whole_study(name, config, rng):
     if name == "rivals":
         rows = {
             label: (dataclasses.replace(CONFIGS[config][1], **RULES[label]), (0, 1, 2))
-            for label in readings.rules_of(config)
+            for label in tables.rules_of(config)
         }
     else:
-        jobs = JOBS[name](config)
+        jobs = PLAN[name][0](config)
         rows = {job.label: (job.config, (0,) if name == "tuning" else (0, 1, 2)) for job in jobs}
     made = {}
     for place, (label, (changed, seeds)) in enumerate(rows.items()):
         level = 0.1 if "frozen" in label else 0.8 + 0.1 * place / len(rows)
-        counts = np.arange(1, 16) * readings.updates_per_batch(settings(changed)) * 36
+        counts = np.arange(1, 16) * Row("", settings(changed), ()).updates_per_batch * 36
         runs = []
         for seed in seeds:
             points = np.clip(level * (1 - 0.8 ** np.arange(1, 16)) + rng.normal(0, 0.01, 15), 0, 1)
@@ -75,21 +79,21 @@ def whole_study(name, config, rng):
         if name == "rivals":
             runs[0]["memory"] = MEMORY
         made[label] = {"settings": settings(changed), "runs": runs}
-    return result_of(made)
+    return study_of(made, config, name)
 
 
 @pytest.fixture(scope="module")
 def evidence():
     rng = np.random.default_rng(0)
-    return {name: {config: whole_study(name, config, rng) for config in configs} for name, _, configs in PLAN}
+    return {name: {config: whole_study(name, config, rng) for config in configs} for name, (_, configs) in PLAN.items()}
 
 
 def write(root, evidence):
     (root / "docs" / "results").mkdir(parents=True)
     (root / "README.md").write_text("before\n<!-- digits -->\nold\n<!-- end -->\nafter\n")
-    for name, results in evidence.items():
-        for config, result in results.items():
-            (root / studies.path_of(name, config)).write_text(json.dumps(result))
+    for name, shown in evidence.items():
+        for config, study in shown.items():
+            (root / studies.path_of(name, config)).write_text(json.dumps(study.content))
 
 
 curves = st.lists(st.integers(0, 100), min_size=1, max_size=8).map(
@@ -105,7 +109,7 @@ def test_crossing_is_the_first_count_of_the_interpolated_curve_that_is_high_enou
     # The curve's own points are on the grid: one of them alone may reach the target.
     grid = np.linspace(xs[0], xs[-1], 20 * 1000 * (len(xs) - 1) + 1) if len(xs) > 1 else xs
     there = np.flatnonzero(np.interp(grid, xs, ys) >= target - 1e-12)
-    found = readings.crossing(points, target)
+    found = results.crossing(points, target)
     if not there.size:
         assert found is None
         return
@@ -114,8 +118,8 @@ def test_crossing_is_the_first_count_of_the_interpolated_curve_that_is_high_enou
 
 
 def test_batches_are_counted_not_updates():
-    online = readings.batches_to(made_row(FAST), "validation", 0.7)
-    through_time = readings.batches_to(made_row(SLOW), "validation", 0.7)
+    online = Row("", **made_row(FAST)).batches_to("validation", 0.7)
+    through_time = Row("", **made_row(SLOW)).batches_to("validation", 0.7)
     assert CONFIGS["digits"][1].num_steps == 4
     assert (str(online), str(through_time)) == ("38", "150")  # 150 updates each
     assert online.batches == 150 / 4
@@ -124,29 +128,30 @@ def test_batches_are_counted_not_updates():
 def test_seeds_that_never_reach_a_target_are_counted_and_bounds_are_marked():
     row = made_row(SLOW)
     row["runs"][1]["validation"] = [[100, 0.1], [200, 0.2]]
-    assert str(readings.batches_to(row, "validation", 0.7)) == "150 (2 of 3)"
-    assert not readings.batches_to(row, "validation", 0.7).by_all
-    assert str(readings.batches_to(row, "validation", 0.95)) == "never"
-    assert str(readings.batches_to(made_row(SLOW), "validation", 0.4)) == "≤ 100"
+    assert str(Row("", **row).batches_to("validation", 0.7)) == "150 (2 of 3)"
+    assert not Row("", **row).batches_to("validation", 0.7).by_all
+    assert str(Row("", **row).batches_to("validation", 0.95)) == "never"
+    assert str(Row("", **made_row(SLOW)).batches_to("validation", 0.4)) == "≤ 100"
 
 
 def test_a_spread_is_that_of_numpy_and_one_seed_has_none():
     spread = Spread.of([0.9, 0.91, 0.95])
-    assert str(spread) == f"92.00 ± {100 * np.std([0.9, 0.91, 0.95], ddof=1):.2f}"
-    assert (spread.lowest, spread.highest, spread.seeds) == (0.9, 0.95, 3)
-    assert str(Spread.of([0.5])) == "50.00 (one seed)"
+    assert spread.percent == f"92.00 ± {100 * np.std([0.9, 0.91, 0.95], ddof=1):.2f}"
+    assert spread.percent_range == "90.00 to 95.00"
+    assert (spread.min, spread.max, spread.count) == (0.9, 0.95, 3)
+    assert Spread.of([0.5]).percent == "50.00 (one seed)"
 
 
 def test_the_ratio_is_of_batches_and_a_bound_where_a_curve_starts_above_the_target():
     late, early = ((100, 0.5), (300, 1.0)), ((100, 0.5), (140, 1.0))
     rows = {SLOW: made_row(SLOW, validation=late, train=late), FAST: made_row(FAST, validation=early, train=early)}
     expected = (100 + 200 * 0.9) / ((100 + 40 * 0.9) / 4)
-    assert [speed.ratio for speed in paper.speeds({"digits": result_of(rows)})] == pytest.approx([expected] * 2)
+    assert [speed.ratio for speed in paper.speeds({"digits": study_of(rows)})] == pytest.approx([expected] * 2)
     rows[FAST] = made_row(FAST, validation=((80, 0.99),), train=early)
-    found = {speed.target: str(speed) for speed in paper.speeds({"digits": result_of(rows)})}
+    found = {speed.target: str(speed) for speed in paper.speeds({"digits": study_of(rows)})}
     assert found == {"training": f"{expected:.2f}", "validation": f"≥ {280 / 20:.2f}"}
     rows[SLOW]["runs"][2]["validation"] = [[100, 0.1]]
-    assert [speed.target for speed in paper.speeds({"digits": result_of(rows)})] == ["training"]
+    assert [speed.target for speed in paper.speeds({"digits": study_of(rows)})] == ["training"]
 
 
 def test_the_sentence_on_speed_names_the_largest_and_the_smallest_ratio():
@@ -169,9 +174,9 @@ def test_targets_that_one_side_alone_reached_are_counted():
     for run in rows[FAST]["runs"]:
         run["validation"] = [[200, 0.99]]
     turned = {SLOW: made_row(SLOW, validation=((200, 0.99),)), FAST: made_row(FAST, validation=((200, 0.3),))}
-    results = {"digits": result_of(rows), "n-mnist": result_of(turned)}
-    assert "the flip rule alone in 1 comparisons, BPTT alone in 1." in paper.alone(results)
-    assert paper.speeds({"digits": result_of(rows)}) == []
+    shown = {"digits": study_of(rows), "n-mnist": study_of(turned, "n-mnist")}
+    assert "the flip rule alone in 1 comparisons, BPTT alone in 1." in paper.alone(shown)
+    assert paper.speeds({"digits": study_of(rows)}) == []
 
 
 def test_claims_of_speed_are_of_the_validation_target_alone():
@@ -195,10 +200,10 @@ def test_ours_is_best_only_if_it_leads_every_rival_by_more_than_the_spread(rival
     rows = {label: made_row(label, (0.5, 0.51, 0.52)) for label in RULES}
     rows[OURS] = made_row(OURS, (0.94, 0.95, 0.96))
     rows["Bop"] = made_row("Bop", rival)
-    best, sentence = readings.beats(result_of(rows), RULES)
+    best, sentence = tables.beats(study_of(rows), RULES)
     assert best is answer
     assert "Bop" in sentence
-    assert readings.beats(result_of(rows), [label for label in RULES if label != "Bop"])[0] is True
+    assert tables.beats(study_of(rows), [label for label in RULES if label != "Bop"])[0] is True
 
 
 def test_a_lead_of_just_the_spread_is_not_more_than_it():
@@ -206,7 +211,7 @@ def test_a_lead_of_just_the_spread_is_not_more_than_it():
     rows = {OURS: made_row(OURS, measured), FAST: made_row(FAST, measured[:1] * 3)}
     ours, rival = (Spread.of(run["test"] for run in row["runs"]) for row in rows.values())
     assert ours.mean - rival.mean > ours.deviation  # in floating point, by rounding alone
-    best, sentence = readings.beats(result_of(rows), [OURS, FAST])
+    best, sentence = tables.beats(study_of(rows), [OURS, FAST])
     assert best is False
     assert "1.00 points ahead, spread 1.00" in sentence
 
@@ -217,19 +222,17 @@ def test_nothing_is_claimed_while_runs_are_missing(missing):
     rows["Bop"]["runs"] = rows["Bop"]["runs"][: {"no row": 0, "no run": 0, "one seed": 1}[missing]]
     if missing == "no row":
         del rows["Bop"]
-    best, sentence = readings.beats(result_of(rows), LATENT_FREE)
+    best, sentence = tables.beats(study_of(rows), LATENT_FREE)
     assert best is None
     assert sentence == "It cannot be said yet, for want of runs of Bop."
-    assert readings.beats(None, LATENT_FREE)[0] is None
+    assert tables.beats(study_of(None), LATENT_FREE)[0] is None
 
 
 def test_the_best_row_is_bold_and_those_within_the_pooled_spread_are_marked():
     rows = {label: made_row(label, (0.5, 0.51, 0.52)) for label in RULES}
     rows["Bop"] = made_row("Bop", (0.94, 0.95, 0.96))
     rows[SLOW] = made_row(SLOW, (0.931, 0.941, 0.951))
-    cells = {
-        line.split(" | ")[0][2:]: line.split(" | ")[1] for line in tables.rivals("digits", result_of(rows)).splitlines()
-    }
+    cells = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in tables.rivals(study_of(rows)).splitlines()}
     assert cells["Bop"] == "**95.00 ± 1.00**"
     assert cells[SLOW] == "≈ 94.10 ± 1.00"
     assert cells[FAST] == "51.00 ± 1.00"
@@ -238,9 +241,9 @@ def test_the_best_row_is_bold_and_those_within_the_pooled_spread_are_marked():
 def tuned_bop(config):
     """A made tuning in which the last point of the grid of Bop is the best; that point; and the rows of the grid."""
     tuned = whole_study("tuning", config, np.random.default_rng(1))
-    points = [label for label in tuned["rows"] if label.startswith("Bop, ")]
+    points = [label for label in tuned.rows if label.startswith("Bop, ")]
     for label in points:
-        tuned["rows"][label]["runs"][0]["validation"][-1][1] = 0.8 if label == points[-1] else 0.5
+        tuned.rows[label].runs[0]["validation"][-1][1] = 0.8 if label == points[-1] else 0.5
     grid = studies.GRIDS["Bop"]
     assert len(points) > 1
     return tuned, {name: values[-1] for name, values in grid.items()}, points
@@ -254,13 +257,14 @@ def bop_line(text):
 def test_the_chosen_point_is_the_best_on_validation_and_another_one_in_the_comparison_is_said():
     tuned, best, points = tuned_bop("digits")
     chosen = ", ".join(f"{name} {value:g}" for name, value in best.items())
-    same, other = (result_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
-    assert bop_line(tables.tuning("digits", tuned, same)).endswith(f"| {chosen} |")
-    line = bop_line(tables.tuning("digits", tuned, other))
+    same, other = (study_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
+    assert bop_line(tables.tuning(tuned, same)).endswith(f"| {chosen} |")
+    line = bop_line(tables.tuning(tuned, other))
     assert line.endswith(f"| {chosen} (but the comparison was run with b1 0.5, threshold None) |")
-    incomplete = f"| {tables.not_run('tuning', 'digits')} (incomplete) |"
-    tuned["rows"]["Bop, b1 0.123, threshold 0.456"] = tuned["rows"].pop(points[0])  # of a grid that is no more
-    line = bop_line(tables.tuning("digits", tuned, None))
+    incomplete = f"| {tuned.missing} (incomplete) |"
+    rows = tuned.content["rows"]
+    rows["Bop, b1 0.123, threshold 0.456"] = rows.pop(points[0])  # of a grid that is no more
+    line = bop_line(tables.tuning(tuned, study_of(None)))
     assert line.endswith(incomplete)
     assert "0.456" not in line
 
@@ -268,14 +272,14 @@ def test_the_chosen_point_is_the_best_on_validation_and_another_one_in_the_compa
 def test_a_config_that_takes_settings_over_says_from_where_and_which_of_its_rows_were_run_with_others(monkeypatch):
     monkeypatch.setitem(TUNED_ON, "digits", "fashion-mnist-binary")
     tuned, best, _ = tuned_bop("fashion-mnist-binary")
-    same, other = (result_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
+    same, other = (study_of({"Bop": made_row("Bop", changes=changes)}) for changes in (best, {"b1": 0.5}))
     sentence = "The settings are those chosen on fashion-mnist-binary (see there)."
     untuned = f"Not tuned: {'; '.join(label for label in RULES if label not in studies.GRIDS)}."
-    assert tables.tuning("digits", tuned, same) == f"{sentence} {untuned}"
-    assert tables.tuning("digits", None, other) == f"{sentence} {untuned}"
+    assert tables.tuning(tuned, same) == f"{sentence} {untuned}"
+    assert tables.tuning(study_of(None, tuned.config, "tuning"), other) == f"{sentence} {untuned}"
     chosen = ", ".join(f"{name} {value:g}" for name, value in best.items())
     note = f"Bop: {chosen} (but the comparison was run with b1 0.5, threshold None)."
-    assert tables.tuning("digits", tuned, other) == f"{sentence} {note} {untuned}"
+    assert tables.tuning(tuned, other) == f"{sentence} {note} {untuned}"
 
 
 def test_the_page_compares_settings_that_were_taken_over_with_the_tuning_that_they_are_from(evidence):
@@ -290,13 +294,13 @@ def test_the_page_compares_settings_that_were_taken_over_with_the_tuning_that_th
 
 def test_a_slow_config_shows_and_expects_its_few_rules_only(evidence):
     (config, labels), *_ = FEW.items()
-    result = evidence["rivals"][config]
-    rows = tables.rivals(config, result).splitlines()[2:]
+    study = evidence["rivals"][config]
+    rows = tables.rivals(study).splitlines()[2:]
     assert [row.split(" | ")[0][2:] for row in rows] == list(labels)
-    assert "best of these rules" in tables.verdict(config, result)
-    assert "want of runs" not in tables.verdict(config, result)
-    assert "best of all rules" in tables.verdict("digits", evidence["rivals"]["digits"])
-    lines = [line for line in paper.convergence({config: result}).splitlines() if line.startswith(f"| {config}")]
+    assert "best of these rules" in tables.verdict(study)
+    assert "want of runs" not in tables.verdict(study)
+    assert "best of all rules" in tables.verdict(evidence["rivals"]["digits"])
+    lines = [line for line in paper.convergence({config: study}).splitlines() if line.startswith(f"| {config}")]
     assert len(lines) == 2
     cells = dict(zip((*paper.THROUGH_TIME, *paper.FLIPPING), lines[0].strip(" |").split(" | ")[2:], strict=True))
     assert {label for label, cell in cells.items() if cell == "-"} == set(cells) - set(labels)
@@ -306,38 +310,38 @@ def test_a_slow_config_does_not_count_among_those_where_ours_is_the_best_of_all_
     (config, labels), *_ = FEW.items()
     level = dict.fromkeys(RULES, (0.5, 0.51, 0.52)) | {OURS: (0.94, 0.95, 0.96)}
     results = {
-        config: result_of({label: made_row(label, level[label], config) for label in labels}),
-        "digits": result_of({label: made_row(label, level[label]) for label in RULES}),
+        config: study_of({label: made_row(label, level[label], config) for label in labels}, config),
+        "digits": study_of({label: made_row(label, level[label]) for label in RULES}),
     }
     assert f"On 1 of 1 configs {OURS} is the best of all rules" in paper.claims(results)
-    del results["digits"]["rows"]["Bop"]
+    del results["digits"].rows["Bop"]
     assert f"On 0 of 1 configs {OURS}" in paper.claims(results)
 
 
 def test_the_table_of_convergence_names_the_steps_that_turn_batches_into_updates():
     rows = {SLOW: made_row(SLOW), FAST: made_row(FAST)}
-    text = paper.convergence({"digits": result_of(rows), "fashion-mnist": None})
+    text = paper.convergence({"digits": study_of(rows), "fashion-mnist": study_of(None, "fashion-mnist")})
     assert "| digits, T = 4 | training 95% |" in text
     assert "| fashion-mnist, T = 2 | not run yet" in text
 
 
 def test_gaps_of_statistics_are_taken_seed_by_seed():
     runs = [made_run(seed, 0.8 + seed / 10, test_running=None, test_batch=0.81 + seed / 10) for seed in range(3)]
-    gap = readings.gap_of(runs, "test")
+    gap = Row("", {}, runs).gap("test")
     assert gap.mean == pytest.approx(0.01)
     assert gap.deviation == pytest.approx(0, abs=1e-9)
-    assert readings.gap_of(runs, "test_running") is None
-    row = tables.norms("digits", result_of({"rule, kind": {"settings": {}, "runs": runs}}), ["rule, kind"])
-    assert row.splitlines()[-1] == "| rule | kind | - | 90.00 ± 10.00 | 91.00 ± 10.00 | - | 1.00 ± 0.00 |"
+    assert Row("", {}, runs).gap("test_running") is None
+    row = tables.norms(study_of({"rule, kind": {"settings": {}, "runs": runs}}), ["rule, kind"])
+    assert row.splitlines()[2] == "| rule | kind | - | 90.00 ± 10.00 | 91.00 ± 10.00 | - | 1.00 ± 0.00 |"
 
 
 def test_every_ablation_stands_in_a_group_of_its_own_kind_and_new_ones_are_not_lost():
     labels = list(dict.fromkeys(job.label for job in studies.ablations(ABLATED)))
-    text = tables.ablations(ABLATED, None, labels)
+    text = tables.grouped(study_of(None, ABLATED, "ablations"), labels)
     assert "Others" not in text
     assert all(f"| {label} |" in text for label in labels)
     assert sum(label in text.partition("| Statistics")[0] for label in labels) == len(labels) - 2
-    assert "| Others |" in tables.ablations(ABLATED, None, ["something new"])
+    assert "| Others |" in tables.grouped(study_of(None, ABLATED, "ablations"), ["something new"])
     growths = text.partition("| Growth")[2].partition("\n\n")[0].splitlines()[2:]
     assert len(growths) == 1 + sum("growth" in label for label in labels)  # and the preset
 
@@ -345,10 +349,10 @@ def test_every_ablation_stands_in_a_group_of_its_own_kind_and_new_ones_are_not_l
 def test_the_length_of_the_ablations_is_that_of_their_settings(evidence):
     length, full = studies.ABLATION_EPOCHS, CONFIGS[ABLATED][1].epochs
     sentence = f"Short runs: {length} epochs, where section 2 has {full}."
-    assert render.ablation_line(ABLATED, None) == render.ablation_line(ABLATED, evidence["ablations"][ABLATED])
-    assert render.ablation_line(ABLATED, None) == sentence
-    older = result_of({"calibrated, c = 0": made_row(OURS, config=ABLATED, changes={"epochs": 2})})
-    assert render.ablation_line(ABLATED, older) == f"Short runs: 2 epochs, where section 2 has {full}."
+    assert render.ablation_line(evidence["ablations"][ABLATED]) == sentence
+    assert render.ablation_line(study_of(None, ABLATED, "ablations")) == sentence
+    older = study_of({"calibrated, c = 0": made_row(OURS, config=ABLATED, changes={"epochs": 2})}, ABLATED, "ablations")
+    assert render.ablation_line(older) == f"Short runs: 2 epochs, where section 2 has {full}."
 
 
 def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_new_ones():
@@ -361,7 +365,7 @@ def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_ne
         label: {"settings": {}, "runs": [made_run(seed, level + 0.02 * seed) for seed in range(3)]}
         for label, level in levels.items()
     }
-    text = tables.ablations(ABLATED, result_of(rows), levels)
+    text = tables.grouped(study_of(rows, ABLATED, "ablations"), levels)
     assert (
         "From 'paper, threshold 0' to 'paper, threshold 5e-07': +1.00 points on the test set, within the larger "
         "standard deviation (2.00)." in text
@@ -373,20 +377,20 @@ def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_ne
 
 
 def test_every_row_of_the_papers_table_has_a_command_that_trains_it():
-    assert len(list(paper.rows())) == 19
-    for experiment, rule, num_steps, figure in paper.rows():
-        for command in filter(None, (experiment.before, experiment.command(rule, num_steps))):
+    assert len(paper.rows()) == 19
+    for row in paper.rows():
+        for command in paper.commands(row):
             assert command.startswith("python -m experiments.train ")
             config = tyro.extras.overridable_config_cli(CONFIGS, args=command.split()[3:])
             assert config.preset == "paper"
-        assert (config.num_steps, config.optimizer) == (num_steps, paper.OPTIMIZERS[rule])
-        module = importlib.import_module(f"experiments.configs.{experiment.config.replace('-', '_')}")
-        assert figure in module.__doc__
+        assert (config.num_steps, config.optimizer) == (int(row["T"]), {"BSO": "bso", "T-BSO": "t-bso"}[row["rule"]])
+        module = importlib.import_module(f"experiments.configs.{row['config'].replace('-', '_')}")
+        assert row["accuracy"] in module.__doc__
 
 
 def test_our_figure_beside_the_papers_is_of_the_same_config_and_number_of_steps():
     rows = {label: made_row(label, config="cifar10-vgg11", changes={"num_steps": 4}) for label in (FAST, OURS)}
-    lines = paper.beside_ours({"cifar10-vgg11": result_of(rows)}).splitlines()
+    lines = paper.beside_ours({"cifar10-vgg11": study_of(rows, "cifar10-vgg11")}).splitlines()
     ours = [line for line in lines if "400 epochs" in line]
     assert len(ours) == 1
     assert ours[0].startswith(
@@ -400,32 +404,32 @@ def test_without_results_the_page_holds_no_figure_of_ours_and_names_every_comman
     render.main(tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
     assert text.count("not run here: needs") == 19
-    for name, _, configs in PLAN:
+    for name, (_, configs) in PLAN.items():
         for config in configs:
             assert f"not run yet: `python -m experiments.evidence --only {name}:{config}`" in text
-    assert "±" not in text.replace(render.INTRODUCTION, "")
+    assert "±" not in text.replace("mean ± standard deviation", "")
     assert "](pictures" not in text
-    assert not list((tmp_path / "docs" / "pictures").iterdir())
+    assert not list((tmp_path / "docs").glob("pictures/*"))
 
 
 def test_a_missing_row_is_named_and_changes_no_other_row(evidence):
-    result = evidence["rivals"]["digits"]
-    whole = tables.rivals("digits", result).splitlines()
+    study = evidence["rivals"]["digits"]
+    whole = tables.rivals(study).splitlines()
     for label in RULES:
-        rows = {name: row for name, row in result["rows"].items() if name != label}
-        part = tables.rivals("digits", result_of(rows)).splitlines()
+        rows = {name: row for name, row in study.content["rows"].items() if name != label}
+        part = tables.rivals(study_of(rows)).splitlines()
         (place,) = (place for place, line in enumerate(part) if line.startswith(f"| {label} |"))
-        assert part.pop(place).startswith(f"| {label} | {tables.not_run('rivals', 'digits')} |")
+        assert part.pop(place).startswith(f"| {label} | {study.missing} |")
         before = whole[:place] + whole[place + 1 :]
         assert [re.sub(r"\*\*|≈ ", "", line) for line in part] == [re.sub(r"\*\*|≈ ", "", line) for line in before]
 
 
-@pytest.mark.parametrize("study", [name for name, *_ in PLAN])
+@pytest.mark.parametrize("study", PLAN)
 def test_any_row_of_any_study_may_be_missing(evidence, study):
-    for config, result in evidence[study].items():
-        for label in list(result["rows"])[:: 1 if study in ("rivals", "norms") else 5]:
-            rows = {name: row for name, row in result["rows"].items() if name != label}
-            part = {**evidence, study: {**evidence[study], config: result_of(rows)}}
+    for config, whole in evidence[study].items():
+        for label in list(whole.rows)[:: 1 if study in ("rivals", "norms") else 5]:
+            rows = {name: row for name, row in whole.content["rows"].items() if name != label}
+            part = {**evidence, study: {**evidence[study], config: study_of(rows, config, study)}}
             assert f"--only {study}:{config}" in render.page(part, None, None)
         break
 
@@ -462,22 +466,22 @@ def test_the_readme_changes_between_its_marks_only_and_rendering_twice_changes_n
     after = render.with_table(before, evidence["rivals"])
     assert after == f"top | x |\n<!-- digits -->\n{render.digits_table(evidence['rivals'])}\n<!-- end -->\nbottom\\1\n"
     assert render.with_table(after, evidence["rivals"]) == after
-    spread = Spread.of(run["test"] for run in evidence["rivals"]["fashion-mnist-binary"]["rows"][OURS]["runs"])
+    spread = Spread.of(run["test"] for run in evidence["rivals"]["fashion-mnist-binary"].rows[OURS].runs)
     (line,) = (line for line in after.splitlines() if line.startswith(f"| {OURS} |"))
-    assert line.endswith(f" | {spread} |")
-    assert tables.not_run("rivals", "digits") in render.with_table(before, {})
+    assert line.endswith(f" | {spread.percent} |")
+    assert study_of(None).missing in render.with_table(before, {})
 
 
 def test_every_compared_config_has_targets_between_chance_and_certainty():
-    assert set(COMPARED) <= set(readings.TARGETS)
-    assert all(0.1 < target < 1 for targets in readings.TARGETS.values() for target in targets)
+    assert set(COMPARED) <= set(results.TARGETS)
+    assert all(0.1 < target < 1 for targets in results.TARGETS.values() for target in targets.values())
     assert math.isnan(Spread.of([1.0]).deviation)
 
 
 def test_the_committed_page_is_what_the_committed_results_say():
     notes = ROOT / "docs" / "notes" / "what-worked.md"
     regrets = json.loads((ROOT / "docs" / "results" / "regret.json").read_text())
-    text = render.page(render.load(ROOT), regrets, notes.read_text().strip() if notes.exists() else None)
+    text = render.page(results.load(ROOT), regrets, notes.read_text().strip() if notes.exists() else None)
     committed = ROOT / "docs" / "RESULTS.md"
     assert committed.exists()
     assert committed.read_text() == text, "run `python -m experiments.evidence.render`"

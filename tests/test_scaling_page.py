@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import render, scaling, scaling_page
+from benchmarks import render, scaling
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_page_is_what_the_files_say():
     results = render.load(ROOT)
-    assert (ROOT / "docs" / "SCALING.md").read_text() == scaling_page.page(results)
+    assert (ROOT / "docs" / "SCALING.md").read_text() == render.devices(results)
 
 
 @pytest.mark.parametrize("missing", ["scaling", "votes"])
 def test_a_part_that_was_not_measured_says_how_to(missing):
     results = {name: result for name, result in render.load(ROOT).items() if name != missing}
-    assert f"not measured yet: `python -m benchmarks.{missing}`" in scaling_page.page(results)
+    assert f"Not measured yet: `python -m benchmarks.{missing}`" in render.devices(results)
 
 
 def test_traffic_is_counted_by_what_it_is():

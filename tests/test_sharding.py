@@ -153,17 +153,3 @@ def test_a_state_stays_where_it_was_put():
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == shardings
     momentum = next(leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size == WEIGHTS)
     assert {shard.data.shape for shard in momentum.addressable_shards} == {(WIDTH, WIDTH // 8)}
-
-
-def test_bad_input_is_named():
-    state, device = shapes(), jax.devices()[0]
-    for devices, message in [([], "devices: there is none"), ([device, device], "devices: one is named twice")]:
-        with pytest.raises(ValueError, match=message):
-            bsojax.data_mesh(devices)
-    explicit = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
-    two = jax.make_mesh((4, 2), ("batch", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
-    for other in (explicit, two):
-        with pytest.raises(ValueError, match="mesh: needs one axis 'batch' of AxisType.Auto"):
-            bsojax.state_shardings(state, other)
-        with pytest.raises(ValueError, match="mesh: needs one axis 'batch' of AxisType.Auto"):
-            bsojax.make_train_step(MODEL, optimizer(PLAIN), T, mesh=other)

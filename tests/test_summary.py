@@ -185,8 +185,6 @@ def test_the_rates_of_a_training_step_stand_beside_their_neurons():
 def test_a_frame_that_the_model_refuses_is_named():
     with pytest.raises(TypeError, match=r"^x: 'conv_0' needs a floating input, not int32"):
         bsojax.summarize(VGG, jax.ShapeDtypeStruct(X.shape, jnp.int32))
-    with pytest.raises(ValueError, match=r"^x: "):
-        bsojax.summarize(VGG, jax.ShapeDtypeStruct((6, 6, 3), jnp.float32))
 
 
 @each_model

@@ -93,16 +93,6 @@ def test_elected_updates_flip_what_the_majority_would(packed):
     np.testing.assert_array_equal(found, np.broadcast_to(signs["a"] ^ won, found.shape))
 
 
-def test_votes_that_cannot_be_counted_are_refused():
-    count = functools.partial(jax.vmap, axis_name="batch")
-    with pytest.raises(TypeError, match="flips: leaf 'a' is float32"):
-        count(lambda x: bsojax.majority({"a": x}, "batch"))(jnp.zeros((2, 3)))
-    with pytest.raises(ValueError, match="axis_name: there is no axis 'other'"):
-        count(lambda x: bsojax.majority(x, "other"))(jnp.zeros((2, 3), bool))
-    with pytest.raises(ValueError, match="axis_name: there is no axis 'batch'"):
-        bsojax.majority(jnp.zeros(3, bool), "batch")
-
-
 # Training.
 
 
@@ -239,7 +229,9 @@ def test_all_devices_skip_what_one_must():
     state, metrics = mapped(state, x, y)
     np.testing.assert_array_equal(metrics["skipped"], np.ones(DEVICES))
     assert np.isfinite(metrics["loss"]).all()
-    chex.assert_trees_all_equal((state.signs, state.opt_state), (before.signs, before.opt_state))
+    chex.assert_trees_all_equal(state.signs, before.signs)
+    chex.assert_trees_all_equal(*(optax.tree.get(one.opt_state, "momentum") for one in (state, before)))
+    np.testing.assert_array_equal(optax.tree.get(state.opt_state, "skipped"), np.ones(DEVICES))
     state, metrics = mapped(state, x, np.where(y == 7, 6, y))
     np.testing.assert_array_equal(metrics["skipped"], np.zeros(DEVICES))
     assert int(jax.tree.leaves(metrics["flips"])[0][0]) > 0
@@ -263,6 +255,3 @@ def test_bad_arguments_are_refused():
         bsojax.make_train_step(model, tx, T, vote=True)
     with pytest.raises(ValueError, match="axis_name, mesh: .* give one of them"):
         bsojax.make_train_step(model, tx, T, axis_name="batch", mesh=bsojax.data_mesh())
-    state, step = make()
-    with pytest.raises(ValueError, match="axis_name: there is no axis 'batch'"):
-        step(state, X, Y)

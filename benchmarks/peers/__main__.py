@@ -11,8 +11,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from benchmarks.environment import environment
-from benchmarks.measure import QUIET, rotated, wait_until_idle
+from benchmarks.measure import QUIET, rotated, save, wait_until_idle
 from benchmarks.peers import install, job, table
 from benchmarks.peers.contenders import Contender, contenders
 
@@ -85,12 +84,9 @@ def main(options: Options) -> None:
         "not_installed": installed,
         "failures": [{"contender": name, "num_steps": t, "error": error} for (name, t), error in failures.items()],
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
-    console.print(table.ratio_table("Time of a training step, ours / peer (below 1: ours is faster)", results["time"]))
-    for key, when in (("memory", "its peak since the imports"), ("steady_memory", "its peak while training")):
-        console.print(table.ratio_table(f"Resident memory, {when}, ours / peer", results[key]))
-    console.print(table.absolute_table("Appendix: CPU, this machine", results["appendix"]["rows"]))
+    save(options.output, results)
+    for part in (*table.ratio_tables(results), table.absolute_table(results["appendix"]["rows"])):
+        console.print(part, markup=False, highlight=False, soft_wrap=True)
     if results["disturbed"]:
         console.print(f"warning: {results['disturbed']}")
     console.print(f"{options.output}")
@@ -136,7 +132,6 @@ def _results(chosen: list[Contender], options: Options, records: list[dict[str, 
     ours = [contender.name for contender in chosen if contender.ours]
     disturbed = sum(record["others"] >= QUIET for record in records)
     return {
-        **environment(),
         "disturbed": f"{disturbed} of {len(records)} runs shared the machine with other work (see others). "
         "PyTorch suffers most from that, and the ratios flatter JAX: run it again on an idle machine."
         if disturbed

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from benchmarks.environment import versions
 from benchmarks.measure import mark_load, mark_memory
+from experiments.environment import versions
 
 WARMUP = 2
 

@@ -1,14 +1,21 @@
 """From records of runs to ratios: ours over each peer, formed within a round."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from benchmarks.measure import Spread, ratios, spread
+from benchmarks.measure import ratio_text, ratios
+from experiments.pages import table
+from experiments.spread import Spread
 
 TIME, PEAK, STEADY = "seconds", "peak_mib", "steady_mib"
+
+LEAN = (
+    "XLA_FLAGS=--xla_cpu_use_fusion_emitters=false python -m benchmarks.peers --only OTTT SLTT --num-steps 16 "
+    "--output benchmarks/results/peers-lean.json"
+)
+"""The command that measures what is left where XLA compiles with less memory."""
 
 Values = dict[tuple[str, int], dict[int, float]]
 """By contender and number of time steps: a value a round."""
@@ -40,8 +47,8 @@ def compare(records: Sequence[Mapping[str, Any]], ours: Sequence[str], key: str)
             if peer in ours or not shared:
                 continue
             both = {name: [own[turn] for turn in shared], peer: [theirs[turn] for turn in shared]}
-            ratio = ratios(both, peer)[name]
-            rows.append({"ours": name, "peer": peer, "num_steps": num_steps, "rounds": len(shared), **ratio._asdict()})
+            pair = {"ours": name, "peer": peer, "num_steps": num_steps, "rounds": len(shared)}
+            rows.append(pair | ratios(both, peer)[name].quantiles())
     return rows
 
 
@@ -51,32 +58,51 @@ def absolute(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     columns = {key: values_of(records, key) for key in keys}
     return [
         {"contender": name, "num_steps": num_steps}
-        | {key: spread(list(columns[key][name, num_steps].values()))._asdict() for key in keys}
+        | {key: Spread.of(columns[key][name, num_steps].values()).quantiles() for key in keys}
         for name, num_steps in columns[TIME]
     ]
 
 
-def ratio_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns a table of ratios for a terminal: a row a pair, a column a number of time steps, median (min .. max)."""
+def ratio_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of ratios: a row a pair, a column a number of time steps."""
     steps = sorted({row["num_steps"] for row in rows})
-    table = Table("ours", "peer", *(f"T = {num_steps}" for num_steps in steps), title=title)
-    cells = {(row["ours"], row["peer"], row["num_steps"]): row for row in rows}
-    for ours, peer in dict.fromkeys((row["ours"], row["peer"]) for row in rows):
-        found = [cells.get((ours, peer, num_steps)) for num_steps in steps]
-        table.add_row(ours, peer, *("-" if row is None else _cell(row, "{:.2f}") for row in found))
-    return table
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for row in rows:
+        cells.setdefault((row["ours"], row["peer"]), {})[row["num_steps"]] = ratio_text(row)
+    lines = [(*names, *(found.get(T, "-") for T in steps)) for names, found in cells.items()]
+    return table((title, "", *(f"T = {T}" for T in steps)), lines)
 
 
-def absolute_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns a table of the times in ms and the memory in MiB, peak and steady, for a terminal."""
-    table = Table("contender", "T", "ms a step", "peak MiB", "steady MiB", title=title)
+def absolute_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of the times in ms and the memory in MiB, peak and steady."""
+    lines = []
     for row in sorted(rows, key=lambda row: row["num_steps"]):
-        in_ms = {key: 1e3 * value for key, value in row[TIME].items()}
+        milliseconds = (1e3 * row[TIME][key] for key in ("median", "min", "max"))
+        time = "{:.1f} ({:.1f} to {:.1f})".format(*milliseconds)
         memory = (f"{row[key]['median']:.0f}" for key in (PEAK, STEADY))
-        table.add_row(row["contender"], str(row["num_steps"]), _cell(in_ms, "{:.1f}"), *memory)
-    return table
+        lines.append((row["contender"], str(row["num_steps"]), time, *memory))
+    return table(("contender", "T", "ms a step", "peak MiB", "steady MiB"), lines)
 
 
-def _cell(row: Mapping[str, Any], form: str) -> str:
-    low, middle, high = (form.format(row[key]) for key in (Spread._fields[3], Spread._fields[0], Spread._fields[4]))
-    return f"{middle} ({low} .. {high})"
+def ratio_tables(result: Mapping[str, Any]) -> Iterator[str]:
+    """Gives out the tables of time and of memory."""
+    yield ratio_table("time, ours / peer", result["time"])
+    yield ratio_table("peak memory", result["memory"])
+    yield ratio_table("memory while training", result["steady_memory"])
+
+
+def tell(result: Mapping[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result."""
+    yield (
+        f"One training step of the same convolutional network ({result['job']['channels']} channels on "
+        f"{result['job']['image']}, batch {result['job']['batch']}), each contender in processes of its own, "
+        f"{result['protocol']['rounds']} rounds. Below 1 ours is faster, or smaller. Memory is resident memory above "
+        "that of the imports."
+    )
+    yield from ratio_tables(result)
+
+
+def tell_lean(result: Mapping[str, Any]) -> Iterator[str]:
+    """Gives out what the page says of a result without XLA's fusion emitters."""
+    yield f"Most of our peak is XLA while it compiles, and most of that its fusion emitters. Without them (`{LEAN}`):"
+    yield from ratio_tables(result)

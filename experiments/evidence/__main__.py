@@ -5,9 +5,8 @@ import os
 import tyro
 from rich.console import Console
 
-from experiments.evidence import study
-from experiments.evidence.plan import PLAN
-from experiments.evidence.studies import path_of
+from experiments.evidence import runner
+from experiments.evidence.studies import PLAN, path_of
 
 
 def main(only: tuple[str, ...] = (), workers: int = os.cpu_count() or 1) -> None:
@@ -18,15 +17,15 @@ def main(only: tuple[str, ...] = (), workers: int = os.cpu_count() or 1) -> None
       workers: processes, each on a core of its own.
     """
     console = Console()
-    known = {f"{name}:{config}" for name, _, configs in PLAN for config in configs} | {name for name, *_ in PLAN}
+    known = {f"{name}:{config}" for name, (_, configs) in PLAN.items() for config in configs} | set(PLAN)
     if set(only) - known:
         raise SystemExit(f"only: there is no study {sorted(set(only) - known)}; choose from {sorted(known)}.")
     if workers < 1:
         raise SystemExit(f"workers: must be at least 1, got {workers}.")
-    for name, jobs, configs in PLAN:
+    for name, (jobs, configs) in PLAN.items():
         for config in configs:
             if not only or name in only or f"{name}:{config}" in only:
-                study.run(jobs(config), path_of(name, config), console, workers)
+                runner.run(jobs(config), path_of(name, config), console, workers)
 
 
 if __name__ == "__main__":

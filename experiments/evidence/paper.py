@@ -1,65 +1,75 @@
 """What the paper says beside what was measured here: its table of results, and its claim of faster convergence."""
 
-import dataclasses
+import csv
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from experiments.configs import CONFIGS
-from experiments.evidence.readings import (
-    OURS,
-    Result,
-    Results,
-    batches_to,
-    beats,
-    rules_of,
-    runs_of,
-    step_bytes,
-    targets_of,
-    tests,
-)
-from experiments.evidence.studies import FEW, RULES
-from experiments.evidence.tables import not_run, table
+from experiments.evidence.results import TARGETS, Reached, Row, Studies
+from experiments.evidence.studies import FEW, OURS, RULES
+from experiments.evidence.tables import beats, rules_of
+from experiments.pages import table
+
+BEFORE = "python -m experiments.train imagenet-resnet18 --output runs/imagenet-1"
+"""What must have been run before the second phase on ImageNet, which starts from it."""
+
+HERE = {"BSO": ("BSO, paper",), "T-BSO": ("T-BSO, paper", OURS)}
+"""The rows of our comparisons that stand beside the paper's rules."""
 
 FLIPPING = ("BSO, paper", "T-BSO, paper", OURS)
 THROUGH_TIME = ("BPTT, latent, SGD", "BPTT, latent, Adam")
 
-OPTIMIZERS = {"BSO": "bso", "T-BSO": "t-bso"}
-ROWS_HERE = {"BSO": ("BSO, paper",), "T-BSO": ("T-BSO, paper", OURS)}
-"""The rows of our comparisons that stand beside the paper's rules."""
+
+@functools.cache
+def rows() -> list[dict[str, str]]:
+    """The paper's table: one seed, the best test epoch; with the config of ours and what it takes to run it."""
+    return list(csv.DictReader(Path(__file__).with_name("paper.csv").read_text().splitlines()))
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """Some rows of the paper's table.
-
-    Attributes:
-      data: the data set.
-      network: the network.
-      config: the config of ours, by its name.
-      needs: what it takes to run it.
-      figures: the paper's accuracy, %, by rule and number of time steps, as it is printed.
-      rivals: the best rivals in the paper's table.
-      before: a command that must have been run before.
-      options: more options of the command.
-    """
-
-    data: str
-    network: str
-    config: str
-    needs: str
-    figures: Mapping[str, Mapping[int, str]]
-    rivals: str
-    before: str = ""
-    options: str = ""
-
-    def command(self, rule: str, num_steps: int) -> str:
-        """The command that trains a row."""
-        options = f"--optimizer {OPTIMIZERS[rule]} --num-steps {num_steps}{self.options}"
-        return f"python -m experiments.train {self.config} {options}"
+def commands(row: Mapping[str, str]) -> list[str]:
+    """The commands that train a row of the paper's table."""
+    command = f"python -m experiments.train {row['config']} --optimizer {row['rule'].lower()} --num-steps {row['T']}"
+    phased = row["config"] == "imagenet-resnet18-phase2"
+    return [BEFORE, f"{command} --start runs/imagenet-1/model.msgpack"] if phased else [command]
 
 
-@dataclasses.dataclass(frozen=True)
-class Speed:
+def beside_ours(studies: Studies) -> str:
+    """The paper's table, with our figures from the comparison of the same config at the same T."""
+
+    def ours(row: Mapping[str, str]) -> str:
+        here = studies[row["config"]].rows if row["config"] in studies else {}
+        found = [here[label] for label in HERE[row["rule"]] if label in here]
+        told = [
+            f"{one.label}: {one.test.percent}, {one.settings['epochs']} epochs"
+            for one in found
+            if one.settings["num_steps"] == int(row["T"])
+        ]
+        words = ", then ".join(f"`{command}`" for command in commands(row))
+        return "; ".join(told) or f"not run here: needs {row['needs']}; {words}"
+
+    header = ("data set, network", "T", "rule", "paper, %", "ours, %", "best rivals in the paper, %")
+    cells = ([row["network"], row["T"], row["rule"], row["accuracy"], ours(row), row["rivals"]] for row in rows())
+    return table(header, cells)
+
+
+def claims(studies: Studies) -> str:
+    """The paper's headline claims beside what the comparisons say."""
+    answers = [beats(study, RULES)[0] for study in studies.values() if study.config not in FEW]
+    share = f"{answers.count(True)} of {len(answers)} configs"
+    unknown = f" (on {answers.count(None)} it cannot be said yet)" if None in answers else ""
+    best = f"On {share} {OURS} is the best of all rules by more than the spread{unknown}."
+    lines = (
+        ("up to 72 % less training memory than BPTT", _memory(studies)),
+        ("convergence up to 1.8 times faster than BPTT", f"{fastest(on_validation(speeds(studies)))} {alone(studies)}"),
+        ("higher accuracy than other training of binary spiking networks", best),
+    )
+    return table(("the paper's claim", "here"), lines)
+
+
+class Speed(NamedTuple):
     """Batches of a BPTT rival over batches of a flip rule, to the same target; above 1 the flip rule is the faster."""
 
     ratio: float
@@ -73,118 +83,19 @@ class Speed:
         return f"{self.bound}{self.ratio:.2f}"
 
     @property
-    def where(self) -> str:
-        """What the ratio belongs to."""
-        return f"{self.rule} against {self.rival}, {self.config}, {self.target} target"
+    def named(self) -> str:
+        """The ratio, and what it belongs to."""
+        return f"{self} ({self.rule} against {self.rival}, {self.config}, {self.target} target)"
 
 
-EXPERIMENTS = (
-    Experiment(
-        "CIFAR-10",
-        "VGG-11",
-        "cifar10-vgg11",
-        "a GPU",
-        {
-            "BSO": {2: "93.30", 4: "93.45", 6: "92.98"},
-            "T-BSO": {2: "94.32", 4: "94.86", 6: "94.70"},
-        },
-        "Q-SNN (binary) 93.20; real weights: OTTT 93.73, NDOT 94.90",
-    ),
-    Experiment(
-        "CIFAR-100",
-        "VGG-11",
-        "cifar100-vgg11",
-        "CIFAR-100 and a GPU",
-        {
-            "BSO": {2: "72.15", 4: "72.34", 6: "72.57", 12: "72.85"},
-            "T-BSO": {2: "73.40", 4: "73.82", 6: "74.27", 12: "75.20"},
-        },
-        "Q-SNN (binary) 73.48; real weights: NDOT 76.61",
-    ),
-    Experiment(
-        "ImageNet",
-        "ResNet-18",
-        "imagenet-resnet18-phase2",
-        "ImageNet and a GPU",
-        {"T-BSO": {4: "57.76", 6: "58.86"}},
-        "CBP (binary) 54.34; real weights: FP-SNN 63.18",
-        before="python -m experiments.train imagenet-resnet18 --output runs/imagenet-1",
-        options=" --start runs/imagenet-1/model.msgpack",
-    ),
-    Experiment(
-        "DVS-CIFAR10",
-        "VGG-11",
-        "dvs-cifar10-vgg11",
-        "CIFAR10-DVS and a GPU",
-        {"BSO": {10: "80.60"}, "T-BSO": {10: "81.00"}},
-        "Q-SNN (binary) 79.10; real weights: SLTT 82.20",
-    ),
-    Experiment(
-        "Google Speech Commands",
-        "VGG-11",
-        "speech-commands-vgg11",
-        "Speech Commands and a GPU",
-        {"T-BSO": {4: "96.12"}},
-        "real weights: SpikCommander 96.92",
-    ),
-)
-"""The paper's table: one seed, the best test epoch."""
-
-
-def rows() -> Iterator[tuple[Experiment, str, int, str]]:
-    """Every row of the paper's table: experiment, rule, T, and the figure."""
-    for experiment in EXPERIMENTS:
-        for rule, figures in experiment.figures.items():
-            for num_steps, figure in figures.items():
-                yield experiment, rule, num_steps, figure
-
-
-def beside_ours(results: Results) -> str:
-    """The paper's table, with our figures from the comparison of the same config at the same T."""
-    header = ("data set, network", "T", "rule", "paper, %", "ours, %", "best rivals in the paper, %")
-    lines: list[tuple[str, ...]] = []
-    for experiment, rule, num_steps, figure in rows():
-        name = f"{experiment.data}, {experiment.network}"
-        rivals = "" if lines and lines[-1][0] == name else experiment.rivals
-        ours = _ours(experiment, rule, num_steps, results.get(experiment.config))
-        lines.append((name, str(num_steps), rule, figure, ours, rivals))
-    return table(header, lines)
-
-
-def claims(results: Results) -> str:
-    """The paper's headline claims beside what the comparisons say."""
-    found = on_validation(speeds(results))
-    answers = [beats(result, RULES)[0] for config, result in results.items() if config not in FEW]
-    share = f"{answers.count(True)} of {len(answers)} configs"
-    ahead = f"On {share} {OURS} is the best of all rules by more than the spread"
-    unknown = f" (on {answers.count(None)} it cannot be said yet)" if None in answers else ""
-    return table(
-        ("the paper's claim", "here"),
-        (
-            ("up to 72 % less training memory than BPTT", _memory(results)),
-            ("convergence up to 1.8 times faster than BPTT", f"{fastest(found)} {alone(results)}"),
-            ("higher accuracy than other training of binary spiking networks", f"{ahead}{unknown}."),
-        ),
-    )
-
-
-def speeds(results: Results) -> list[Speed]:
+def speeds(studies: Studies) -> list[Speed]:
     """Every comparison of a flip rule with a BPTT rival in which all seeds of both reached the target."""
-    found = []
-    for config, result in results.items():
-        if result is None:
-            continue
-        for name, part, target in targets_of(config):
-            reached = {label: batches_to(result["rows"][label], part, target) for label in _present(result)}
-            for rule, rival in itertools.product(FLIPPING, THROUGH_TIME):
-                pair = reached.get(rule), reached.get(rival)
-                if pair[0] is None or pair[1] is None or not (pair[0].by_all and pair[1].by_all):
-                    continue
-                if pair[0].at_most and pair[1].at_most:
-                    continue  # both were there before the first measurement
-                bound = "≥ " if pair[0].at_most else "≤ " if pair[1].at_most else ""
-                found.append(Speed(pair[1].batches / pair[0].batches, bound, rule, rival, config, name))
-    return found
+    return [
+        Speed(slow.batches / fast.batches, "≥ " if fast.at_most else "≤ " if slow.at_most else "", *names)
+        for fast, slow, names in _reached(studies)
+        # Where both were there before the first measurement, nothing can be said.
+        if fast.by_all and slow.by_all and not (fast.at_most and slow.at_most)
+    ]
 
 
 def on_validation(found: Iterable[Speed]) -> list[Speed]:
@@ -192,95 +103,72 @@ def on_validation(found: Iterable[Speed]) -> list[Speed]:
     return [speed for speed in found if speed.target == "validation"]
 
 
-def convergence(results: Results) -> str:
+def convergence(studies: Studies) -> str:
     """Batches to the targets, of BPTT with latent weights and of the flip rules, with their ratios."""
-    header = ("config", "target", *THROUGH_TIME, *(f"{rule} (ratio to SGD; Adam)" for rule in FLIPPING))
     lines: list[tuple[str, ...]] = []
-    for config, result in results.items():
-        name, missing = f"{config}, T = {CONFIGS[config][1].num_steps}", not_run("rivals", config)
-        if result is None or not _present(result):
-            lines.append((name, missing, *([""] * (len(header) - 2))))
+    for config, study in studies.items():
+        name = f"{config}, T = {CONFIGS[config][1].num_steps}"
+        present = [label for label in (*THROUGH_TIME, *FLIPPING) if label in study.rows]
+        if not present:
+            lines.append((name, study.missing))
             continue
-        ratios = {(speed.rule, speed.rival, speed.target): str(speed) for speed in speeds({config: result})}
-        for target, part, value in targets_of(config):
-            cells = {label: missing if label in rules_of(config) else "-" for label in (*THROUGH_TIME, *FLIPPING)}
-            cells |= {label: str(batches_to(result["rows"][label], part, value)) for label in _present(result)}
-            for rule in set(FLIPPING) & set(_present(result)):
-                pair = [ratios.get((rule, rival, target), "-") for rival in THROUGH_TIME]
-                cells[rule] += f" ({'; '.join(pair)})"
+        ratios = {(speed.rule, speed.rival, speed.target): str(speed) for speed in speeds({config: study})}
+        for target, value in TARGETS[config].items():
+            cells = {label: study.missing if label in rules_of(config) else "-" for label in (*THROUGH_TIME, *FLIPPING)}
+            for label in present:
+                pair = "; ".join(ratios.get((label, rival, target), "-") for rival in THROUGH_TIME)
+                reached = study.rows[label].batches_to(target, value)
+                cells[label] = f"{reached} ({pair})" if label in FLIPPING else str(reached)
             lines.append((name, f"{target} {value:.0%}", *cells.values()))
-    return table(header, lines)
+    return table(("config", "target", *THROUGH_TIME, *(f"{rule} (ratio to SGD; Adam)" for rule in FLIPPING)), lines)
 
 
 def fastest(found: list[Speed]) -> str:
     """The largest and the smallest ratio, and how often the flip rules are the faster."""
     if not found:
         return "No ratio can be given yet."
-    largest = max((speed for speed in found if speed.bound != "≤ "), key=lambda speed: speed.ratio, default=None)
-    smallest = min((speed for speed in found if speed.bound != "≥ "), key=lambda speed: speed.ratio, default=None)
-    sentences = [f"Largest ratio: {largest} ({largest.where})."] if largest else []
-    sentences += [f"Smallest: {smallest} ({smallest.where})."] if smallest else []
+    upper, lower = ([speed for speed in found if speed.bound != bound] for bound in ("≤ ", "≥ "))
+    said = [f"Largest ratio: {max(upper, key=lambda speed: speed.ratio).named}."] if upper else []
+    said += [f"Smallest: {min(lower, key=lambda speed: speed.ratio).named}."] if lower else []
     for rival in THROUGH_TIME:
-        against = [speed for speed in found if speed.rival == rival]
-        faster = sum(speed.ratio > 1 and speed.bound != "≤ " for speed in against)
-        slower = sum(speed.ratio < 1 and speed.bound != "≥ " for speed in against)
-        sentences.append(
-            f"Against {rival} the flip rule is the faster in {faster} comparisons, the slower in {slower}."
-        )
-    return " ".join(sentences)
+        faster = sum(speed.ratio > 1 for speed in upper if speed.rival == rival)
+        slower = sum(speed.ratio < 1 for speed in lower if speed.rival == rival)
+        said.append(f"Against {rival} the flip rule is the faster in {faster} comparisons, the slower in {slower}.")
+    return " ".join(said)
 
 
-def alone(results: Results) -> str:
+def alone(studies: Studies) -> str:
     """How often a comparison has no ratio because every seed of one side reached the target, but not of the other."""
-    flips = rivals = 0
-    for config, result in results.items():
-        if result is None:
-            continue
-        for _, part, target in targets_of(config):
-            if part != "validation":  # as on_validation
-                continue
-            there = {label: batches_to(result["rows"][label], part, target).by_all for label in _present(result)}
-            for rule, rival in itertools.product(FLIPPING, THROUGH_TIME):
-                if rule in there and rival in there:
-                    flips += there[rule] and not there[rival]
-                    rivals += there[rival] and not there[rule]
+    there = [(fast.by_all, slow.by_all) for fast, slow, (*_, target) in _reached(studies) if target == "validation"]
     return (
         "Without a ratio, because only one side reached the validation target with every seed: the flip rule alone in "
-        f"{flips} comparisons, BPTT alone in {rivals}."
+        f"{there.count((True, False))} comparisons, BPTT alone in {there.count((False, True))}."
     )
 
 
-def _ours(experiment: Experiment, rule: str, num_steps: int, result: Result | None) -> str:
-    """Our figures, or what it takes to get one."""
-    found = tests(result, ROWS_HERE[rule])
-    here = []
-    for label, spread in found.items():
-        settings = result["rows"][label]["settings"] if result is not None else {}
-        if settings.get("num_steps") == num_steps:
-            here.append(f"{label}: {spread}, {settings['epochs']} epochs")
-    if here:
-        return "; ".join(here)
-    before = f"`{experiment.before}`, then " if experiment.before else ""
-    return f"not run here: needs {experiment.needs}; {before}`{experiment.command(rule, num_steps)}`"
+def _pairs(studies: Studies) -> Iterator[tuple[str, Row, Row]]:
+    """Every flip rule beside every BPTT rival, on each config that has both."""
+    for (config, study), rule, rival in itertools.product(studies.items(), FLIPPING, THROUGH_TIME):
+        if rule in study.rows and rival in study.rows:
+            yield config, study.rows[rule], study.rows[rival]
 
 
-def _memory(results: Results) -> str:
+def _reached(studies: Studies) -> Iterator[tuple[Reached, Reached, tuple[str, str, str, str]]]:
+    """When the two of a pair reached each target, with the names of rule, rival, config and target."""
+    for config, rule, rival in _pairs(studies):
+        for target, value in TARGETS[config].items():
+            fast, slow = (row.batches_to(target, value) for row in (rule, rival))
+            yield fast, slow, (rule.label, rival.label, config, target)
+
+
+def _memory(studies: Studies) -> str:
     """The share of the compiled step's bytes that flip rules save."""
-    saved = []
-    for config, result in results.items():
-        for rule, rival in itertools.product(FLIPPING, THROUGH_TIME):
-            pair = step_bytes(result, rule), step_bytes(result, rival)
-            if result is not None and pair[0] is not None and pair[1] is not None:
-                num_steps = result["rows"][rule]["settings"]["num_steps"]
-                where = f"{rule} against {rival}, {config}, T = {num_steps}"
-                saved.append((1 - pair[0] / pair[1], where))
+    saved = [
+        (1 - ours / theirs, f"{rule.label} against {rival.label}, {config}, T = {rule.settings['num_steps']}")
+        for config, rule, rival in _pairs(studies)
+        if (ours := rule.step_bytes) and (theirs := rival.step_bytes)
+    ]
     if not saved:
         return "No measurement yet."
-    (least, at_least), (most, at_most) = min(saved), max(saved)
-    return (
-        f"Bytes of the compiled step, saved: from {100 * least:.0f} % ({at_least}) to {100 * most:.0f} % ({at_most})."
-    )
-
-
-def _present(result: Result) -> list[str]:
-    return [label for label in (*THROUGH_TIME, *FLIPPING) if runs_of(result, label)]
+    least, most = (f"{100 * share:.0f} % ({where})" for share, where in (min(saved), max(saved)))
+    return f"Bytes of the compiled step, saved: from {least} to {most}."

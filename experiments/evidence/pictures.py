@@ -1,32 +1,25 @@
 """The pictures of the evidence."""
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import presets
-from experiments.evidence.readings import OURS, Result, Spread, gap_of, runs_of, targets_of, tests, updates_per_batch
-from experiments.evidence.studies import RULES
+from experiments.evidence.results import TARGETS, Study
+from experiments.evidence.studies import OURS, RULES
+from experiments.pages import BLUE, GREY, ORANGE, figure, finish
+from experiments.spread import Spread
 
-COLORS: dict[str, str] = {
-    "BPTT, latent, SGD": "#E69F00",
-    "BPTT, latent, Adam": "#D55E00",
-    "OTTT, latent": "#CC79A7",
-    "NDOT, latent": "#CC79A7",
-    "SLTT, latent": "#CC79A7",
-    "Bop": "#000000",
-    "BSO, paper": "#56B4E9",
-    "BSO with reset, paper": "#56B4E9",
-    "T-BSO, paper": "#009E73",
-    OURS: "#0072B2",
-    "frozen signs": "#888888",
-}
-"""Okabe and Ito's palette for the colour-blind; rules that share a colour are told apart by their place."""
+COLORS = {
+    "BPTT, latent, SGD": "#E69F00", "BPTT, latent, Adam": ORANGE,
+    "OTTT, latent": "#CC79A7", "NDOT, latent": "#CC79A7", "SLTT, latent": "#CC79A7",
+    "Bop": "#000000", "BSO, paper": "#56B4E9", "BSO with reset, paper": "#56B4E9",
+    "T-BSO, paper": "#009E73", OURS: BLUE, "frozen signs": GREY,
+}  # fmt: skip
+"""Rules that share a colour are told apart by their place."""
 
-OTHER = "#888888"
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
 """The rules of the curves, the boldest last."""
 
@@ -37,151 +30,121 @@ ERRORS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005
 """Errors at which an axis of accuracy has its ticks."""
 
 
-def convergence(path: Path, config: str, result: Result) -> None:
+def convergence(study: Study) -> Any:
     """Draws validation accuracy over batches: mean over seeds, and for some a band from the lowest to the highest.
 
     The axis is logarithmic in the error, so that 98 and 99 % are as far apart as 80 and 90 %.
     """
-    figure = _figure((8, 4.5))
-    axes = figure.subplots()
-    least = 1.0
-    for label in DRAWN:
-        runs = runs_of(result, label)
-        if not runs:
-            continue
-        curves = 1 - np.array([[accuracy for _, accuracy in run["validation"]] for run in runs])
-        curves = np.maximum(curves, 1e-3)  # a logarithmic axis has no place for no error
-        batches = np.array([count for count, _ in runs[0]["validation"]]) / updates_per_batch(
-            result["rows"][label]["settings"]
-        )
-        style = "--" if label == "frozen signs" else "-"
-        width = 3.0 if label == OURS else 1.5
+    drawing = figure(8, 4.5)
+    axes = drawing.subplots()
+    target = TARGETS[study.config]["validation"]
+    least = 1 - target
+    for label in (label for label in DRAWN if label in study.rows):
+        row = study.rows[label]
+        counts, curves = np.moveaxis(np.array([run["validation"] for run in row.runs]), -1, 0)
+        errors = np.maximum(1 - curves, 1e-3)  # a logarithmic axis has no place for no error
+        batches = counts[0] / row.updates_per_batch
+        line = {"ls": "--" if label == "frozen signs" else "-", "lw": 3.0 if label == OURS else 1.5}
         marker = "o" if len(batches) == 1 else None
-        axes.plot(batches, curves.mean(axis=0), style, color=COLORS[label], lw=width, marker=marker, label=label)
+        axes.plot(batches, errors.mean(axis=0), color=COLORS[label], marker=marker, label=label, **line)
         if label in BANDS:
-            axes.fill_between(batches, curves.min(axis=0), curves.max(axis=0), color=COLORS[label], alpha=0.15, lw=0)
-        least = min(least, curves.min())
-    target = next(value for _, part, value in targets_of(config) if part == "validation")
+            axes.fill_between(batches, errors.min(axis=0), errors.max(axis=0), color=COLORS[label], alpha=0.15, lw=0)
+        least = min(least, errors.min())
     axes.axhline(1 - target, color="black", lw=0.8, ls=(0, (1, 3)), label=f"target {target:.0%}")
-    axes.set_yscale("log")
-    top = min(least, 1 - target) / 1.3
-    axes.set_ylim(1.0, top)
-    ticks = [error for error in ERRORS if error > top]
+    ticks = [error for error in ERRORS if error > least / 1.3]
+    axes.set(yscale="log", ylim=(1.0, least / 1.3))
     axes.set_yticks(ticks, [f"{100 * (1 - error):.3g} %" for error in ticks])
     axes.set_yticks([], minor=True)
     axes.set_xlim(left=0)
-    _finish(axes, f"{config}: validation accuracy, mean (bands: lowest to highest)", "batches", "")
+    finish(axes, f"{study.config}: validation accuracy, mean (bands: lowest to highest)", "batches")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=110)
+    return drawing
 
 
-def overview(path: Path, results: Mapping[str, Result]) -> None:
+def overview(shown: Sequence[Study]) -> Any:
     """Draws the test accuracy of every rule, a panel a config: each seed, their mean and their range.
 
     A rule that lies far below the others, as frozen signs do, stands at the left edge with its number.
     """
-    columns = min(3, len(results))
-    rows = math.ceil(len(results) / columns)
-    figure = _figure((2.2 + 3.4 * columns, 0.6 + 3.2 * rows))
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    labels = list(RULES)
-    for axes, (config, result) in zip(panels.flat, results.items(), strict=False):
-        found = tests(result, labels)
-        floor = _floor([row.lowest for row in found.values()])
-        for place, label in enumerate(labels):
-            if label not in found:
-                continue
-            color, row = COLORS.get(label, OTHER), found[label]
-            size = 7 if label == OURS else 5
-            if row.mean < floor:
-                axes.plot(100 * floor, place, "<", color=color, ms=size, clip_on=False)
-                axes.annotate(f" {100 * row.mean:.1f}", (100 * floor, place), va="center", fontsize=8, xytext=(6, 0),
-                              textcoords="offset points")  # fmt: skip
-                continue
-            values = [100 * run["test"] for run in runs_of(result, label)]
-            axes.plot([100 * row.lowest, 100 * row.highest], [place, place], color=color, lw=2, alpha=0.6)
-            axes.plot(values, [place] * len(values), "o", color=color, ms=size, alpha=0.6, mew=0)
-            axes.plot(100 * row.mean, place, "|", color=color, ms=16, mew=size / 2)
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    drawing = figure(2.2 + 3.4 * columns, 0.6 + 3.2 * rows)
+    panels = drawing.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, study in zip(panels.flat, shown, strict=False):
+        found = study.tests(RULES)
+        floor = _floor([row.min for row in found.values()])
+        for place, label in enumerate(RULES):
+            if label in found:
+                values = [100 * run["test"] for run in study.rows[label].runs]
+                _seeds(axes, place, found[label], values, floor, COLORS[label], 7 if label == OURS else 5)
         axes.set_xlim(left=100 * floor)
-        axes.set_yticks(range(len(labels)), labels, fontsize=9)
-        _finish(axes, config, "", "")
+        axes.set_yticks(range(len(RULES)), RULES, fontsize=9)
+        finish(axes, study.config)
     panels[0, 0].invert_yaxis()  # shared: the first rule stands on top
-    for axes in list(panels.flat)[len(results) :]:
+    for axes in list(panels.flat)[len(shown) :]:
         axes.set_axis_off()
-    figure.supxlabel("test accuracy at the end, %: each seed, and their mean (bar)", fontsize=10)
-    figure.savefig(path, dpi=110)
+    drawing.supxlabel("test accuracy at the end, %: each seed, and their mean (bar)", fontsize=10)
+    return drawing
 
 
-def ablations(path: Path, config: str, result: Result) -> None:
+def ablations(study: Study) -> Any:
     """Draws the sweeps of c and of the growth in the calibrated preset, and that of the paper's threshold."""
     c, growth, threshold = presets.CALIBRATED_C, presets.CALIBRATED_GROWTH, presets.PAPER_THRESHOLD
     # Where the sweep of the growth has no row of the preset's own, that of c has.
-    growths = {growth: f"calibrated, c = {c:g}"} | _sweep(result, "calibrated, growth ")
+    same = f"calibrated, c = {c:g}"
+    growths = ({growth: same} if same in study.rows else {}) | _sweep(study, "calibrated, growth ")
     sweeps = (
-        ("calibrated: c", OURS, c, _sweep(result, "calibrated, c = ")),
+        ("calibrated: c", OURS, c, _sweep(study, "calibrated, c = ")),
         ("calibrated: growth", OURS, growth, growths),
-        ("paper: threshold", "T-BSO, paper", threshold, _sweep(result, "paper, threshold ")),
+        ("paper: threshold", "T-BSO, paper", threshold, _sweep(study, "paper, threshold ")),
     )
-    figure = _figure((12, 3.8))
-    for axes, (name, rule, preset, rows) in zip(figure.subplots(1, 3), sweeps, strict=True):
+    drawing = figure(12, 3.8)
+    for axes, (name, rule, preset, rows) in zip(drawing.subplots(1, 3), sweeps, strict=True):
         values = sorted(rows)
-        for part, color, shift in (("validation", OTHER, 0.08), ("test", COLORS[rule], -0.08)):
-            found = [_spread(runs_of(result, rows[value]), part) for value in values]
-            present = [(place, row) for place, row in enumerate(found) if row is not None]
-            places = np.array([place for place, _ in present])
-            means = np.array([row.mean for _, row in present])
-            ends = np.array([(row.mean - row.lowest, row.highest - row.mean) for _, row in present]).reshape(-1, 2)
-            axes.errorbar(
-                places + shift, 100 * means, 100 * ends.T, fmt="o-", color=color, ms=5, lw=1.5, capsize=3, label=part
-            )
+        for part, color, shift in (("validation", GREY, 0.08), ("test", COLORS[rule], -0.08)):
+            found = [study.rows[rows[value]].spread(part) for value in values]
+            means, lows, highs = 100 * np.array([(row.mean, row.min, row.max) for row in found]).reshape(-1, 3).T
+            places, ends = np.arange(len(values)) + shift, (means - lows, highs - means)
+            axes.errorbar(places, means, ends, fmt="o-", color=color, ms=5, lw=1.5, capsize=3, label=part)
         axes.set_xticks(range(len(values)), [f"{value:g}" + (" *" if value == preset else "") for value in values])
-        _finish(axes, name, "", "")
+        finish(axes, name)
         axes.legend(frameon=False, fontsize=9)
-    figure.supylabel("accuracy, %: mean, lowest, highest", fontsize=10)
-    figure.suptitle(f"{config} (*: the preset)", fontsize=11)
-    figure.savefig(path, dpi=110)
+    drawing.supylabel("accuracy, %: mean, lowest, highest", fontsize=10)
+    drawing.suptitle(f"{study.config} (*: the preset)", fontsize=11)
+    return drawing
 
 
-def norms(path: Path, results: Mapping[str, Result]) -> None:
+def norms(shown: Sequence[Study]) -> Any:
     """Draws what running and re-estimated statistics lose against the test batch's own, a panel a config."""
-    figure = _figure((1.5 + 4 * len(results), 4.2))
-    panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
-    for axes, (config, result) in zip(panels, results.items(), strict=True):
-        labels = [label for label in result["rows"] if runs_of(result, label)]
-        for part, name, color, shift in (
-            ("test_running", "running", OTHER, -0.15),
-            ("test", "re-estimated", "black", 0.15),
-        ):
-            for place, label in enumerate(labels):
-                gap = gap_of(runs_of(result, label), part)
-                if gap is not None:
-                    axes.plot([100 * gap.lowest, 100 * gap.highest], [place + shift] * 2, color=color, lw=2, alpha=0.6)
+    drawing = figure(1.5 + 4 * len(shown), 4.2)
+    panels = drawing.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    kinds = (("test_running", "running", GREY, -0.15), ("test", "re-estimated", "black", 0.15))
+    for axes, study in zip(panels, shown, strict=True):
+        for part, name, color, shift in kinds:
+            for place, row in enumerate(study.rows.values()):
+                if gap := row.gap(part):
+                    axes.plot([100 * gap.min, 100 * gap.max], [place + shift] * 2, color=color, lw=2, alpha=0.6)
                     axes.plot(100 * gap.mean, place + shift, "o", color=color, ms=6, label=name)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(range(len(labels)), labels, fontsize=9)
-        _finish(axes, config, "", "")
+        axes.set_yticks(range(len(study.rows)), study.rows, fontsize=9)
+        finish(axes, study.config)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         axes.legend(handles.values(), handles.keys(), frameon=False, fontsize=9)
     panels[0].invert_yaxis()
-    figure.supxlabel("points lost against the test batch's own statistics: mean, lowest, highest", fontsize=10)
-    figure.savefig(path, dpi=110)
+    drawing.supxlabel("points lost against the test batch's own statistics: mean, lowest, highest", fontsize=10)
+    return drawing
 
 
-def _figure(size: tuple[float, float]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _finish(axes: Any, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+def _seeds(axes: Any, place: int, row: Spread, values: list[float], floor: float, color: str, size: int) -> None:
+    """Draws a rule's seeds, or its number at the left edge."""
+    if row.mean < floor:
+        axes.plot(100 * floor, place, "<", color=color, ms=size, clip_on=False)
+        axes.annotate(f" {100 * row.mean:.1f}", (100 * floor, place), va="center", fontsize=8, xytext=(6, 0),
+                      textcoords="offset points")  # fmt: skip
+        return
+    axes.plot([100 * row.min, 100 * row.max], [place, place], color=color, lw=2, alpha=0.6)
+    axes.plot(values, [place] * len(values), "o", color=color, ms=size, alpha=0.6, mew=0)
+    axes.plot(100 * row.mean, place, "|", color=color, ms=16, mew=size / 2)
 
 
 def _floor(lowest: list[float]) -> float:
@@ -192,14 +155,6 @@ def _floor(lowest: list[float]) -> float:
     return max(0.0, float(near.min()) - 0.08 * max(top - float(near.min()), 0.01))
 
 
-def _sweep(result: Result, prefix: str) -> dict[float, str]:
+def _sweep(study: Study, prefix: str) -> dict[float, str]:
     """The rows of a sweep by the value that follows the prefix in their labels."""
-    return {float(label.removeprefix(prefix)): label for label in result["rows"] if label.startswith(prefix)}
-
-
-def _spread(runs: list[dict[str, Any]], part: str) -> Spread | None:
-    value: Callable[[dict[str, Any]], float] = {
-        "test": lambda run: run["test"],
-        "validation": lambda run: run["validation"][-1][1],
-    }[part]
-    return Spread.of(value(run) for run in runs) if runs else None
+    return {float(label.removeprefix(prefix)): label for label in study.rows if label.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.evidence.measure import Job
-from experiments.evidence.study import read
+from experiments.evidence.runner import read
 
 SEEDS = (0, 1, 2)
 TUNING_SEED = 100
@@ -34,6 +34,9 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """The rows of every comparison: what each changes in the config."""
 
+OURS = "T-BSO, calibrated"
+"""The row that is to be the best."""
+
 LATENT_FREE = ("Bop", "BSO, paper", "BSO with reset, paper", "T-BSO, paper", "T-BSO, calibrated")
 """Rows that keep no latent weight."""
 
@@ -54,7 +57,8 @@ TUNED_ON = {"cifar10-small": "fashion-mnist"}
 FEW = {"cifar10-small": ("BPTT, latent, Adam", "T-BSO, paper", "T-BSO, calibrated", "frozen signs")}
 """Configs too slow for every rule, and their rows."""
 
-Study = Callable[[str], list[Job]]
+JobsOf = Callable[[str], list[Job]]
+"""The jobs of a study on a config."""
 
 
 def path_of(study: str, name: str) -> Path:
@@ -84,17 +88,33 @@ def chosen(name: str, label: str) -> dict[str, float]:
     """
     if label not in GRIDS:
         return {}
-    name = TUNED_ON.get(name, name)
-    rows = read(path_of("tuning", name))["rows"]
-    points = _points(label)
-    scores = []
-    for point in points:
+    path = path_of("tuning", TUNED_ON.get(name, name))
+    points = tried(label, read(path))
+    for point, score in points:
+        if score is None:
+            raise ValueError(f"{path}: '{_point_label(label, point)}' is missing; run that study first.")
+    return best(points) or {}
+
+
+def tried(label: str, result: Mapping[str, Any] | None) -> list[tuple[dict[str, float], float | None]]:
+    """Returns every point of a row's grid with its validation accuracy at the end, None where it has not been run."""
+    rows = {} if result is None else result["rows"]
+    found = []
+    for point in _points(label):
         runs = rows.get(_point_label(label, point), {"runs": []})["runs"]
-        if not runs:
-            missing = _point_label(label, point)
-            raise ValueError(f"{path_of('tuning', name)}: '{missing}' is missing; run that study first.")
-        scores.append(runs[0]["validation"][-1][1])
-    return points[int(np.argmax(scores))]
+        found.append((point, runs[0]["validation"][-1][1] if runs else None))
+    return found
+
+
+def best(points: list[tuple[dict[str, float], float | None]]) -> dict[str, float] | None:
+    """Returns the first of the best points; None while some have not been run."""
+    scores = [score for _, score in points if score is not None]
+    return points[int(np.argmax(scores))][0] if len(scores) == len(points) else None
+
+
+def text_of(point: dict[str, float]) -> str:
+    """Returns the settings of a point, as labels and tables have them."""
+    return ", ".join(f"{key} {value:g}" for key, value in point.items())
 
 
 def norms(name: str) -> list[Job]:
@@ -162,8 +182,26 @@ def _points(label: str) -> list[dict[str, float]]:
 
 
 def _point_label(label: str, point: dict[str, float]) -> str:
-    return f"{label}, " + ", ".join(f"{key} {value:g}" for key, value in point.items())
+    return f"{label}, {text_of(point)}"
 
 
 def _with(name: str, **changes: Any) -> Config:
     return dataclasses.replace(CONFIGS[name][1], **changes)
+
+
+COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", "n-mnist")
+"""The configs on which all rules are compared."""
+
+PLAN: dict[str, tuple[JobsOf, Sequence[str]]] = {
+    "tuning": (tuning, COMPARED),
+    "rivals": (rivals, (*COMPARED, *FEW)),
+    "norms": (norms, ("digits", "spoken-digits")),
+    "savings": (savings, ("digits", "fashion-mnist")),
+    "ablations": (ablations, ("fashion-mnist-binary",)),
+}
+"""Each study's jobs and the configs that it is run on, in the order of their importance."""
+
+
+def labels_of(study: str, config: str) -> list[str]:
+    """The rows of a study on a config."""
+    return list(dict.fromkeys(job.label for job in PLAN[study][0](config)))

@@ -1,312 +1,244 @@
-"""The tables of a study: from its JSON to Markdown, and to the sentences that follow from the numbers."""
+"""The tables of the studies, and the sentences that follow from their numbers."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-import numpy as np
+from experiments import pages, presets
+from experiments.evidence.results import TARGETS, Columns, Row, Study
+from experiments.evidence.studies import FEW, GRIDS, LATENT_FREE, OURS, RULES, best, text_of, tried
+from experiments.spread import Spread
 
-from experiments import presets
-from experiments.evidence.readings import (
-    OURS,
-    ROUNDING,
-    TARGETS,
-    Result,
-    Spread,
-    batches_to,
-    beats,
-    best_of,
-    gap_of,
-    memory_of,
-    rules_of,
-    runs_of,
-    targets_of,
-    tests,
-    tried,
-)
-from experiments.evidence.studies import GRIDS, LATENT_FREE, RULES, TUNED_ON
+ROUNDING = 1e-6
+"""Differences of accuracies, which are float32, that are this close are equal: 0.81 - 0.80 is not more than 0.01."""
+
+ACCURACY: Columns = {
+    "validation accuracy, %": lambda row: row.spread("validation").percent,
+    "test accuracy, %": lambda row: row.test.percent,
+    "lowest to highest": lambda row: row.test.percent_range,
+    "flips a weight": lambda row: f"{row.spread('flips_per_weight').mean:.2f}",
+}
 
 
-def not_run(study: str, config: str) -> str:
-    """What stands where a result is missing."""
-    return f"not run yet: `python -m experiments.evidence --only {study}:{config}`"
+def rules_of(config: str) -> tuple[str, ...]:
+    """The rows of the comparison on a config: every rule, or on a slow config a few."""
+    return FEW.get(config, tuple(RULES))
 
 
-def source(study: str, config: str, result: Result) -> str:
-    """The line that names the file of a table."""
-    name = f"{study}-{config}.json"
-    return f"From [results/{name}](results/{name}), written by `{result['command']}` on {result['device']}."
-
-
-def table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def rivals(config: str, result: Result | None) -> str:
+def rivals(study: Study) -> str:
     """The rules that are compared on one config."""
-    labels, targets = rules_of(config), TARGETS[config]
-    header = (
-        "rule",
-        "test accuracy, %",
-        "lowest to highest",
-        f"batches to training {targets[0]:.0%}",
-        f"to validation {targets[1]:.0%}",
-        "flips a weight",
-        "spike rate",
-        "state, KiB",
-        "compiled step, KiB",
-    )
-    marks = _marks(tests(result, labels))
-    return table(header, (_rival(config, result, label, marks) for label in labels))
+    labels, targets = rules_of(study.config), TARGETS[study.config]
+
+    def reached(part: str) -> Callable[[Row], str]:
+        return lambda row: str(row.batches_to(part, targets[part]))
+
+    marks = _marks(study.tests(labels))
+    columns: Columns = {
+        "test accuracy, %": lambda row: marks.get(row.label, "{}").format(row.test.percent),
+        "lowest to highest": ACCURACY["lowest to highest"],
+        f"batches to training {targets['training']:.0%}": reached("training"),
+        f"to validation {targets['validation']:.0%}": reached("validation"),
+        "flips a weight": ACCURACY["flips a weight"],
+        "spike rate": lambda row: f"{row.spread('spike_rate').mean:.3f}",
+        "state, KiB": lambda row: _kib(row, "signs", "momentum", "optimizer_other", "neurons"),
+        "compiled step, KiB": lambda row: _kib(row, "step_arguments", "step_temporaries"),
+    }
+    return study.table(["rule"], labels, columns)
 
 
-def verdict(config: str, result: Result | None) -> str:
+def beats(study: Study, labels: Iterable[str]) -> tuple[bool | None, str]:
+    """Whether ours is the best of some rules by more than the spread.
+
+    Returns:
+      The answer, None if runs are missing, and the sentence.
+    """
+    labels = list(dict.fromkeys((OURS, *labels)))
+    found = {label: row for label, row in study.tests(labels).items() if row.count > 1}
+    if missing := [label for label in labels if label not in found]:
+        return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
+    ours = found.pop(OURS)
+    leads = {label: (ours.mean - row.mean, max(ours.deviation, row.deviation)) for label, row in found.items()}
+    said = {
+        label: f"{100 * abs(lead):.2f} points {'ahead' if lead >= 0 else 'behind'}, spread {100 * deviation:.2f}"
+        for label, (lead, deviation) in leads.items()
+    }
+    if close := [label for label, (lead, deviation) in leads.items() if lead <= deviation + ROUNDING]:
+        named = "; ".join(f"{label} ({said[label]})" for label in close)
+        return False, f"**No**; it is not ahead by more than the spread of {named}."
+    nearest = min(leads, key=lambda label: leads[label][0] - leads[label][1])
+    return True, f"**Yes**; {nearest} comes closest, {said[nearest]}."
+
+
+def verdict(study: Study) -> str:
     """The sentences below a comparison."""
-    labels = rules_of(config)
+    labels = rules_of(study.config)
     those = "all rules" if set(labels) == set(RULES) else "these rules"
-    latent_free = [label for label in labels if label in LATENT_FREE]
+    answers = [beats(study, rules)[1] for rules in (labels, [label for label in labels if label in LATENT_FREE])]
     return (
         f"Is {OURS} the best of {those} by more than the spread (difference of means > the larger standard "
-        f"deviation)? {beats(result, labels)[1]} And of the latent-free among them? {beats(result, latent_free)[1]}"
+        f"deviation)? {answers[0]} And of the latent-free among them? {answers[1]}"
     )
 
 
-def tuning(config: str, result: Result | None, compared: Result | None) -> str:
+def tuning(tuned: Study, compared: Study) -> str:
     """The grids, and the point of each that was best on validation data; or whose settings a config takes over.
 
     Args:
-      config: the config's name.
-      result: of the study tuning, on the config that the settings were chosen on.
-      compared: of the study rivals; where its row was run with another point, that is said.
+      tuned: the tuning, on the config that the settings were chosen on.
+      compared: the comparison; where its row was run with another point, that is said.
     """
-    origin, labels = TUNED_ON.get(config, config), rules_of(config)
-    tuned, untuned = [label for label in labels if label in GRIDS], [label for label in labels if label not in GRIDS]
-    points = {label: tried(origin, result, label) for label in tuned}
-    best = {label: best_of(scores) for label, scores in points.items()}
-    others = {label: _mismatch(point, compared, label) if point else "" for label, point in best.items()}
-    if origin != config:
-        notes = "".join(f" {label}: {best[label]}{other}." for label, other in others.items() if other)
-        return f"The settings are those chosen on {origin} (see there).{notes} Not tuned: {'; '.join(untuned)}."
-    if result is None:
-        return f"Tuning: {not_run('tuning', config)}."
-    rows = []
-    for label, found in points.items():
-        scores = "; ".join(f"{point}: {100 * score:.2f}" for point, score in found.items() if score is not None)
-        point, missing = best[label], not_run("tuning", config)
-        chosen = f"{point}{_edge(point, GRIDS[label])}{others[label]}" if point else f"{missing} (incomplete)"
-        rows.append((label, scores, chosen) if scores else (label, missing, ""))
-    header = ("rule", "tried, and its validation accuracy at the end, %", "chosen")
-    return f"{table(header, rows)}\n\nNot tuned: {'; '.join(untuned)}. {source('tuning', config, result)}"
+    labels = rules_of(compared.config)
+    untuned = f"Not tuned: {'; '.join(label for label in labels if label not in GRIDS)}."
+    if tuned.content is None and tuned.config == compared.config:
+        return f"Tuning: {tuned.missing}."
+    rows, notes = [], ""
+    for label in (label for label in labels if label in GRIDS):
+        points = tried(label, tuned.content)
+        scores = "; ".join(f"{text_of(point)}: {100 * score:.2f}" for point, score in points if score is not None)
+        point = best(points)
+        other = _mismatch(point, compared.rows[label]) if point and label in compared.rows else ""
+        notes += f" {label}: {text_of(point)}{other}." if point and other else ""
+        chosen = f"{text_of(point)}{_edge(point, label)}{other}" if point else f"{tuned.missing} (incomplete)"
+        rows.append((label, scores, chosen) if scores else (label, tuned.missing))
+    if tuned.config != compared.config:
+        return f"The settings are those chosen on {tuned.config} (see there).{notes} {untuned}"
+    grid = pages.table(("rule", "tried, and its validation accuracy at the end, %", "chosen"), rows)
+    return f"{grid}\n\n{untuned} {tuned.source}"
 
 
-def norms(config: str, result: Result | None, labels: Iterable[str]) -> str:
+def norms(study: Study, labels: Sequence[str]) -> str:
     """Test accuracy with three kinds of statistics, by rule and norm, and what stale statistics cost."""
-    header = (
-        "rule",
-        "norm",
-        "running statistics",
-        "re-estimated",
-        "the test batch's own",
-        "gap: own - running",
-        "gap: own - re-estimated",
-    )
-    keys = ("test_running", "test", "test_batch")
-    rows = []
-    for label in labels:
-        rule, _, kind = label.rpartition(", ")
-        runs = runs_of(result, label)
-        if not runs:
-            rows.append((rule, kind, not_run("norms", config), *([""] * 4)))
-            continue
-        rows.append((rule, kind, *(_of_key(runs, key) for key in keys), *(_gap(runs, key) for key in keys[:2])))
-    return table(header, rows)
+    columns: Columns = {
+        "running statistics": lambda row: row.spread("test_running").percent if row.gap("test_running") else "-",
+        "re-estimated": lambda row: row.test.percent,
+        "the test batch's own": lambda row: row.spread("test_batch").percent,
+        "gap: own - running": lambda row: gap.percent if (gap := row.gap("test_running")) else "-",
+        "gap: own - re-estimated": lambda row: gap.percent if (gap := row.gap("test")) else "-",
+    }
+    return pages.joined(study.table(["rule", "norm"], labels, columns), _remaining_gaps(study, labels))
 
 
-def remaining_gaps(result: Result | None, labels: Iterable[str]) -> str:
-    """The sentences below a table of normalisations."""
-    labels = list(labels)
-    done = {label: runs for label in labels if (runs := runs_of(result, label))}
-    if not done:
+def _remaining_gaps(study: Study, labels: Sequence[str]) -> str:
+    accuracy = study.tests(labels)
+    if not accuracy:
         return "Nothing can be said yet."
-    accuracy = {label: row.mean for label, row in tests(result, labels).items()}
-    best = max(accuracy, key=lambda label: accuracy[label])
-    parts = [f"Highest re-estimated accuracy: {best} ({100 * accuracy[best]:.2f} %)."]
-    for key, name in (("test_running", "running"), ("test", "re-estimated")):
-        gaps = {label: gap for label, runs in done.items() if (gap := gap_of(runs, key)) is not None}
-        closed = [label for label, gap in gaps.items() if gap.seeds > 1 and gap.mean <= gap.deviation + ROUNDING]
-        parts.append(
-            f"With {name} statistics no gap beyond the spread of its seeds remains for: {'; '.join(closed) or 'none'}."
-        )
-    return " ".join(parts)
+    highest = max(accuracy, key=lambda label: accuracy[label].mean)
+    said = [f"Highest re-estimated accuracy: {highest} ({100 * accuracy[highest].mean:.2f} %)."]
+    for part, name in (("test_running", "running"), ("test", "re-estimated")):
+        gaps = {label: gap for label in accuracy if (gap := study.rows[label].gap(part))}
+        closed = [label for label, gap in gaps.items() if gap.count > 1 and gap.mean <= gap.deviation + ROUNDING]
+        left = "; ".join(closed) or "none"
+        said.append(f"With {name} statistics no gap beyond the spread of its seeds remains for: {left}.")
+    return " ".join(said)
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Ablations of one kind.
+class Group(NamedTuple):
+    """Rows of one kind that stand in a table of their own.
 
     Attributes:
       title: what the table calls them.
-      holds: whether a row is one of them.
-      pairs: rows that a sentence compares two by two; none: the lowest with the highest.
+      pattern: the regular expression that their labels match.
+      pairs: rows that a sentence compares two by two; without any, the lowest with the highest.
+      saves: whether a sentence compares all rows with the first, which saves nothing.
     """
 
     title: str
-    holds: Callable[[str], bool]
-    pairs: tuple[tuple[str, str], ...] = ()
+    pattern: str
+    pairs: Sequence[tuple[str, str]] = ()
+    saves: bool = False
+
+    def of(self, labels: Iterable[str]) -> list[str]:
+        """Returns the labels of the group, in their order."""
+        return [label for label in labels if re.fullmatch(self.pattern, label)]
 
 
 _PAPER = f"paper, threshold {presets.PAPER_THRESHOLD:g}"
 _CALIBRATED = f"calibrated, c = {presets.CALIBRATED_C:g}"
 _STALE = "statistics not re-estimated"
+_GROWTH = f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}"
 
-GROUPS = (
-    Group(
-        "Threshold of T-BSO, paper",
-        lambda label: label.startswith("paper, threshold "),
-        (("paper, threshold 0", _PAPER),),
+GROUPS = {
+    "ablations": (
+        Group("Threshold of T-BSO, paper", "paper, threshold .*", [("paper, threshold 0", _PAPER)]),
+        Group("Momentum reset (BSO, paper)", r"paper, .*\(BSO\)"),
+        Group("Threshold of T-BSO, calibrated: c", "calibrated, c = .*"),
+        Group(_GROWTH, f"calibrated, growth .*|{re.escape(_CALIBRATED)}"),
+        Group("Trace", "calibrated, trace .*"),
+        Group("Time steps", "calibrated, T = .*"),
+        Group(
+            "Statistics re-estimated before evaluations, or not",
+            f".*{_STALE}|{re.escape(_PAPER)}|{re.escape(_CALIBRATED)}",
+            [(f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)],
+        ),
     ),
-    Group("Momentum reset (BSO, paper)", lambda label: label.startswith("paper, ") and label.endswith("(BSO)")),
-    Group("Threshold of T-BSO, calibrated: c", lambda label: label.startswith("calibrated, c = ")),
-    Group(
-        f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}",
-        lambda label: label.startswith("calibrated, growth ") or label == _CALIBRATED,
+    "savings": (
+        Group("Momentum, T-BSO calibrated", "[^,]* momentum", saves=True),
+        Group("Momentum, T-BSO paper", "paper, .*", saves=True),
+        Group("Time steps that backpropagate", "float32 momentum|backward .*", saves=True),
     ),
-    Group("Trace", lambda label: label.startswith("calibrated, trace ")),
-    Group("Time steps", lambda label: label.startswith("calibrated, T = ")),
-    Group(
-        "Statistics re-estimated before evaluations, or not",
-        lambda label: label.endswith(_STALE) or label in (_PAPER, _CALIBRATED),
-        ((f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)),
-    ),
-)
-"""The ablations; a row of no group goes into one of its own."""
+}
+"""The tables of a study of many small changes."""
 
 
-def ablations(config: str, result: Result | None, labels: Iterable[str]) -> str:
-    """A small table for each group of ablations, with a sentence."""
-    labels = list(labels)
-    rest = [label for label in labels if not any(group.holds(label) for group in GROUPS)]
-    others = (Group("Others", rest.__contains__),) if rest else ()
+def grouped(study: Study, labels: Sequence[str]) -> str:
+    """A small table for each group of a study's rows, with a sentence; rows of no group stand in one of their own."""
+    groups = GROUPS[study.name]
+    known = {label for group in groups for label in group.of(labels)}
+    rest = Group("Others", "|".join(re.escape(label) for label in labels if label not in known))
     parts = []
-    for group in (*GROUPS, *others):
-        header = (group.title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
-        members = [label for label in labels if group.holds(label)]
-        parts.append(table(header, (_row("ablations", config, result, label) for label in members)))
-        parts.append(_compared(tests(result, members), group.pairs))
-    return "\n\n".join(parts)
+    for group in (*groups, rest) if rest.pattern else groups:
+        members = group.of(labels)
+        pairs = [(members[0], label) for label in members[1:]] if group.saves else group.pairs
+        parts += [study.table([group.title], members, ACCURACY), _compared(study.tests(members), pairs)]
+    return pages.joined(*parts)
 
 
-def savings(config: str, result: Result | None, labels: Iterable[str]) -> str:
-    """What smaller states and fewer backward passes cost: a table a kind, its first row that which saves nothing."""
-    labels = list(labels)
-    kinds = {
-        "Momentum, T-BSO calibrated": [label for label in labels if label.endswith(" momentum") and "," not in label],
-        "Momentum, T-BSO paper": [label for label in labels if label.startswith("paper, ")],
-        "Time steps that backpropagate": [labels[0], *(label for label in labels if label.startswith("backward "))],
-    }
-    parts = []
-    for title, members in kinds.items():
-        header = (title, "validation accuracy, %", "test accuracy, %", "lowest to highest", "flips a weight")
-        parts.append(table(header, (_row("savings", config, result, label) for label in members)))
-        parts.append(_compared(tests(result, members), tuple((members[0], label) for label in members[1:])))
-    return "\n\n".join(parts)
-
-
-def _rival(config: str, result: Result | None, label: str, marks: dict[str, str]) -> tuple[str, ...]:
-    runs = runs_of(result, label)
-    if result is None or not runs:
-        return (label, not_run("rivals", config), *([""] * 7))
-    row, test = result["rows"][label], Spread.of(run["test"] for run in runs)
-    memory = memory_of(result, label)
-    keys = ("signs", "momentum", "optimizer_other", "neurons"), ("step_arguments", "step_temporaries")
-    return (
-        label,
-        marks.get(label, "{}").format(test),
-        f"{100 * test.lowest:.2f} to {100 * test.highest:.2f}",
-        *(str(batches_to(row, part, target)) for _, part, target in targets_of(config)),
-        f"{np.mean([run['flips_per_weight'] for run in runs]):.2f}",
-        f"{np.mean([run['spike_rate'] for run in runs]):.3f}",
-        *("-" if memory is None else " + ".join(_kib(memory[key]) for key in names) for names in keys),
-    )
+def _compared(found: dict[str, Spread], pairs: Sequence[tuple[str, str]]) -> str:
+    """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
+    repeated = {label: row for label, row in found.items() if row.count > 1}
+    if not pairs and len(repeated) > 1:
+        lowest, *_, highest = sorted(repeated, key=lambda label: repeated[label].mean)
+        pairs = [(lowest, highest)]
+    said = []
+    for first, second in pairs:
+        if first in repeated and second in repeated:
+            step = repeated[second].mean - repeated[first].mean
+            larger = max(repeated[first].deviation, repeated[second].deviation)
+            more = "more than" if abs(step) > larger + ROUNDING else "within"
+            said.append(
+                f"From '{first}' to '{second}': {100 * step:+.2f} points on the test set, {more} the larger standard "
+                f"deviation ({100 * larger:.2f})."
+            )
+    return " ".join(said) or "Nothing can be said yet."
 
 
 def _marks(found: dict[str, Spread]) -> dict[str, str]:
     """How the accuracy of a row is written: the highest bold, what lies within the pooled spread of it with a sign."""
     if not found:
         return {}
-    best = max(found, key=lambda label: found[label].mean)
-    near = [
-        label
-        for label, row in found.items()
-        if found[best].mean - row.mean <= math.sqrt((found[best].deviation ** 2 + row.deviation**2) / 2) + ROUNDING
-    ]
-    return dict.fromkeys(near, "≈ {}") | {best: "**{}**"}
+    top = max(found, key=lambda label: found[label].mean)
+    pooled = {label: math.sqrt((found[top].deviation ** 2 + row.deviation**2) / 2) for label, row in found.items()}
+    near = [label for label, row in found.items() if found[top].mean - row.mean <= pooled[label] + ROUNDING]
+    return dict.fromkeys(near, "≈ {}") | {top: "**{}**"}
 
 
-def _edge(point: str, grid: Mapping[str, tuple[float, ...]]) -> str:
+def _edge(point: dict[str, float], label: str) -> str:
     """Whether a chosen point lies at the end of a grid of more than two values."""
-    chosen = dict(setting.split(" ") for setting in point.split(", "))
-    ends = [
-        name
-        for name, values in grid.items()
-        if len(values) > 2 and chosen.get(name) in (f"{min(values):g}", f"{max(values):g}")
-    ]
+    grid = GRIDS[label].items()
+    ends = [name for name, values in grid if len(values) > 2 and point[name] in (min(values), max(values))]
     return f" (an end of the grid: {', '.join(ends)})" if ends else ""
 
 
-def _mismatch(point: str, compared: Result | None, label: str) -> str:
-    row = None if compared is None else compared["rows"].get(label)
-    if row is None:
-        return ""
-    chosen = dict(setting.split(" ") for setting in point.split(", "))
-    used = {name: f"{row['settings'][name]:g}" if row["settings"][name] is not None else "None" for name in chosen}
-    if used == chosen:
-        return ""
-    return f" (but the comparison was run with {', '.join(f'{name} {value}' for name, value in used.items())})"
+def _mismatch(point: dict[str, float], row: Row) -> str:
+    """Whether a comparison was run with other settings than the chosen ones."""
+    used = {name: row.settings[name] for name in point}
+    told = ", ".join(f"{name} {'None' if value is None else format(value, 'g')}" for name, value in used.items())
+    return "" if used == point else f" (but the comparison was run with {told})"
 
 
-def _of_key(runs: list[dict[str, Any]], key: str) -> str:
-    values = [run[key] for run in runs if run[key] is not None]
-    return str(Spread.of(values)) if values else "-"
-
-
-def _gap(runs: list[dict[str, Any]], key: str) -> str:
-    gap = gap_of(runs, key)
-    return "-" if gap is None else str(gap)
-
-
-def _row(study: str, config: str, result: Result | None, label: str) -> tuple[str, ...]:
-    runs = runs_of(result, label)
-    if not runs:
-        return (label, not_run(study, config), "", "", "")
-    test = Spread.of(run["test"] for run in runs)
-    validation = Spread.of(run["validation"][-1][1] for run in runs)
-    flips = np.mean([run["flips_per_weight"] for run in runs])
-    low, high = 100 * test.lowest, 100 * test.highest
-    return (label, str(validation), str(test), f"{low:.2f} to {high:.2f}", f"{flips:.2f}")
-
-
-def _compared(found: dict[str, Spread], pairs: tuple[tuple[str, str], ...]) -> str:
-    """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
-    repeated = {label: row for label, row in found.items() if row.seeds > 1}
-    if not pairs and len(repeated) > 1:
-        ordered = sorted(repeated, key=lambda label: repeated[label].mean)
-        pairs = ((ordered[0], ordered[-1]),)
-    sentences = []
-    for first, second in pairs:
-        if first in repeated and second in repeated:
-            step = repeated[second].mean - repeated[first].mean
-            spread = max(repeated[first].deviation, repeated[second].deviation)
-            more = "more than" if abs(step) > spread + ROUNDING else "within"
-            sentences.append(
-                f"From '{first}' to '{second}': {100 * step:+.2f} points on the test set, {more} the larger standard "
-                f"deviation ({100 * spread:.2f})."
-            )
-    return " ".join(sentences) or "Nothing can be said yet."
-
-
-def _kib(size: int) -> str:
-    return f"{size / 1024:,.0f}" if size >= 10 * 1024 else f"{size / 1024:.1f}"
+def _kib(row: Row, *parts: str) -> str:
+    if row.memory is None:
+        return "-"
+    sizes = [row.memory[part] / 1024 for part in parts]
+    return " + ".join(f"{size:,.0f}" if size >= 10 else f"{size:.1f}" for size in sizes)
