@@ -66,7 +66,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
 
 
 def revision(folder: Path) -> str | None:
-    """Returns the git revision of the code in a folder, with a plus sign if files differ from it; None: there is none."""
+    """Returns the git revision of a folder's code, with a plus sign if files differ from it; None: there is none."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
