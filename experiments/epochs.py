@@ -12,7 +12,7 @@ import numpy as np
 import bsojax
 from experiments.data import Split
 from experiments.data.splits import MemorySplit, gather
-from experiments.devices import Devices
+from experiments.running.devices import Devices
 
 CHUNKS = 20
 """Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""

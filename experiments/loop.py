@@ -16,13 +16,13 @@ from bsojax._packing import sign_counts
 from experiments import epochs, rules
 from experiments.config import Config
 from experiments.data import DataSet, Split
-from experiments.devices import Devices, find_devices
 from experiments.epochs import Advance, Chunk, Epochs
-from experiments.events import check_installed
 from experiments.networks import make_model
-from experiments.progress import Progress, Streak, joined, record_of
+from experiments.running.devices import Devices, find_devices
+from experiments.running.events import check_installed
+from experiments.running.progress import Progress, Streak, joined, record_of
+from experiments.running.stop import Stopped
 from experiments.saved_model import started_from
-from experiments.stop import Stopped
 
 STATISTICS_BATCHES = 20
 """Training batches over which the norms' statistics are re-estimated before an evaluation."""

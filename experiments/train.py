@@ -14,19 +14,21 @@ import tyro
 from rich.console import Console
 
 import bsojax
-from experiments import curves, records, rules, run_folder
-from experiments.checkpoints import Checkpoints
+from experiments import curves, rules
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
-from experiments.devices import is_first, start_processes
 from experiments.display import Bar, memory_table, result_table
 from experiments.environment import environment
-from experiments.events import writer
-from experiments.files import write_json
-from experiments.keeper import CheckpointKeeper
 from experiments.loop import Run, prepare, train
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.devices import is_first, start_processes
+from experiments.running.events import writer
+from experiments.running.files import write_json
+from experiments.running.folder import entered
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.records import append_record, write_records
+from experiments.running.stop import Stop, Stopped
 from experiments.saved_model import save_model
-from experiments.stop import Stop, Stopped
 
 Result = tuple[bsojax.TrainState, list[dict[str, Any]], dict[str, Any]]
 """The final state of a training, its records, and what the table says of it."""
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
             data = load(config.dataset, config.data_dir, config.num_steps)
             data = hold_out(data) if config.validation else data
             run = prepare(config, data)
-            folder = stack.enter_context(run_folder.entered(config, name, run.facts))
+            folder = stack.enter_context(entered(config, name, run.facts))
         except (ValueError, TypeError, OSError, ImportError) as error:
             _end(error, 2)
         try:
@@ -110,14 +112,14 @@ def _train(run: Run, console: Console, label: str, folder: Path, stop: Stop) -> 
         place = f"epoch {start.epoch}, batch {start.batch}" if start.epoch <= run.config.epochs else "the end"
         console.print(f"{label}: goes on from {place}", soft_wrap=True, highlight=False)
         if is_first():
-            records.write_records(folder, start.records)
+            write_records(folder, start.records)
     keeper = CheckpointKeeper(checkpoints, session.checkpoint_minutes, stop)
     with Bar(console, label, run) as bar, writer(folder, session.tensorboard and is_first(), start) as write:
 
         def on_record(record: dict[str, Any]) -> None:
             bar.record(record)
             if is_first():
-                records.append_record(folder, record)
+                append_record(folder, record)
                 write(record)
 
         with _noting(checkpoints):

@@ -21,8 +21,8 @@ import bsojax
 from bsojax._signs import leaf_name
 from experiments import rules
 from experiments.config import Config, as_json
-from experiments.devices import agreed, is_first
-from experiments.progress import Progress
+from experiments.running.devices import agreed, is_first
+from experiments.running.progress import Progress
 
 DAMAGED = "damaged-"
 """What the name of a checkpoint begins with that could not be restored: it is set aside, not deleted."""

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
-from experiments.checkpoints import Checkpoints
-from experiments.devices import agreed
-from experiments.progress import Progress
-from experiments.stop import Stop, Stopped
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.devices import agreed
+from experiments.running.progress import Progress
+from experiments.running.stop import Stop, Stopped
 
 
 class CheckpointKeeper:

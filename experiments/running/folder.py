@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config, as_json, flag
-from experiments.devices import agreed, is_first
 from experiments.environment import environment
-from experiments.files import append_line, write_json
+from experiments.running.devices import agreed, is_first
+from experiments.running.files import append_line, write_json
 
 FREE = ("session", "output", "data_dir", "control")
 """Settings that do not change what a training does: they may differ when it is resumed."""
