@@ -9,12 +9,12 @@ import numpy as np
 from faults import SMALL, changed, without_times
 
 from experiments import loop
-from experiments.checkpoints import Checkpoints, stored_leaves, whole
 from experiments.config import Session
 from experiments.data import MemorySplit, StreamSplit, load
-from experiments.devices import start_processes
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop
+from experiments.running.checkpoints import Checkpoints, stored_leaves, whole
+from experiments.running.devices import start_processes
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop
 
 
 class Files:

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsojax._packing import sign_counts
-from experiments import checkpoints, loop, rules
-from experiments.checkpoints import Checkpoints
+from experiments import loop, rules
 from experiments.data import load
 from experiments.data.splits import WHOLE
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop
+from experiments.running import checkpoints
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop
 
 # Orbax leaves coroutines behind that were not awaited when it cannot read a file.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")

@@ -12,12 +12,12 @@ from faults import SMALL, changed, report
 import bsojax
 from bsojax._flips import all_finite
 from experiments import loop, train
-from experiments.checkpoints import Checkpoints
 from experiments.configs import CONFIGS
 from experiments.data import MemorySplit, load
 from experiments.front_ends import FrontEnd
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop
 
 MARK = 10
 """A label that no example has, for those whose gradient is broken."""

@@ -16,10 +16,10 @@ from faults import SMALL, changed, report
 from process_run import ten_steps
 
 from experiments import loop, train
-from experiments.checkpoints import Checkpoints, stored_leaves
 from experiments.config import Session
 from experiments.configs import CONFIGS
 from experiments.data import load
+from experiments.running.checkpoints import Checkpoints, stored_leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,7 +123,8 @@ def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(pla
         CONFIGS["digits"][1], network="mlp", num_steps=1, batch_size=240, epochs=5000, control=False
     )
     folder, script = tmp_path / "run", (
-        "import sys; from experiments import devices, train; devices.HEARTBEAT_SECONDS = 10; train.main(sys.argv[1:])"
+        "import sys; from experiments import train; from experiments.running import devices\n"
+        "devices.HEARTBEAT_SECONDS = 10; train.main(sys.argv[1:])"
     )  # fmt: skip
     processes = start_two(
         "-c", script, "digits", "--network", "mlp", "--num-steps", "1", "--batch-size", "240", "--epochs", "5000",
@@ -181,7 +182,7 @@ def test_bad_settings_of_devices_and_processes_are_refused_before_anything(optio
 
 def test_a_process_whose_coordinator_never_comes_gives_up_with_a_message():
     script = (
-        "from experiments import devices; from experiments.config import Session; devices.CONNECT_SECONDS = 2\n"
+        "from experiments.running import devices; from experiments.config import Session; devices.CONNECT_SECONDS = 2\n"
         f"devices.start_processes(Session(coordinator='127.0.0.1:{free_port()}', num_processes=2, process_id=1))"
     )
     done = subprocess.run(
