@@ -14,12 +14,14 @@ import tyro
 from rich.console import Console
 
 import bsojax
-from experiments import curves, rules
+from experiments import curves
+from experiments.build import Run, prepare
+from experiments.config import of_command_line
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
 from experiments.display import Bar, memory_table, result_table
 from experiments.environment import environment
-from experiments.loop import Run, prepare, train
+from experiments.loop import train
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import is_first, start_processes
 from experiments.running.events import writer
@@ -45,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         CONFIGS, prog="python -m experiments.train", description=__doc__, args=arguments
     )
     name = next(argument for argument in arguments if argument in CONFIGS)
+    config = of_command_line(config, CONFIGS[name][1], arguments)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())
         try:
@@ -77,7 +80,7 @@ def execute(run: Run, folder: Path, console: Console, stop: Stop) -> dict[str, A
         console.print(f"{folder}: this run is done", soft_wrap=True, highlight=False)
         summary_file = json.loads(finished.read_text())
     else:
-        label = rules.label_of(config)
+        label = config.label
         examples = f"{len(run.data.train):,} training and {len(run.data.test):,} {split} examples"
         places = f" on {run.devices.count} devices" if run.devices.count > 1 else ""
         head = f"{config.dataset}: {examples}, T = {config.num_steps}, seed {config.seed}{places}, into {folder}"

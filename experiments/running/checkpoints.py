@@ -19,7 +19,6 @@ from jax.experimental import multihost_utils
 
 import bsojax
 from bsojax._signs import leaf_name
-from experiments import rules
 from experiments.config import Config, as_json
 from experiments.running.devices import agreed, is_first
 from experiments.running.progress import Progress
@@ -135,7 +134,7 @@ class Checkpoints:
         names = self.names()
         kept = set(names[-self._config.session.keep :])
         if self._config.validation:
-            calls = rules.updates_per_batch(self._config)
+            calls = self._config.updates_per_batch
             accuracies = {
                 _name(record["updates"] // calls, count): record["eval_accuracy"]
                 for count, record in enumerate(records, 1)

@@ -2,15 +2,51 @@
 
 import time
 from collections.abc import Callable
+from typing import Any, Protocol
 
-from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import agreed
 from experiments.running.progress import Progress
 from experiments.running.stop import Stop, Stopped
 
 
+class Keeper(Protocol):
+    """What keeps a training safe while it goes on; all processes of a run ask theirs at the same places."""
+
+    def due(self) -> bool:
+        """Whether the training shall be saved here, between two chunks."""
+
+    def save(self, progress: Progress) -> None:
+        """Saves; raises where the training shall end after that."""
+
+    def wait(self) -> None:
+        """Called between the batches of an evaluation; raises where the training shall end without it."""
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, progress: Progress) -> None:
+        del progress
+
+    def wait(self) -> None:
+        pass
+
+
+NO_KEEPER = NoKeeper()
+
+
+class Store(Protocol):
+    """Where a training is saved, as Checkpoints are."""
+
+    def save(self, progress: Progress) -> Any:
+        """Saves a training."""
+
+
 class CheckpointKeeper:
-    """Keeps a training safe (see loop.Keeper).
+    """Keeps a training safe by checkpoints.
 
     Args:
       checkpoints: where it is saved.
@@ -21,7 +57,7 @@ class CheckpointKeeper:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: Store,
         minutes: float,
         stop: Stop,
         clock: Callable[[], float] = time.monotonic,
