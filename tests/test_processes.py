@@ -15,7 +15,8 @@ import pytest
 from faults import SMALL, changed, report
 from process_run import ten_steps
 
-from experiments import loop, train
+from experiments import train
+from experiments.build import prepare
 from experiments.config import Session
 from experiments.configs import CONFIGS
 from experiments.data import load
@@ -109,7 +110,7 @@ def test_two_processes_read_half_of_a_stream_each_and_train_what_one_trains_on_a
 
 def test_their_checkpoint_goes_on_in_one_process(of_two_processes, place):
     wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1)
-    run = loop.prepare(wide, load("digits", place / "data"))
+    run = prepare(wide, load("digits", place / "data"))
     start, skipped = Checkpoints(place / "checkpoints-memory", wide, run.batches).restore(run.state)
     assert not skipped
     for name, leaf in stored_leaves(start.state).items():
@@ -150,7 +151,7 @@ def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(pla
             process.communicate()
     assert processes[0].returncode not in (0, -signal.SIGKILL)
     assert "another task died" in said
-    run = loop.prepare(config, load("digits", place / "data"))
+    run = prepare(config, load("digits", place / "data"))
     start, skipped = Checkpoints(folder / "checkpoints", config, run.batches).restore(run.state)
     assert not skipped
     lost = max(epochs() - len(start.records), 0)
