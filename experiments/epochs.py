@@ -204,7 +204,7 @@ class BatchByBatch:
 
 def cut(first: int, last: int, pieces: int) -> Iterator[tuple[int, int]]:
     """Cuts ``first .. last - 1`` into pieces whose lengths differ by one at most, none empty if pieces <= length."""
-    bounds = [first + round((last - first) * piece / pieces) for piece in range(pieces + 1)]
+    bounds = [first + round((last - first) * piece / max(pieces, 1)) for piece in range(pieces + 1)]
     return itertools.pairwise(bounds)
 
 

@@ -1,4 +1,8 @@
-"""Trains a network: ``python -m experiments.train CONFIG [options]``."""
+"""Trains a network: ``python -m experiments.train CONFIG [options]``.
+
+The loop over batches, evaluations, records and checkpoints is ``train`` in loop.py; build.py makes what it calls out of
+a config, running/ holds what keeps it safe. Here is the command line around it.
+"""
 
 import contextlib
 import dataclasses
@@ -22,6 +26,7 @@ from experiments.data import hold_out, load
 from experiments.display import Bar, memory_table, result_table
 from experiments.environment import environment
 from experiments.loop import train
+from experiments.rules import described
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import is_first, start_processes
 from experiments.running.events import writer
@@ -31,6 +36,12 @@ from experiments.running.keeper import CheckpointKeeper
 from experiments.running.records import append_record, write_records
 from experiments.running.stop import Stop, Stopped
 from experiments.saved_model import save_model
+
+HELP = f"""Trains a network.
+
+Rules (--optimizer, --preset) and their settings:
+
+{described()}"""
 
 Result = tuple[bsojax.TrainState, list[dict[str, Any]], dict[str, Any]]
 """The final state of a training, its records, and what the table says of it."""
@@ -44,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     config = tyro.extras.overridable_config_cli(
-        CONFIGS, prog="python -m experiments.train", description=__doc__, args=arguments
+        CONFIGS, prog="python -m experiments.train", description=HELP, args=arguments
     )
     name = next(argument for argument in arguments if argument in CONFIGS)
     config = of_command_line(config, CONFIGS[name][1], arguments)

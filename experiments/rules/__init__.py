@@ -81,7 +81,7 @@ def described() -> str:
         for preset in ("calibrated", "paper") if name in CALIBRATED else (None,):
             own = settings_of(kind_of(name, preset or "paper"))
             words = " ".join(f"{flag(setting)} {value}" for setting, value in own.items())
-            lines.append(f"{name}{f' --preset {preset}' if preset else ''}: {words}")
+            lines.append(f"- {name}{f' --preset {preset}' if preset else ''}: {words}")
     return "\n".join(lines)
 
 
