@@ -12,10 +12,11 @@ from experiments import loop
 from experiments.build import prepare
 from experiments.config import Session
 from experiments.data import MemorySplit, StreamSplit, load
-from experiments.running.checkpoints import Checkpoints, stored_leaves, whole
+from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import start_processes
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
+from experiments.running.stored import stored_leaves, whole
 
 
 class Files:

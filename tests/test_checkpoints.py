@@ -19,10 +19,10 @@ from experiments import loop
 from experiments.build import prepare
 from experiments.data import load
 from experiments.data.splits import WHOLE
-from experiments.running import checkpoints
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
+from experiments.running.stored import stored_leaves
 
 # Orbax leaves coroutines behind that were not awaited when it cannot read a file.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
@@ -157,7 +157,7 @@ def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, dat
         assert np.asarray(old).tobytes() == np.asarray(new).tobytes(), path
     assert (back.epoch, back.batch) == (2, 3)
     np.testing.assert_array_equal(back.pending["loss"], [np.nan, 0.1])
-    stored = checkpoints.stored_leaves(state)
+    stored = stored_leaves(state)
     signs = sum(leaf.size for name, leaf in stored.items() if name.startswith("signs/"))
     assert signs == sum(-(-count // 8) for count in sign_counts(state.signs))
 

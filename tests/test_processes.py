@@ -20,7 +20,8 @@ from experiments.build import prepare
 from experiments.config import Session
 from experiments.configs import CONFIGS
 from experiments.data import load
-from experiments.running.checkpoints import Checkpoints, stored_leaves
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.stored import stored_leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 
