@@ -7,5 +7,4 @@ PAPER_B1 = TBso.b1
 PAPER_B2 = TBso.b2
 CALIBRATED_B1 = CalibratedTBso.b1
 CALIBRATED_GROWTH = CalibratedTBso.growth
-CALIBRATED_B2 = CalibratedTBso.b2
 CALIBRATED_C = CalibratedTBso.threshold
