@@ -1,4 +1,17 @@
-"""The training loop. Batches are trained on; now and then comes an evaluation, a record, and a checkpoint."""
+"""The training loop: batches are trained on, and now and then comes an evaluation, a record, a checkpoint.
+
+What it does, without what makes it fast and safe::
+
+    for epoch, end in evaluations(run):
+        for x, y in batches:
+            state, metrics = run.step(state, key, x, y)
+        state = refreshed(run, state)
+        records.append(record_of(run, at, evaluate(run, state, run.data.test)))
+        keeper.save(at)
+
+A call of the step in ``train`` is a chunk of such batches: where the training split lies in memory a compiled program
+goes through them, elsewhere each is a chunk of its own (see epochs.py). The bits are the same.
+"""
 
 import dataclasses
 import itertools
@@ -63,7 +76,7 @@ def train(
             step = run.epochs.start(jax.random.fold_in(at.key, epoch), at.batch)
 
         state, running = at.state, Running(epoch, heard)
-        for first, last in run.epochs.chunks(at.batch, end):  # of a stream, single batches
+        for first, last in run.epochs.chunks(at.batch, end):
             if keeper.due():
                 save(at.after(state, first, running))
             state, metrics = step(state, first, last)
