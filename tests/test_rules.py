@@ -1,6 +1,7 @@
 """Ways to train signs: each has its own settings, takes no others, and a flag means what its rule says."""
 
 import dataclasses
+import json
 import typing
 
 import jax
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments import rules
-from experiments.config import Config, of_command_line
+from experiments.config import Config, Session, of_command_line
 from experiments.configs import CONFIGS
+from experiments.running.folder import entered
 from experiments.train import main
 
 KINDS = {
@@ -107,3 +109,20 @@ def test_what_a_config_wrote_for_its_own_rule_is_not_taken_for_another_quantity(
     refused = command_line(name, "--optimizer", "sltt", "--b1", 0.5)
     with pytest.raises(ValueError, match="--b1: 'sltt' has no such setting"):
         refused.check()
+
+
+def test_a_run_goes_on_that_was_started_with_a_setting_that_its_rule_never_had(tmp_path):
+    config = Config("digits", optimizer="sltt", output=tmp_path / "run", session=Session(resume=True))
+
+    def enter(**written):
+        path = tmp_path / "run" / "config.json"
+        if path.exists():
+            about = json.loads(path.read_text())
+            path.write_text(json.dumps(about | {"config": about["config"] | written}))
+        with entered(config, "digits", {}):
+            pass
+
+    enter()
+    enter(threshold=5e-7)  # as cifar10-vgg11 has it, which was ignored
+    with pytest.raises(ValueError, match=r"--latent-learning-rate was 0\.5 and is None"):
+        enter(latent_learning_rate=0.5)
