@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 
 def start_two(*words):
     """Starts two processes with two devices each; {port} and {number} in their words are replaced."""
-    port, environment = free_port(), {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    port, environment = free_port(), {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment["XLA_FLAGS"] = " ".join([*flags, "--xla_force_host_platform_device_count=2"])
     return [
