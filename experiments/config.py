@@ -194,11 +194,16 @@ def of_command_line(config: Config, base: Config, arguments: Sequence[str]) -> C
       config: the named config with the user's changes.
       base: the named config.
       arguments: what the user typed.
+
+    Raises:
+      ValueError: a preset is given, and the rule has none.
     """
+    typed = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    if "--preset" in typed and config.optimizer not in rules.CALIBRATED:
+        raise ValueError(f"--preset: '{config.optimizer}' has its authors' settings alone; leave the flag out.")
     families = [each.preset if each.optimizer in rules.CALIBRATED else each.optimizer for each in (config, base)]
     if families[0] == families[1]:
         return config
-    typed = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     usual = _defaults()
     return dataclasses.replace(config, **{name: usual[name] for name in rules.SETTINGS if flag(name) not in typed})
 

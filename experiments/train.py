@@ -58,10 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         CONFIGS, prog="python -m experiments.train", description=HELP, args=arguments
     )
     name = next(argument for argument in arguments if argument in CONFIGS)
-    config = of_command_line(config, CONFIGS[name][1], arguments)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())
         try:
+            config = of_command_line(config, CONFIGS[name][1], arguments)
             config.check()
             start_processes(config.session)
             data = load(config.dataset, config.data_dir, config.num_steps)
