@@ -106,6 +106,8 @@ def test_what_a_config_wrote_for_its_own_rule_is_not_taken_for_another_quantity(
     assert command_line(name, "--optimizer", "sltt").rule() == rules.RULES["sltt"]()  # which refuses thresholds
     typed = command_line(name, "--preset", "calibrated", "--threshold", 1e-11)
     assert typed.rule() == rules.CALIBRATED["t-bso"](threshold=1e-11)
+    with pytest.raises(ValueError, match="--preset: 'sltt' has its authors' settings alone"):
+        command_line(name, "--optimizer", "sltt", "--preset", "paper")
     refused = command_line(name, "--optimizer", "sltt", "--b1", 0.5)
     with pytest.raises(ValueError, match="--b1: 'sltt' has no such setting"):
         refused.check()
