@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.measure import MIN_ROUNDS, mark_load, ratios, rotated
-from experiments import loop
+from experiments.build import Run, prepare
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import load
 from experiments.display import Bar
-from experiments.epochs import BatchByBatch, Chunk, Epochs, OnDevice, run_chunks
+from experiments.epochs import BatchByBatch, Chunk, Epochs, OnDevice, Running
 from experiments.pages import table
 from experiments.spread import Spread
 
@@ -54,7 +54,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
     """
     if rounds < MIN_ROUNDS:
         raise ValueError(f"rounds: at least {MIN_ROUNDS}, for a median and its quartiles, got {rounds}.")
-    run = loop.prepare(config, load(config.dataset, config.data_dir, config.num_steps))
+    run = prepare(config, load(config.dataset, config.data_dir, config.num_steps))
     device = run.epochs
     if not isinstance(device, OnDevice):
         raise ValueError(f"config: '{config.dataset}' does not lie on the device, so no program holds its epoch.")
@@ -98,7 +98,7 @@ class _Way:
 
     def __init__(
         self,
-        run: loop.Run,
+        run: Run,
         way: Epochs,
         bounds: Iterable[tuple[int, int]],
         bar: Bar | None = None,
@@ -122,12 +122,16 @@ class _Way:
         advance = self._way.start(jax.random.key(0))
         # A chunk at a time, its records are fetched before the next one is started.
         for bounds in [self._bounds] if self._ahead else [[bound] for bound in self._bounds]:
-            self.state, _ = run_chunks(advance, self.state, 1, bounds, on_chunk)
+            running = Running(1, on_chunk)
+            for first, last in bounds:
+                self.state, fetch = advance(self.state, first, last)
+                running.add(last, fetch)
+            running.finish()
         jax.block_until_ready(self.state)
         return time.perf_counter() - start
 
 
-def _empty_chunk(run: loop.Run, way: Epochs, bar: Bar) -> float:
+def _empty_chunk(run: Run, way: Epochs, bar: Bar) -> float:
     """The median seconds of a chunk without a batch: the call, the fetched rows, the bar."""
     state, advance, times = jax.tree.map(jnp.copy, run.state), way.start(jax.random.key(0)), []
     with bar:

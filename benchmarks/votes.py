@@ -20,7 +20,7 @@ from rich.console import Console
 
 import bsojax
 from benchmarks.measure import save
-from experiments import loop, rules
+from experiments import build, loop
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
@@ -101,7 +101,7 @@ def measure(job: str, way: Way, seed: int) -> dict[str, Any]:
     frozen = way.exchange.startswith("nothing")
     config = dataclasses.replace(CONFIGS[job][1], seed=seed, frozen=frozen, threshold=way.threshold)
     data = load(config.dataset, config.data_dir, config.num_steps)
-    run = loop.prepare(config, hold_out(data))
+    run = build.prepare(config, hold_out(data))
     started = time.perf_counter()
     if way.exchange == "votes":
         state, flips = train_by_votes(run)
@@ -117,11 +117,11 @@ def measure(job: str, way: Way, seed: int) -> dict[str, Any]:
     }
 
 
-def train_by_votes(run: loop.Run) -> tuple[bsojax.TrainState, int]:
+def train_by_votes(run: build.Run) -> tuple[bsojax.TrainState, int]:
     """Trains a run on DEVICES shares of each batch; returns the state with refreshed statistics, and the flips."""
     config: Config = run.config
     model = run.model.clone(norm=functools.partial(run.model.norm, axis_name="batch"))
-    tx = rules.make_optimizer(config, config.epochs * run.batches)
+    tx = build.make_optimizer(config, config.epochs * run.batches)
     step = bsojax.make_train_step(model, tx, config.num_steps, axis_name="batch", vote=True)
     mapped = jax.pmap(step, axis_name="batch", donate_argnums=0)
     show = jax.jit(run.data.front_end.train)

@@ -4,13 +4,17 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
+from experiments import rules
+from experiments.rules import OptimizerName, PresetName, Rule, flag
+from experiments.rules.rule import MomentumDtype
+
 Channels = tuple[int | Literal["M"], ...]
-OptimizerName = Literal["bso", "bso-reset", "t-bso", "bop", "bptt-sgd", "bptt-adam", "ottt", "ndot", "sltt"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,22 +79,20 @@ class Config:
     """Running statistics of the norms: shared by the time steps, kept for each, batch renormalised by shared ones,
     shared and following ten times faster; or no norm, and weights scaled by 1 / sqrt(fan-in)."""
     optimizer: OptimizerName = "t-bso"
-    """What trains the signs. Latent-free: bso and t-bso (threshold absolute, or in units of the gradient's root mean
-    square), bso-reset (momentum zeroed at a flip), bop. With latent weights: bptt-sgd, bptt-adam, and online ottt,
-    ndot, sltt."""
-    preset: Literal["paper", "calibrated"] = "calibrated"
+    """What trains the signs. Latent-free: bso, bso-reset (momentum zeroed at a flip), t-bso, bop. With latent weights:
+    bptt-sgd, bptt-adam, and online ottt, ndot, sltt."""
+    preset: PresetName = "calibrated"
     """Settings of bso, bso-reset and t-bso: the paper's, or ours: a momentum whose window grows with the run, ended by
     a cosine, and a threshold in units of its noise."""
     threshold: float | None = None
-    """Flip threshold; None: the preset's. The calibrated preset counts that of t-bso in standard deviations of the
-    momentum's noise, and lets that of bso follow 1 - b1 as its square root."""
+    """Flip threshold, in the rule's units; None: the rule's."""
     b1: float | None = None
-    """Decay of the momentum; None: the preset's. The calibrated preset starts from it."""
+    """Decay of the momentum, at the start where it changes; None: the rule's."""
     growth: float | None = None
-    """How many updates the window of the momentum, 1 / (1 - b1), grows an update (calibrated); None: the preset's."""
+    """Updates by which the window of the momentum, 1 / (1 - b1), grows an update; None: the rule's."""
     b2: float | None = None
-    """Decay of the second moment (t-bso); None: the preset's."""
-    momentum_dtype: Literal["float32", "bfloat16", "int16", "int8"] = "float32"
+    """Decay of the second moment; None: the rule's."""
+    momentum_dtype: MomentumDtype = "float32"
     """Dtype of the momentum at rest (not for rules with latent weights, which refuse all but float32)."""
     packed: bool = False
     """Keep the signs at one bit each in training too, for the same result (not for rules with latent weights)."""
@@ -154,16 +156,60 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"--{name}: must be in [0, 1), got {value}.")
+        self.rule()
         self.session.check()
         if self.output is None and self.session.resume:
             raise ValueError("--resume: needs --output, the folder of the run to go on with.")
         if self.output is None and self.session.coordinator is not None:
             raise ValueError("--output: a run of several processes needs it, a folder that all of them see.")
 
+    def rule(self) -> Rule:
+        """Returns what trains the signs, with its own settings.
 
-def flag(name: str) -> str:
-    """A setting's name on the command line."""
-    return f"--{name.replace('_', '-')}"
+        Raises:
+          ValueError: a setting is given that it does not have.
+        """
+        usual, names = _defaults(), (*rules.SETTINGS, *rules.REFUSED)
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != usual[name]}
+        return rules.make_rule(self.optimizer, self.preset, given)
+
+    @property
+    def updates_per_batch(self) -> int:
+        """How often the optimizer is called a batch."""
+        return 1 if rules.RULES[self.optimizer].through_time else self.num_steps
+
+    @property
+    def label(self) -> str:
+        """What tables call the run's rule."""
+        return "frozen signs" if self.frozen else rules.kind_of(self.optimizer, self.preset).label
+
+
+def of_command_line(config: Config, base: Config, arguments: Sequence[str]) -> Config:
+    """Returns the settings of a command line, less those of a rule that the named config wrote for another rule.
+
+    cifar10-vgg11 sets the paper's threshold: with --preset calibrated or --optimizer bop it would be taken for another
+    quantity. Settings that the user gives are left as they are.
+
+    Args:
+      config: the named config with the user's changes.
+      base: the named config.
+      arguments: what the user typed.
+
+    Raises:
+      ValueError: a preset is given, and the rule has none.
+    """
+    typed = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    if "--preset" in typed and config.optimizer not in rules.CALIBRATED:
+        raise ValueError(f"--preset: '{config.optimizer}' has its authors' settings alone; leave the flag out.")
+    families = [each.preset if each.optimizer in rules.CALIBRATED else each.optimizer for each in (config, base)]
+    if families[0] == families[1]:
+        return config
+    usual = _defaults()
+    return dataclasses.replace(config, **{name: usual[name] for name in rules.SETTINGS if flag(name) not in typed})
+
+
+def _defaults() -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(Config)}
 
 
 def check_types(settings: Config | Session) -> None:

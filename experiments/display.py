@@ -6,8 +6,8 @@ import rich.progress
 from rich.console import Console
 from rich.table import Table
 
+from experiments.build import Run
 from experiments.epochs import Chunk
-from experiments.loop import Run
 
 REFRESHES = 4
 """How often a second the bar is drawn: at the ten of rich's default that alone took a hundredth of a processor core."""

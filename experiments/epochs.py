@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import bsojax
 from experiments.data import Split
 from experiments.data.splits import MemorySplit, gather
-from experiments.devices import Devices
+from experiments.running.devices import Devices
 
 CHUNKS = 20
 """Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""
@@ -76,43 +77,43 @@ def make_epochs(step: Step, split: Split, batch_size: int, devices: Devices = SI
     return BatchByBatch(step, split, batch_size, devices)
 
 
-Pause = Callable[[bsojax.TrainState, int, list[Chunk]], None]
-"""A function of a state, the batches of its epoch that are done, and the chunks so far; the device waits for it."""
+class Running:
+    """The chunks that were started, up to an evaluation. Of each is heard when the next one has been started.
 
+    So the device does not wait for the host: it computes a chunk while the records of the one before are looked at.
 
-def run_chunks(
-    advance: Advance,
-    state: bsojax.TrainState,
-    epoch: int,
-    bounds: Iterable[tuple[int, int]],
-    on_chunk: Callable[[Chunk], None],
-    due: Callable[[], bool] = lambda: False,
-    pause: Pause = lambda *_: None,
-) -> tuple[bsojax.TrainState, list[Chunk]]:
-    """Trains on chunks of an epoch; returns the last state, all done, and the chunks.
-
-    A chunk is handed to ``on_chunk`` when the next one has been started: the device does not wait for the host. Only
-    where ``due`` says so, between two chunks, all is finished first and ``pause`` called.
+    Args:
+      epoch: their epoch, counted from 1.
+      on_chunk: called with every chunk.
     """
-    chunks: list[Chunk] = []
 
-    def finish(done: int, fetch: Fetch) -> None:
-        chunks.append(Chunk(epoch, done, fetch()))
-        on_chunk(chunks[-1])
+    def __init__(self, epoch: int, on_chunk: Callable[[Chunk], None]) -> None:
+        self._epoch, self._on_chunk = epoch, on_chunk
+        self._running: list[tuple[int, Fetch]] = []
+        self._chunks: list[Chunk] = []
+        self._started = time.perf_counter()
 
-    running: list[tuple[int, Fetch]] = []
-    for first, last in bounds:
-        if due():
-            while running:
-                finish(*running.pop(0))
-            pause(state, first, chunks)
-        state, fetch = advance(state, first, last)
-        running.append((last, fetch))
-        if len(running) > 1:
-            finish(*running.pop(0))
-    for last, fetch in running:
-        finish(last, fetch)
-    return state, chunks
+    def add(self, done: int, fetch: Fetch) -> None:
+        """Notes that a chunk has been started, after which so many batches of the epoch are done."""
+        self._running.append((done, fetch))
+        if len(self._running) > 1:
+            self._hear()
+
+    def finish(self) -> list[Chunk]:
+        """Waits until all that was started is done, and returns it."""
+        while self._running:
+            self._hear()
+        return self._chunks
+
+    @property
+    def seconds(self) -> float:
+        """How long ago this began."""
+        return time.perf_counter() - self._started
+
+    def _hear(self) -> None:
+        done, fetch = self._running.pop(0)
+        self._chunks.append(Chunk(self._epoch, done, fetch()))
+        self._on_chunk(self._chunks[-1])
 
 
 class OnDevice:
@@ -203,7 +204,7 @@ class BatchByBatch:
 
 def cut(first: int, last: int, pieces: int) -> Iterator[tuple[int, int]]:
     """Cuts ``first .. last - 1`` into pieces whose lengths differ by one at most, none empty if pieces <= length."""
-    bounds = [first + round((last - first) * piece / pieces) for piece in range(pieces + 1)]
+    bounds = [first + round((last - first) * piece / max(pieces, 1)) for piece in range(pieces + 1)]
     return itertools.pairwise(bounds)
 
 

@@ -28,9 +28,9 @@ from rich.console import Console
 import bsojax
 from experiments import regret_picture
 from experiments.environment import environment
-from experiments.files import write_json
 from experiments.pages import joined, table
 from experiments.regret_problems import PROBLEMS, Problem
+from experiments.running.files import write_json
 
 NUM_STEPS = 4
 """Time steps of T-BSO: rounds 1, 5, 9, ... share one second moment."""

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from experiments import curves
 from experiments.config import Config, as_json, flag
-from experiments.files import write_bytes, write_json
-from experiments.records import METRICS, read_records
+from experiments.running.files import write_bytes, write_json
+from experiments.running.records import METRICS, read_records
 
 Run = dict[str, Any]
 """A run as read: its folder's name, settings, records, and state."""

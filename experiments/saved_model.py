@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bsojax
-from experiments.files import write_bytes
+from experiments.running.files import write_bytes
 
 
 def save_model(path: Path, state: bsojax.TrainState) -> None:

@@ -1,4 +1,8 @@
-"""Trains a network: ``python -m experiments.train CONFIG [options]``."""
+"""Trains a network: ``python -m experiments.train CONFIG [options]``.
+
+The loop over batches, evaluations, records and checkpoints is ``train`` in loop.py; build.py makes what it calls out of
+a config, running/ holds what keeps it safe. Here is the command line around it.
+"""
 
 import contextlib
 import dataclasses
@@ -14,19 +18,30 @@ import tyro
 from rich.console import Console
 
 import bsojax
-from experiments import curves, records, rules, run_folder
-from experiments.checkpoints import Checkpoints
+from experiments import curves
+from experiments.build import Run, prepare
+from experiments.config import of_command_line
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
-from experiments.devices import is_first, start_processes
 from experiments.display import Bar, memory_table, result_table
 from experiments.environment import environment
-from experiments.events import writer
-from experiments.files import write_json
-from experiments.keeper import CheckpointKeeper
-from experiments.loop import Run, prepare, train
+from experiments.loop import train
+from experiments.rules import described
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.devices import is_first, start_processes
+from experiments.running.events import writer
+from experiments.running.files import write_json
+from experiments.running.folder import entered
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.records import append_record, write_records
+from experiments.running.stop import Stop, Stopped
 from experiments.saved_model import save_model
-from experiments.stop import Stop, Stopped
+
+HELP = f"""Trains a network.
+
+Rules (--optimizer, --preset) and their settings:
+
+{described()}"""
 
 Result = tuple[bsojax.TrainState, list[dict[str, Any]], dict[str, Any]]
 """The final state of a training, its records, and what the table says of it."""
@@ -40,18 +55,19 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     config = tyro.extras.overridable_config_cli(
-        CONFIGS, prog="python -m experiments.train", description=__doc__, args=arguments
+        CONFIGS, prog="python -m experiments.train", description=HELP, args=arguments
     )
     name = next(argument for argument in arguments if argument in CONFIGS)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())
         try:
+            config = of_command_line(config, CONFIGS[name][1], arguments)
             config.check()
             start_processes(config.session)
             data = load(config.dataset, config.data_dir, config.num_steps)
             data = hold_out(data) if config.validation else data
             run = prepare(config, data)
-            folder = stack.enter_context(run_folder.entered(config, name, run.facts))
+            folder = stack.enter_context(entered(config, name, run.facts))
         except (ValueError, TypeError, OSError, ImportError) as error:
             _end(error, 2)
         try:
@@ -75,7 +91,7 @@ def execute(run: Run, folder: Path, console: Console, stop: Stop) -> dict[str, A
         console.print(f"{folder}: this run is done", soft_wrap=True, highlight=False)
         summary_file = json.loads(finished.read_text())
     else:
-        label = rules.label_of(config)
+        label = config.label
         examples = f"{len(run.data.train):,} training and {len(run.data.test):,} {split} examples"
         places = f" on {run.devices.count} devices" if run.devices.count > 1 else ""
         head = f"{config.dataset}: {examples}, T = {config.num_steps}, seed {config.seed}{places}, into {folder}"
@@ -110,14 +126,14 @@ def _train(run: Run, console: Console, label: str, folder: Path, stop: Stop) -> 
         place = f"epoch {start.epoch}, batch {start.batch}" if start.epoch <= run.config.epochs else "the end"
         console.print(f"{label}: goes on from {place}", soft_wrap=True, highlight=False)
         if is_first():
-            records.write_records(folder, start.records)
+            write_records(folder, start.records)
     keeper = CheckpointKeeper(checkpoints, session.checkpoint_minutes, stop)
     with Bar(console, label, run) as bar, writer(folder, session.tensorboard and is_first(), start) as write:
 
         def on_record(record: dict[str, Any]) -> None:
             bar.record(record)
             if is_first():
-                records.append_record(folder, record)
+                append_record(folder, record)
                 write(record)
 
         with _noting(checkpoints):

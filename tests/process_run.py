@@ -9,12 +9,14 @@ import numpy as np
 from faults import SMALL, changed, without_times
 
 from experiments import loop
-from experiments.checkpoints import Checkpoints, stored_leaves, whole
+from experiments.build import prepare
 from experiments.config import Session
 from experiments.data import MemorySplit, StreamSplit, load
-from experiments.devices import start_processes
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.devices import start_processes
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop
+from experiments.running.stored import stored_leaves, whole
 
 
 class Files:
@@ -43,7 +45,7 @@ def ten_steps(data_dir, folder, session, *, stream=False):
     files = Files(data.train.take(np.arange(config.train_examples)))
     if stream:
         data = dataclasses.replace(data, train=StreamSplit(files, files.decode, data.num_classes))
-    run = loop.prepare(config, data)
+    run = prepare(config, data)
     files.reads = 0  # one was looked at
     keeper = CheckpointKeeper(Checkpoints(folder, config, run.batches), 1e6, Stop())
     state, records = loop.train(run, lambda _: None, lambda _: None, None, keeper)

@@ -14,12 +14,14 @@ from faults import SMALL, assert_same_bits, changed, report, without_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import checkpoints, loop, rules
-from experiments.checkpoints import Checkpoints
+from experiments import loop
+from experiments.build import prepare
 from experiments.data import load
 from experiments.data.splits import WHOLE
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop
+from experiments.running.stored import stored_leaves
 
 # Orbax leaves coroutines behind that were not awaited when it cannot read a file.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
@@ -71,7 +73,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data):
-    return loop.prepare(SMALL, data)
+    return prepare(SMALL, data)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_a_run_goes_on_from_any_of_its_checkpoints_bit_for_bit(run, finished, fo
 
 
 def test_a_stream_goes_on_at_its_place_and_reads_nothing_twice(data, run, tmp_path):
-    streamed = loop.prepare(SMALL, dataclasses.replace(data, train=Stream(data.train)))
+    streamed = prepare(SMALL, dataclasses.replace(data, train=Stream(data.train)))
     state, records = trained(streamed, tmp_path / "checkpoints")
     state = jax.device_get(state)
     for name in ("000000003-00000", "000000015-00003"):
@@ -142,7 +144,7 @@ kinds = {
 
 @pytest.mark.parametrize("options", kinds.values(), ids=kinds.keys())
 def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, data, tmp_path):
-    run = loop.prepare(changed(SMALL, **options), data)
+    run = prepare(changed(SMALL, **options), data)
     state = jax.tree.map(noise, run.state)
     at = dataclasses.replace(
         loop.beginning(run), state=state, epoch=2, batch=3, pending={"loss": np.array([np.nan, 0.1])}
@@ -154,17 +156,17 @@ def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, dat
         assert np.asarray(old).tobytes() == np.asarray(new).tobytes(), path
     assert (back.epoch, back.batch) == (2, 3)
     np.testing.assert_array_equal(back.pending["loss"], [np.nan, 0.1])
-    stored = checkpoints.stored_leaves(state)
+    stored = stored_leaves(state)
     signs = sum(leaf.size for name, leaf in stored.items() if name.startswith("signs/"))
     assert signs == sum(-(-leaf.size // 8) for leaf in jax.tree.leaves(state.signs))
 
 
 def test_the_newest_ones_and_the_best_on_validation_are_kept(data, tmp_path):
     for validation in (False, True):
-        run = loop.prepare(changed(SMALL, keep=2, validation=validation, checkpoint_minutes=1e6), data)
+        run = prepare(changed(SMALL, keep=2, validation=validation, checkpoint_minutes=1e6), data)
         folder, at = tmp_path / str(validation), loop.beginning(run)
         for count, accuracy in enumerate([0.5, 0.9, 0.3, 0.8, 0.2], 1):
-            calls = rules.updates_per_batch(run.config)
+            calls = run.config.updates_per_batch
             record = {"updates": 5 * count * calls, "eval_accuracy": accuracy}
             at = dataclasses.replace(at, epoch=1, batch=5 * count, records=(*at.records, record))
             opened(folder, run).save(at)
@@ -315,7 +317,7 @@ def test_what_a_killed_process_has_left_is_never_restored_and_cleared_away(run, 
 
 
 def test_a_checkpoint_of_another_network_is_refused(data, folder):
-    other = loop.prepare(changed(SMALL, channels=(24, 16)), data)
+    other = prepare(changed(SMALL, channels=(24, 16)), data)
     with pytest.raises(ValueError, match=r"leaf 'signs/\S+' is uint8\[72\], not uint8\[48\]"):
         opened(folder, other).restore(other.state)
 
@@ -323,11 +325,11 @@ def test_a_checkpoint_of_another_network_is_refused(data, folder):
 @pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (8, 2), (2, 8)])
 def test_a_checkpoint_written_on_some_devices_resumes_on_others(before, after, data, tmp_path):
     wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1, split_optimizer=True)
-    first = loop.prepare(changed(wide, devices=before), data)
+    first = prepare(changed(wide, devices=before), data)
     state = jax.tree.map(lambda leaf: jax.device_put(noise(leaf), leaf.sharding), first.state)
     assert len({leaf.sharding for leaf in jax.tree.leaves(state)}) == (1 if before == 1 else 2)  # some are split
     opened(tmp_path, first).save(dataclasses.replace(loop.beginning(first), state=state, batch=7))
-    second = loop.prepare(changed(wide, devices=after), data)
+    second = prepare(changed(wide, devices=after), data)
     start, skipped = opened(tmp_path, second).restore(second.state)
     assert not skipped
     for old, new, like in zip(*map(jax.tree.leaves, (state, start.state, second.state)), strict=True):
@@ -337,8 +339,8 @@ def test_a_checkpoint_written_on_some_devices_resumes_on_others(before, after, d
 
 def test_a_run_goes_on_with_another_number_of_devices_than_it_was_started_with(data, tmp_path):
     config = changed(SMALL, epochs=1, evaluations=1)
-    trained(loop.prepare(changed(config, devices=4), data), tmp_path)
-    run = loop.prepare(config, data)
+    trained(prepare(changed(config, devices=4), data), tmp_path)
+    run = prepare(config, data)
     for name in opened(tmp_path, run).names()[3:]:
         shutil.rmtree(tmp_path / name)
     start, _ = opened(tmp_path, run).restore(run.state)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from experiments import epochs, loop
+from experiments.build import prepare
 from experiments.config import Config
 from experiments.data import DataSet, MemorySplit, StreamSplit
 from experiments.display import Bar
-from experiments.epochs import BatchByBatch, Chunk, OnDevice
+from experiments.epochs import BatchByBatch, Chunk, OnDevice, Running
 from experiments.front_ends import audio, events, images
 
 pytestmark = pytest.mark.optimised
@@ -106,7 +107,7 @@ jobs = {
 
 @pytest.mark.parametrize(("options", "front_end", "shape", "dtype"), jobs.values(), ids=jobs.keys())
 def test_an_epoch_is_the_plain_loop_over_its_batches_bit_for_bit(options, front_end, shape, dtype):
-    run = loop.prepare(dataclasses.replace(BASE, **options), data_set(front_end, shape, dtype=dtype))
+    run = prepare(dataclasses.replace(BASE, **options), data_set(front_end, shape, dtype=dtype))
     assert (run.batches, len(run.data.train) % BASE.batch_size) == (5, 5)
     key = jax.random.key(3)
     expected, records = plain_loop(run, copied(run.state), key)
@@ -220,7 +221,7 @@ def finished():
     data = data_set(images.scaled(255), STATIC, 45 * 8 + 3)
     results = []
     for train in (data.train, Stream(data.train)):
-        run, chunks, seen = loop.prepare(config, dataclasses.replace(data, train=train)), [], []
+        run, chunks, seen = prepare(config, dataclasses.replace(data, train=train)), [], []
         state, records = loop.train(run, chunks.append, seen.append)
         assert seen == records
         results.append((run, state, chunks, records))
@@ -279,8 +280,14 @@ def test_a_chunk_is_heard_of_while_the_next_one_runs_and_all_are_at_the_end():
         events.append(f"start {first}")
         return state + last - first, lambda: events.append(f"fetch {first}") or {"loss": np.full(last - first, first)}
 
-    bounds = [(0, 2), (2, 3), (3, 7)]
-    state, chunks = epochs.run_chunks(advance, 10, 4, bounds, lambda chunk: events.append(f"heard {chunk.done}"))
+    def trained(bounds):
+        state, running = 10, Running(4, lambda chunk: events.append(f"heard {chunk.done}"))
+        for first, last in bounds:
+            state, fetch = advance(state, first, last)
+            running.add(last, fetch)
+        return state, running.finish()
+
+    state, chunks = trained([(0, 2), (2, 3), (3, 7)])
     assert events == [
         "start 0", "start 2", "fetch 0", "heard 2", "start 3", "fetch 2", "heard 3", "fetch 3", "heard 7"
     ]  # fmt: skip
@@ -290,7 +297,7 @@ def test_a_chunk_is_heard_of_while_the_next_one_runs_and_all_are_at_the_end():
         (4, 3, 1),
         (4, 7, 4),
     ]
-    assert epochs.run_chunks(advance, 10, 1, [], events.append) == (10, [])
+    assert trained([]) == (10, [])
 
 
 def test_a_chunks_mean_is_that_of_its_batches():
@@ -302,7 +309,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_after_its_record():
     data = data_set(images.scaled(255), STATIC)
     data = dataclasses.replace(data, train=MemorySplit(data.train.x, data.train.y + 4))  # no class: the loss is NaN
     config = dataclasses.replace(BASE, network="mlp", channels=(12, 12), evaluations=2)
-    run, records = loop.prepare(config, data), []
+    run, records = prepare(config, data), []
     with pytest.raises(FloatingPointError, match=r"epoch 1: no batch had a finite loss \(4 updates were skipped\)"):
         loop.train(run, lambda _: None, records.append)
     assert len(records) == 1

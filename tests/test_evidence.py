@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments import loop
+from experiments.build import prepare
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
 from experiments.evidence import measure, runner, studies
@@ -58,7 +59,7 @@ def test_the_running_mean_of_the_training_accuracy_is_that_of_the_last_batches()
 
 def test_without_statistics_the_accuracy_as_in_training_is_the_accuracy(config):
     data = load("digits", config.data_dir)
-    run = loop.prepare(dataclasses.replace(config, norm="none"), hold_out(data))
+    run = prepare(dataclasses.replace(config, norm="none"), hold_out(data))
     assert measure.accuracy_as_in_training(run, run.state, data.test) == pytest.approx(
         loop.evaluate(run, run.state, data.test)["accuracy"]
     )

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import bsojax
-from experiments import loop, networks, presets, rules, saved_model
+from experiments import build, loop, networks, saved_model
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
 from experiments.train import main
@@ -74,7 +74,7 @@ def test_a_run_is_judged_beside_its_frozen_control(finished):
 def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir):
     variables = saved_model.load_model(finished / "model.msgpack")
     config = CONFIGS["digits"][1]
-    model = networks.make_model(config, 10, rules.make_neuron(config))
+    model = networks.make_model(config, 10, build.make_neuron(config))
     (x, y) = next(load("digits", data_dir).test.batches(355))
     x = x / np.float32(16)
 
@@ -203,27 +203,27 @@ def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
 def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir):
     config = dataclasses.replace(CONFIGS["digits"][1], start=finished / "model.msgpack", data_dir=data_dir)
     data = load("digits", data_dir)
-    run = loop.prepare(config, data)
+    run = build.prepare(config, data)
     accuracy = loop.evaluate(run, run.state, data.test)["accuracy"]
     summary = read(finished, "summary.json")["results"]["T-BSO, calibrated"]
     np.testing.assert_allclose(accuracy, summary["accuracy"], atol=1e-6)
     with pytest.raises(ValueError, match="holds another network"):
-        loop.prepare(dataclasses.replace(config, channels=(8, 16)), data)
+        build.prepare(dataclasses.replace(config, channels=(8, 16)), data)
 
 
 def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
     config = dataclasses.replace(CONFIGS["digits"][1], epochs=1, evaluations=3, batch_size=200, num_steps=2)
     for optimizer, calls in (("t-bso", 2), ("bptt-adam", 1)):
-        run = loop.prepare(dataclasses.replace(config, optimizer=optimizer), load("digits", data_dir))
+        run = build.prepare(dataclasses.replace(config, optimizer=optimizer), load("digits", data_dir))
         _, records = loop.train(run, lambda *_: None, lambda _: None)
         assert [record["updates"] for record in records] == [calls * batches for batches in (2, 5, 7)]
         assert records[-1]["epoch"] == 1
 
 
 def test_the_calibrated_window_grows_closes_at_the_end_and_keeps_the_thresholds_distance_to_the_noise():
-    config = dataclasses.replace(CONFIGS["digits"][1], num_steps=1, b1=0.9, growth=0.5, threshold=0.1)
+    config = dataclasses.replace(CONFIGS["digits"][1], b1=0.9, growth=0.5, threshold=0.1)
     updates, rng = 200, np.random.default_rng(0)
-    tx = presets.calibrated(config, updates)
+    tx = config.rule().flip_optimizer(updates, num_steps=1, seed=0)
     signs = {"kernel": jnp.ones((500,), bool)}
     (_, state), momentum = tx.init(signs), np.zeros(500)
     for count in range(updates + 1):
@@ -242,7 +242,7 @@ def test_the_calibrated_window_grows_closes_at_the_end_and_keeps_the_thresholds_
 def test_a_model_of_each_network_and_norm_is_what_the_config_says():
     for network, kind in (("vgg", "SpikingVGG"), ("mlp", "SpikingMLP"), ("resnet18-small", "SpikingResNet")):
         config = dataclasses.replace(CONFIGS["digits"][1], network=network, norm="none")
-        model = networks.make_model(config, 7, rules.make_neuron(config))
+        model = networks.make_model(config, 7, build.make_neuron(config))
         assert (type(model).__name__, model.num_classes, model.norm) == (kind, 7, bsojax.Affine)
         assert model.scale is bsojax.rsqrt_fan_in
     with pytest.raises(ValueError, match="channels: 'vgg' needs the width of each layer"):
@@ -255,15 +255,15 @@ def test_every_config_builds_its_network_and_optimizer_without_its_data(name):
     config.check()
     assert summary.endswith(".")
     known = SETS[config.dataset]
-    model = networks.make_model(config, known.num_classes, rules.make_neuron(config))
+    model = networks.make_model(config, known.num_classes, build.make_neuron(config))
     side, channels = {"imagenet2012": (224, 3), "cifar10_dvs": (48, 2), "nmnist_small": (34, 2)}.get(
         config.dataset, (32, 3 if "cifar" in config.dataset else 1)
     )
     x = jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
-    tx = rules.make_optimizer(config, 10)
+    tx = build.make_optimizer(config, 10)
     state = jax.eval_shape(lambda key: bsojax.init(model, tx, key, x), jax.random.key(0))
     if config.channels == bsojax.models.VGG11:
         assert sum(leaf.size for leaf in jax.tree.leaves(state.signs)) == 9_216_000
     y = jax.ShapeDtypeStruct((2,), jnp.int32)
-    _, metrics = jax.eval_shape(rules.make_step(config, model, tx), state, x, y)
+    _, metrics = jax.eval_shape(build.make_step(config, model, tx), state, x, y)
     assert set(metrics) == {"loss", "accuracy", "flips", "spikes", "skipped"}

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from faults import report, without_times
 
-from experiments import records, train
+from experiments import train
 from experiments.data import load
+from experiments.running import records
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = 22

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop, Stopped
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop, Stopped
 
 
 class Noted:

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bsojax
-from experiments import rules
+from experiments import build
 from experiments.config import Config
 
 T = 3
@@ -583,11 +583,11 @@ def test_a_state_of_another_dtype_or_scale_is_refused():
 def test_the_flag_reaches_every_rule_without_latent_weights(optimizer, preset):
     config = Config("digits", optimizer=optimizer, preset=preset, momentum_dtype="int16")
     params = {"signs": draw_signs(), "params": {"w": jnp.ones(3)}}
-    state = rules.make_optimizer(config, 100).init(params)
+    state = build.make_optimizer(config, 100).init(params)
     assert sum(leaf.dtype == jnp.int16 for leaf in jax.tree.leaves(state)) == len(jax.tree.leaves(draw_signs()))
 
 
 @pytest.mark.parametrize("optimizer", ["bptt-sgd", "bptt-adam", "ottt", "ndot", "sltt"])
 def test_rules_with_latent_weights_refuse_the_flag(optimizer):
     with pytest.raises(ValueError, match=f"--momentum-dtype: '{optimizer}' trains latent weights"):
-        rules.make_optimizer(Config("digits", optimizer=optimizer, momentum_dtype="int8"), 100)
+        build.make_optimizer(Config("digits", optimizer=optimizer, momentum_dtype="int8"), 100)

@@ -12,12 +12,13 @@ from faults import SMALL, changed, report
 import bsojax
 from bsojax.optim import all_finite
 from experiments import loop, train
-from experiments.checkpoints import Checkpoints
+from experiments.build import prepare
 from experiments.configs import CONFIGS
 from experiments.data import MemorySplit, load
 from experiments.front_ends import FrontEnd
-from experiments.keeper import CheckpointKeeper
-from experiments.stop import Stop
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.keeper import CheckpointKeeper
+from experiments.running.stop import Stop
 
 MARK = 10
 """A label that no example has, for those whose gradient is broken."""
@@ -103,7 +104,7 @@ def test_what_is_not_finite_is_skipped_and_counted_and_nothing_is_saved_right_af
 ):
     monkeypatch.setattr(bsojax, "make_train_step", functools.partial(bsojax.make_train_step, loss=broken_where_marked))
     broken = all_faults[fault](small, [17])
-    run = loop.prepare(changed(SMALL, evaluations=1), broken)
+    run = prepare(changed(SMALL, evaluations=1), broken)
     bad = [batch_of(run, 17, 1), 10 + batch_of(run, 17, 2)]
     store, keeper = kept(run, tmp_path)
     chunks = []
@@ -122,7 +123,7 @@ def test_what_is_not_finite_is_skipped_and_counted_and_nothing_is_saved_right_af
 @pytest.mark.parametrize("fault", all_faults)
 def test_too_many_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(fault, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bsojax, "make_train_step", functools.partial(bsojax.make_train_step, loss=broken_where_marked))
-    order = loop.prepare(changed(SMALL, evaluations=1), small)
+    order = prepare(changed(SMALL, evaluations=1), small)
     # One example of each of three batches in a row in the second epoch, which lie apart in the first.
     homes = {(batch_of(order, example, 2), batch_of(order, example, 1)): example for example in range(320)}
     places = [homes[pair] for pair in ((4, 1), (5, 4), (6, 7))]

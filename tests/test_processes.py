@@ -15,11 +15,13 @@ import pytest
 from faults import SMALL, changed, report
 from process_run import ten_steps
 
-from experiments import loop, train
-from experiments.checkpoints import Checkpoints, stored_leaves
+from experiments import train
+from experiments.build import prepare
 from experiments.config import Session
 from experiments.configs import CONFIGS
 from experiments.data import load
+from experiments.running.checkpoints import Checkpoints
+from experiments.running.stored import stored_leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +41,7 @@ def place(tmp_path_factory):
 
 def start_two(*words):
     """Starts two processes with two devices each; {port} and {number} in their words are replaced."""
-    port, environment = free_port(), {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    port, environment = free_port(), {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment["XLA_FLAGS"] = " ".join([*flags, "--xla_force_host_platform_device_count=2"])
     return [
@@ -109,7 +111,7 @@ def test_two_processes_read_half_of_a_stream_each_and_train_what_one_trains_on_a
 
 def test_their_checkpoint_goes_on_in_one_process(of_two_processes, place):
     wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1)
-    run = loop.prepare(wide, load("digits", place / "data"))
+    run = prepare(wide, load("digits", place / "data"))
     start, skipped = Checkpoints(place / "checkpoints-memory", wide, run.batches).restore(run.state)
     assert not skipped
     for name, leaf in stored_leaves(start.state).items():
@@ -123,7 +125,8 @@ def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(pla
         CONFIGS["digits"][1], network="mlp", num_steps=1, batch_size=240, epochs=5000, control=False
     )
     folder, script = tmp_path / "run", (
-        "import sys; from experiments import devices, train; devices.HEARTBEAT_SECONDS = 10; train.main(sys.argv[1:])"
+        "import sys; from experiments import train; from experiments.running import devices\n"
+        "devices.HEARTBEAT_SECONDS = 10; train.main(sys.argv[1:])"
     )  # fmt: skip
     processes = start_two(
         "-c", script, "digits", "--network", "mlp", "--num-steps", "1", "--batch-size", "240", "--epochs", "5000",
@@ -149,7 +152,7 @@ def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(pla
             process.communicate()
     assert processes[0].returncode not in (0, -signal.SIGKILL)
     assert "another task died" in said
-    run = loop.prepare(config, load("digits", place / "data"))
+    run = prepare(config, load("digits", place / "data"))
     start, skipped = Checkpoints(folder / "checkpoints", config, run.batches).restore(run.state)
     assert not skipped
     lost = max(epochs() - len(start.records), 0)
@@ -181,7 +184,7 @@ def test_bad_settings_of_devices_and_processes_are_refused_before_anything(optio
 
 def test_a_process_whose_coordinator_never_comes_gives_up_with_a_message():
     script = (
-        "from experiments import devices; from experiments.config import Session; devices.CONNECT_SECONDS = 2\n"
+        "from experiments.running import devices; from experiments.config import Session; devices.CONNECT_SECONDS = 2\n"
         f"devices.start_processes(Session(coordinator='127.0.0.1:{free_port()}', num_processes=2, process_id=1))"
     )
     done = subprocess.run(

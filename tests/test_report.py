@@ -10,9 +10,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 from experiments import report
 from experiments.config import Config, as_json
-from experiments.events import check_installed, writer
-from experiments.progress import Progress
-from experiments.records import append_record, read_records
+from experiments.running.events import check_installed, writer
+from experiments.running.progress import Progress
+from experiments.running.records import append_record, read_records
 
 
 def record(epoch, accuracy, loss=0.5, skipped=0):

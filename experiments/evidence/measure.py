@@ -11,6 +11,7 @@ import numpy as np
 import bsojax
 from bsojax import online
 from experiments import loop
+from experiments.build import Run, prepare
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
 
@@ -44,7 +45,7 @@ def measure(job: Job) -> dict[str, Any]:
     """
     config = job.config
     data = _data(config.dataset, config.data_dir, config.num_steps)
-    run = loop.prepare(config, hold_out(data))
+    run = prepare(config, hold_out(data))
     result: dict[str, Any] = {"seed": config.seed}
     if job.memory:
         result["memory"] = memory(run)
@@ -78,7 +79,7 @@ def settings(config: Config) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
-def memory(run: loop.Run) -> dict[str, int]:
+def memory(run: Run) -> dict[str, int]:
     """Returns the bytes of a run's training by tree, and of its compiled step."""
     report = bsojax.memory_report(run.state, model=run.model, x=run.frame)
     example, size = run.data.train.example, run.config.batch_size
@@ -91,7 +92,7 @@ def memory(run: loop.Run) -> dict[str, int]:
     }
 
 
-def accuracy_as_in_training(run: loop.Run, state: bsojax.TrainState, split: Split) -> float:
+def accuracy_as_in_training(run: Run, state: bsojax.TrainState, split: Split) -> float:
     """Returns the accuracy where each batch is normalised as in training, mostly by its own statistics.
 
     No user gets this accuracy: it needs many test examples at once. Its distance to the accuracy with the statistics in

@@ -1,5 +1,6 @@
 """Backpropagation through time: the whole sequence is unrolled, differentiated at once, and answered by one update."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,8 @@ def make_bptt_step(
             "spikes": rates,
             "skipped": (~finite).astype(jnp.int32),
         }
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             **bsojax.apply_updates(state.trainable, updates),
             batch_stats=optax.tree.where(finite, stats, state.batch_stats),
             opt_state=opt_state,

@@ -1,17 +1,13 @@
 """Where a training stands: all that decides how it goes on, and the records of what it has done."""
 
 import dataclasses
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
 import bsojax
-from experiments import rules
-from experiments.config import Config
-from experiments.epochs import Chunk
+from experiments.epochs import Chunk, Running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,26 +32,17 @@ class Progress:
     pending: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
+    def after(self, state: bsojax.TrainState, batch: int, running: Running) -> "Progress":
+        """Returns where the training stands after so many batches of the epoch, when what is running is done."""
+        parts = [part for part in (self.pending, *(chunk.batches for chunk in running.finish())) if part]
+        pending = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        seconds = self.seconds + running.seconds
+        return dataclasses.replace(self, state=state, batch=batch, pending=pending, seconds=seconds)
 
-def joined(pending: dict[str, np.ndarray], chunks: Iterable[Chunk]) -> dict[str, np.ndarray]:
-    """Returns what was recorded of each batch, of those pending and of chunks after them."""
-    parts = [part for part in (pending, *(chunk.batches for chunk in chunks)) if part]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-
-
-def record_of(config: Config, num_signs: int, batches: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the part of a record that tells of training: means over the batches, of the losses that are finite."""
-    good = np.isfinite(batches["loss"])
-    flips = float(np.mean(batches["flips"]))
-    return {
-        "loss": float(np.mean(batches["loss"][good])) if good.any() else math.nan,
-        "accuracy": float(np.mean(batches["accuracy"])),
-        "flips": int(batches["flips"].sum()),
-        "flips_per_batch": flips,
-        "flip_ratio": flips / (num_signs * rules.updates_per_batch(config)),
-        "spike_rate": float(np.mean(batches["spike_rate"])),
-        "skipped": int(batches["skipped"].sum()),
-    }
+    def recorded(self, state: bsojax.TrainState, record: dict[str, Any], batches: int) -> "Progress":
+        """Returns where the training stands after an evaluation, with its record; the epoch has so many batches."""
+        whole = self.batch == batches
+        return Progress(state, self.key, self.epoch + whole, 0 if whole else self.batch, (*self.records, record))
 
 
 class Streak:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments import rules
 from experiments.config import Config, as_json, flag
-from experiments.devices import agreed, is_first
 from experiments.environment import environment
-from experiments.files import append_line, write_json
+from experiments.running.devices import agreed, is_first
+from experiments.running.files import append_line, write_json
 
 FREE = ("session", "output", "data_dir", "control")
 """Settings that do not change what a training does: they may differ when it is resumed."""
@@ -87,11 +88,13 @@ def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
         written = json.loads(path.read_text())
         old = {**as_json(Config(dataset="")), **written["config"]}  # a setting that it does not know came later
         known = dict(written["data"])
+        own = rules.settings_of(rules.kind_of(old["optimizer"], old["preset"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.") from error
     new = json.loads(json.dumps(as_json(config)))
+    unused = [name for name in rules.SETTINGS if name not in own]  # older versions let them stand in a config
     for kind in (old, new):
-        for field in FREE:
+        for field in (*FREE, *unused):
             kind.pop(field, None)
     differing = [f"{flag(field)} was {old.get(field)} and is {new.get(field)}" for field in old | new
                  if old.get(field) != new.get(field)]  # fmt: skip

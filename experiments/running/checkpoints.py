@@ -1,13 +1,10 @@
 """Checkpoints of a training: written whole or not at all, and never restored unless every leaf is what was saved."""
 
 import functools
-import gc
 import json
-import logging
 import shutil
-import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 import bsojax
-from bsojax.signs import leaf_name
-from experiments import rules
 from experiments.config import Config, as_json
-from experiments.devices import agreed, is_first
-from experiments.progress import Progress
+from experiments.running.devices import agreed, is_first
+from experiments.running.orbax import attempted, checkpointer
+from experiments.running.progress import Progress
+from experiments.running.stored import checksum, compare, kind_of, state_of, stored_leaves, stored_shapes
 
 DAMAGED = "damaged-"
 """What the name of a checkpoint begins with that could not be restored: it is set aside, not deleted."""
@@ -72,7 +69,7 @@ class Checkpoints:
         about = _sealed(_about(progress, self._config, leaves))
         arrays = {key: leaf for key, leaf in leaves.items() if leaf.size}  # Orbax refuses empty arrays
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
-        _, reason = _attempted(lambda: _written(self.path(name), items))
+        _, reason = attempted(lambda: _written(self.path(name), items))
         if reason:
             self._clear()
             raise OSError(f"{self.path(name)}: the checkpoint could not be written ({reason}).")
@@ -93,7 +90,7 @@ class Checkpoints:
         """
         skipped: dict[str, str] = {}
         for name in reversed(self.names()):
-            found, reason = _attempted(functools.partial(self._read, name, like))
+            found, reason = attempted(functools.partial(self._read, name, like))
             if self._agreed(bool(reason)):
                 skipped[name] = reason or "another process could not read it"
                 continue
@@ -112,15 +109,15 @@ class Checkpoints:
     def _read(self, name: str, like: bsojax.TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reads a checkpoint whose leaves have the names, dtypes and shapes of those of a state; others raise."""
         wanted = stored_shapes(like)
-        with _checkpointer() as checkpointer:
+        with checkpointer() as opened:
             items = ocp.args.Composite(about=ocp.args.JsonRestore())
-            about = _unsealed(checkpointer.restore(self.path(name), items)["about"])
-            compare({key: _kind(leaf) for key, leaf in wanted.items()}, about["leaves"])
+            about = _unsealed(opened.restore(self.path(name), items)["about"])
+            compare({key: kind_of(leaf) for key, leaf in wanted.items()}, about["leaves"])
             wanted = {key: leaf for key, leaf in wanted.items() if leaf.size}
-            stored = checkpointer.metadata(self.path(name)).item_metadata["state"].tree
-            compare({key: _kind(leaf) for key, leaf in wanted.items()}, {key: _kind(stored[key]) for key in stored})
+            stored = opened.metadata(self.path(name)).item_metadata["state"].tree
+            compare({key: kind_of(leaf) for key, leaf in wanted.items()}, {key: kind_of(stored[key]) for key in stored})
             items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-            return about, checkpointer.restore(self.path(name), items)["state"]
+            return about, opened.restore(self.path(name), items)["state"]
 
     def _set_aside(self, names: Mapping[str, str]) -> None:
         if is_first():
@@ -135,7 +132,7 @@ class Checkpoints:
         names = self.names()
         kept = set(names[-self._config.session.keep :])
         if self._config.validation:
-            calls = rules.updates_per_batch(self._config)
+            calls = self._config.updates_per_batch
             accuracies = {
                 _name(record["updates"] // calls, count): record["eval_accuracy"]
                 for count, record in enumerate(records, 1)
@@ -152,70 +149,6 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def stored_shapes(state: bsojax.TrainState) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns what is stored of each leaf of a state, by name: its shape, dtype and place; of signs, packed bits."""
-    return {
-        leaf_name(path): jax.ShapeDtypeStruct(
-            (_bytes(leaf),) if leaf.dtype == bool else leaf.shape,
-            np.uint8 if leaf.dtype == bool else leaf.dtype,
-            sharding=leaf.sharding,
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def stored_leaves(state: bsojax.TrainState) -> dict[str, Any]:
-    """Returns what is stored of each leaf of a state, by name; of signs, packed bits in host memory."""
-    return {
-        leaf_name(path): np.packbits(whole(leaf)) if leaf.dtype == bool else leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def state_of(leaves: Mapping[str, Any], like: bsojax.TrainState) -> bsojax.TrainState:
-    """Returns the state of which these leaves were stored; its leaves lie where those of another do."""
-
-    def restored(path: Any, leaf: jax.Array) -> jax.Array:
-        if not leaf.size:
-            return leaf
-        stored = leaves[leaf_name(path)]
-        if leaf.dtype != bool:
-            return stored
-        signs = np.unpackbits(whole(stored), count=leaf.size).astype(bool).reshape(leaf.shape)
-        return jax.device_put(signs, leaf.sharding)
-
-    return jax.tree_util.tree_map_with_path(restored, like)
-
-
-def compare(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raises ValueError unless two sets of leaves have the same names, dtypes and shapes; names the first other one."""
-    for name, kind in wanted.items():
-        if name not in found:
-            raise ValueError(f"leaf '{name}' is missing")
-        if list(found[name]) != list(kind):
-            raise ValueError(f"leaf '{name}' is {_shown(found[name])}, not {_shown(kind)}")
-    for name in found:
-        if name not in wanted:
-            raise ValueError(f"leaf '{name}' is unknown to this run")
-
-
-def checksum(leaf: Any) -> int:
-    """Returns the CRC-32 of a leaf's bytes; all processes of a run that share the leaf must ask for it together."""
-    return zlib.crc32(np.ascontiguousarray(whole(leaf)).tobytes())
-
-
-def _checkpointer() -> ocp.Checkpointer:
-    items = {"state": ocp.StandardCheckpointHandler(), "about": ocp.JsonCheckpointHandler()}
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**items))
-
-
-def whole(leaf: Any) -> np.ndarray:
-    """Returns all of a leaf in host memory; the processes of a run that share the leaf must ask for it together."""
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
-
-
 def _about(progress: Progress, config: Config, leaves: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "epoch": progress.epoch,
@@ -225,7 +158,7 @@ def _about(progress: Progress, config: Config, leaves: Mapping[str, Any]) -> dic
         "records": list(progress.records),
         "pending": {name: values.tolist() for name, values in progress.pending.items()},
         "config": as_json(config),
-        "leaves": {name: _kind(leaf) for name, leaf in leaves.items()},
+        "leaves": {name: kind_of(leaf) for name, leaf in leaves.items()},
         "checksums": {name: checksum(leaf) for name, leaf in leaves.items()},
     }
 
@@ -257,53 +190,6 @@ def _name(batches: int, records: int) -> str:
     return f"{batches:09d}-{records:05d}"
 
 
-def _kind(leaf: Any) -> list[Any]:
-    return [np.dtype(leaf.dtype).name, list(leaf.shape)]
-
-
-def _shown(kind: Any) -> str:
-    return f"{kind[0]}{list(kind[1])}"
-
-
-def _bytes(leaf: Any) -> int:
-    return (leaf.size + 7) // 8
-
-
 def _written(path: Path, items: Any) -> None:
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path, items)
-
-
-def _attempted(action: Callable[[], Any]) -> tuple[Any, str]:
-    """Returns what an action of Orbax gives, and the reason if it fails: whatever it raises has no class of its own.
-
-    Holds back what Orbax logs of an error that it raises too, and what Python says of its unfinished tasks.
-    """
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_news)  # stays: a thread or task may fail after the one that was raised
-    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-    result, reason = None, ""
-    try:
-        try:
-            result = action()
-        except Exception as error:
-            reason = _reason(error)
-        if reason:
-            gc.collect()  # unfinished tasks are noticed when they are collected
-    finally:
-        sys.unraisablehook = hook
-    return result, reason
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record is not of one of Orbax's threads and tasks that failed beside the one that was raised."""
-    text = record.getMessage()
-    return "exception was never retrieved" not in text and "_SignalingThread.run() raised an exception" not in text
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the first line of an error's cause: what Orbax says itself is long, and the same for all."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    with checkpointer() as opened:
+        opened.save(path, items)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.progress import Progress
+from experiments.running.progress import Progress
 
 Write = Callable[[dict[str, Any]], None]
 

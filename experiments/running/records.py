@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.files import append_line, line_of, write_bytes
+from experiments.running.files import append_line, line_of, write_bytes
 
 METRICS = "metrics.jsonl"
 

@@ -1,0 +1,159 @@
+"""From a config and its data to a run that is ready to start: network, optimizer, compiled step, devices."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+import bsojax
+from bsojax.signs import count_signs
+from experiments import epochs
+from experiments.config import Config
+from experiments.data import DataSet
+from experiments.epochs import Epochs
+from experiments.networks import TRACES, make_model
+from experiments.rivals import ThroughTimeLIF, make_bptt_step
+from experiments.running.devices import Devices, find_devices
+from experiments.running.events import check_installed
+from experiments.saved_model import started_from
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that is ready to start: everything that can be wrong has been checked.
+
+    Attributes:
+      config: its settings.
+      data: its data; its test part is what evaluations look at.
+      model: the network.
+      state: the initial state; the first chunk donates it.
+      step: a function of state, key and a stored batch: front end and training in one compiled step.
+      epochs: that step over the training split.
+      evaluate: a function of state and a stored batch.
+      devices: where it runs; the state lies there.
+    """
+
+    config: Config
+    data: DataSet
+    model: Any
+    state: bsojax.TrainState
+    step: Any
+    epochs: Epochs
+    evaluate: Any
+    devices: Devices
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return len(self.data.train) // self.config.batch_size
+
+    @property
+    def num_signs(self) -> int:
+        """The number of binary weights."""
+        return count_signs(self.state.signs)
+
+    @property
+    def frame(self) -> jax.ShapeDtypeStruct:
+        """The shape of what the network sees of a training batch at one time step."""
+        return _frame(self.config, self.data)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged in the data, as JSON values."""
+        example = self.data.train.example
+        counts = {"training examples": len(self.data.train), "evaluation examples": len(self.data.test)}
+        return {**counts, "example shape": list(example.shape), "example dtype": np.dtype(example.dtype).name}
+
+
+def prepare(config: Config, data: DataSet) -> Run:
+    """Builds a run.
+
+    Raises:
+      ValueError: a setting is out of range, the batch is larger than the data set, or cannot be split over the devices.
+      ImportError: a package is missing that the settings need.
+    """
+    config.check()
+    if config.session.tensorboard:
+        check_installed()
+    data = _chosen(config, data)
+    if config.batch_size > len(data.train):
+        raise ValueError(
+            f"--batch-size: {config.batch_size} is larger than the {len(data.train)} training examples of "
+            f"'{config.dataset}'."
+        )
+    if config.evaluations > len(data.train) // config.batch_size:
+        raise ValueError(f"--evaluations: {config.evaluations} an epoch are more than its batches.")
+    devices = find_devices(config.session, config.batch_size)
+    model = make_model(config, data.num_classes, make_neuron(config))
+    tx = make_optimizer(config, config.epochs * (len(data.train) // config.batch_size))
+    state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
+    if config.start is not None:
+        state = started_from(config.start, state)
+    if config.packed:
+        state = dataclasses.replace(state, signs=bsojax.pack_signs(state.signs))
+    shardings = devices.shardings(state, config.session.split_optimizer)
+    state = devices.place(state, shardings)
+    online = make_step(config, model, tx, devices.mesh if config.session.split_optimizer else None)
+    judge = bsojax.make_eval_step(model, config.num_steps)
+
+    placed: dict[str, Any] = {} if shardings is None else {"out_shardings": (shardings, None)}
+
+    @functools.partial(jax.jit, donate_argnums=0, **placed)
+    def step(state: bsojax.TrainState, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        return online(state, data.front_end.train(key, devices.split(x)), devices.split(y))
+
+    @jax.jit
+    def evaluate(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
+        return judge(state, data.front_end.evaluate(x), y)
+
+    way = epochs.make_epochs(step, data.train, config.batch_size, devices, shardings)
+    return Run(config, data, model, state, step, way, evaluate, devices)
+
+
+def make_optimizer(config: Config, batches: int) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer of a config for a run of so many batches."""
+    rule, updates = config.rule(), batches * config.updates_per_batch
+    never = bsojax.bso(threshold=math.inf)
+    flip = never if config.frozen else rule.flip_optimizer(updates, config.num_steps, config.seed)
+    real = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, updates))
+    return bsojax.split_optimizer(flip=flip, real=real)
+
+
+def make_neuron(config: Config) -> Callable[..., nn.Module]:
+    """Returns what makes the neurons that the config's rule needs."""
+    rule = config.rule()
+    return (
+        ThroughTimeLIF if rule.through_time else functools.partial(bsojax.LIF, trace=TRACES[config.trace or rule.trace])
+    )
+
+
+def make_step(
+    config: Config, model: nn.Module, tx: optax.GradientTransformation, mesh: Mesh | None = None
+) -> Callable[..., Any]:
+    """Returns the training step of a config, on the devices of a mesh or on one."""
+    if config.rule().through_time:
+        return make_bptt_step(model, tx, config.num_steps)
+    return bsojax.make_train_step(model, tx, config.num_steps, backward_steps=config.backward_steps, mesh=mesh)
+
+
+def _chosen(config: Config, data: DataSet) -> DataSet:
+    """The data set with no more training examples than the config asks for."""
+    if config.train_examples is None or config.train_examples >= len(data.train):
+        return data
+    order = np.random.default_rng(2026).permutation(len(data.train))
+    return dataclasses.replace(data, train=data.train.take(np.sort(order[: config.train_examples])))
+
+
+def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
+    example = data.train.example
+    stored = jax.ShapeDtypeStruct((config.batch_size, *example.shape), example.dtype)
+    seen = jax.eval_shape(data.front_end.evaluate, stored)
+    # A static frame has four axes, a sequence of frames five.
+    return seen if len(seen.shape) < 5 else jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
