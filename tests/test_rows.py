@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 import bsojax
 from bsojax import conv
 from bsojax.xla_cpu import ConvGeometry, _rows
-from bsojax.xla_cpu._convolutions import gradients_by_transposition, plain_convolve
+from bsojax.xla_cpu._convolutions import plain_convolve
+from bsojax.xla_cpu._gradients import gradients_by_transposition
 
 sizes = st.integers(1, 3)
 sides = st.tuples(st.integers(0, 2), st.integers(0, 2))

@@ -12,7 +12,7 @@ from jax import lax
 
 from bsojax import Spikes, conv, dense
 from bsojax.nn._geometry import conv_geometry
-from bsojax.xla_cpu._convolutions import gradients_by_convolution, gradients_by_transposition
+from bsojax.xla_cpu._gradients import gradients_by_convolution, gradients_by_transposition
 
 # (height, width), (kernel height, kernel width), options; 3 channels in, 2 out, unless there are groups.
 all_geometries = (

@@ -109,7 +109,9 @@ def _conv_forward(
 
 def _conv_backward(geometry: ConvGeometry, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None, Kernel]:
     trace, kernel = residuals
-    value_grad, kernel_grad = conv_gradients(geometry, trace, kernel, g, lambda kept: kept.weights(trace.dtype))
+    value_grad, kernel_grad = conv_gradients(
+        geometry, trace, kernel, kernel.shape, g, lambda kept: kept.weights(trace.dtype)
+    )
     return value_grad, None, kernel.gradient(kernel_grad)
 
 

@@ -28,7 +28,7 @@ class Kernel:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weights."""
-        return self.view.shape
+        return self.view.shape if self.packed is None else tuple(self.packed.shape)
 
     @property
     def is_plain(self) -> bool:

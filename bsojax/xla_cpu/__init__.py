@@ -4,9 +4,9 @@ Each function names the issue or the measurement that made it necessary. ``with 
 what is traced inside, to see what they still gain with another version of XLA, or to find out who is at fault.
 """
 
-from bsojax.xla_cpu._convolutions import conv_gradients as conv_gradients
 from bsojax.xla_cpu._convolutions import convolve as convolve
 from bsojax.xla_cpu._convolutions import ConvGeometry as ConvGeometry
+from bsojax.xla_cpu._gradients import conv_gradients as conv_gradients
 from bsojax.xla_cpu._order import in_place as in_place
 from bsojax.xla_cpu._order import not_before as not_before
 from bsojax.xla_cpu._switch import plain as plain

@@ -56,6 +56,22 @@ def not_before(cause: jax.Array, function: Callable[..., Any], *operands: Any) -
     return by_platform(cause, *operands, cpu=branch, default=lambda cause, *operands: function(*operands))
 
 
+def copied_transposition(x: jax.Array, axes: tuple[int, int, int, int]) -> jax.Array:
+    """Returns the transposition as one copy in memory, with its bytes in the order of its axes.
+
+    Use it where a convolution takes it: that needs this order, and XLA would fold a plain transposition into the
+    convolution's slow form, which a barrier prevents. Across the barrier two axes are joined that were not neighbours
+    before, or XLA (jaxlib 0.12) would copy the array twice: once in its old order, up to the barrier, and once behind.
+
+    Args:
+      x: of four axes.
+      axes: of which the last is 3, or else the last two were not neighbours in this order.
+    """
+    turned = jnp.transpose(x, axes)
+    joined = (turned.shape[0], -1, turned.shape[3]) if axes[3] == 3 else (*turned.shape[:2], -1)
+    return jax.lax.optimization_barrier(turned.reshape(joined)).reshape(turned.shape)
+
+
 def _true_at_run_time(array: jax.Array) -> jax.Array:
     """Returns True, in a way that the compiler cannot know before it has the first element of the array."""
     first = jax.lax.slice(array, (0,) * array.ndim, (1,) * array.ndim).reshape(())

@@ -90,8 +90,9 @@ def kernel_gradient_by_rows(
     batch, rows, columns, _ = g.shape
     # The batch before the rows: joined in this order they stay split over the devices of a mesh.
     turned = jnp.pad(image.transpose(3, 2, 0, 1), ((0, 0), (0, 0), (0, 0), padding[0]))
-    turned, errors = lax.optimization_barrier((turned, g.transpose(2, 0, 1, 3)))
-    errors = errors.reshape(columns, batch * rows, outputs)
+    # Joined before the barrier, or XLA (jaxlib 0.12) would copy the array on both sides of it.
+    errors = g.transpose(2, 0, 1, 3).reshape(columns, batch * rows, outputs)
+    turned, errors = lax.optimization_barrier((turned, errors))
     found = []
     for first in range(height):
         seen = lax.optimization_barrier(turned[..., first : first + rows])
