@@ -1,6 +1,8 @@
 """Settings of all tests: eight fake CPU devices, quick compilation, and silent rank promotion is an error."""
 
+import fcntl
 import os
+import shutil
 
 import jaxlib.version
 
@@ -33,6 +35,33 @@ settings.register_profile(
     "bsojax", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("bsojax")
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Returns a function of a name and of what fills a folder: the first of several test processes calls it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name, fill):
+        folder, done = base / name, base / f"{name}.done"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                fill(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def digits_dir(made_once):
+    """The folder of the prepared digits; tests read it alone."""
+    from experiments.data import load
+
+    return made_once("digits", lambda folder: load("digits", folder))
 
 
 @pytest.fixture(autouse=True, scope="module")

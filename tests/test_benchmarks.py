@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bsojax
@@ -30,6 +30,7 @@ def test_a_part_that_was_not_measured_says_how_to(missing):
     assert "Not measured yet: `" in render.benchmarks(results)
 
 
+@pytest.mark.slow
 def test_the_pages_figures_of_memory_are_those_that_the_compiler_gives():
     rows = {(row["step"], row["T"]): row for row in render.load(ROOT)["memory"]["result"]["rows"]}
     for name in ("float32", "bfloat16 activations, packed signs, int8 momentum"):
@@ -46,6 +47,7 @@ def test_bits_are_counted_of_what_is_held():
     assert sum(rows["latent float32 weights, Adam"].values()) == pytest.approx(96, abs=0.01)
 
 
+@settings(max_examples=5)  # each one compiles
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 5)),
     rate=st.sampled_from([0.0, 0.3, 1.0]),
@@ -61,6 +63,7 @@ def test_products_of_bits_are_the_products(shape, rate, seed):
     np.testing.assert_array_equal(forward.int8_product(spikes, signs), wanted)
 
 
+@pytest.mark.slow
 def test_the_accelerators_benchmark_runs_anywhere():
     options = accelerator.Options(
         batches=(2,), num_steps=2, image=8, channels=(4, "M", 8), repeats=5, matrix=32, weights=2**12

@@ -127,12 +127,17 @@ ways = {
 }
 
 
-jobs = [("vgg", 8), *(("mlp", devices) for devices in COUNTS)]
+often = {("vgg", 8, "jit, split optimizer"), ("mlp", 2, "shard_map"), *(("mlp", 8, way) for way in ways)}
+jobs = [
+    pytest.param(job, devices, way, id=f"{job}-{devices}-{name}",
+                 marks=() if (job, devices, name) in often else pytest.mark.slow)
+    for job, devices in [("vgg", 8), *(("mlp", devices) for devices in COUNTS)]
+    for name, way in ways.items()
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ways.values(), ids=ways.keys())
-@pytest.mark.parametrize(("job", "devices"), jobs)
-def test_any_number_of_devices_gives_the_signs_of_one(way, job, devices):
+@pytest.mark.parametrize(("job", "devices", "way"), jobs)
+def test_any_number_of_devices_gives_the_signs_of_one(job, devices, way):
     assert len(jax.devices()) == max(COUNTS)
     assert_same_training(way(job, devices), on_one_device(job))
 

@@ -16,6 +16,7 @@ import pytest
 
 import bsojax
 from experiments import build, loop, networks, saved_model
+from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
 from experiments.train import main
@@ -23,17 +24,29 @@ from experiments.train import main
 ROOT = Path(__file__).resolve().parents[1]
 
 
+RUN = ["--num-steps", "2", "--epochs", "3", "--batch-size", "48"]
+"""Options of the short run."""
+
+
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+def data_dir(digits_dir):
+    return digits_dir
+
+
+@pytest.fixture(scope="module", autouse=True)
+def config():
+    """The digits' config with fewer layers than the default, which compile in a third of the time."""
+    summary, config = CONFIGS["digits"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONFIGS, "digits", (summary, dataclasses.replace(config, channels=(16, "M", 64))))
+        yield CONFIGS["digits"][1]
 
 
 @pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    """A short run with its control."""
-    folder = tmp_path_factory.mktemp("runs") / "short"
-    main(["digits", "--output", str(folder), "--epochs", "2", "--data-dir", str(data_dir), "--batch-size", "48"])
-    return folder
+def finished(config, data_dir, made_once):
+    """A short run with its control; tests read it alone."""
+    run = ["--data-dir", str(data_dir), *RUN]
+    return made_once("short-run", lambda folder: main(["digits", "--output", str(folder), *run]))
 
 
 def read(folder, name):
@@ -54,10 +67,10 @@ def test_a_run_leaves_settings_records_model_and_picture(finished):
     }
     config = read(finished, "config.json")
     assert config["name"] == "digits"
-    assert config["config"]["epochs"] == 2
+    assert config["config"]["epochs"] == 3
     assert config["versions"]["jax"] == jax.__version__
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
     assert all(record["flips"] > 0 and 0 < record["spike_rate"] < 1 for record in records)
     assert records[-1]["loss"] < records[0]["loss"]
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -71,9 +84,8 @@ def test_a_run_is_judged_beside_its_frozen_control(finished):
     assert results["T-BSO, calibrated"]["accuracy"] > results["frozen control"]["accuracy"] + 0.1
 
 
-def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir):
+def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir, config):
     variables = saved_model.load_model(finished / "model.msgpack")
-    config = CONFIGS["digits"][1]
     model = networks.make_model(config, 10, build.make_neuron(config))
     (x, y) = next(load("digits", data_dir).test.batches(355))
     x = x / np.float32(16)
@@ -81,7 +93,7 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir):
     @jax.jit
     def predict(variables, x):
         neurons, total = {}, 0.0
-        for t in range(4):
+        for t in range(2):
             logits, changed = model.apply({**variables, **neurons}, x, time_step=t, mutable=["neurons"])
             neurons, total = changed, total + logits
         return total.argmax(-1)
@@ -97,32 +109,36 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir):
 
 
 def test_the_same_seed_gives_the_same_run(finished, data_dir, tmp_path):
-    arguments = ["--epochs", "2", "--data-dir", str(data_dir), "--batch-size", "48", "--no-control"]
-    main(["digits", "--output", str(tmp_path / "again"), *arguments])
+    main(["digits", "--output", str(tmp_path / "again"), "--data-dir", str(data_dir), "--no-control", *RUN])
     assert (tmp_path / "again" / "model.msgpack").read_bytes() == (finished / "model.msgpack").read_bytes()
+
+
+def rarely(*options):
+    return [pytest.param(each, marks=pytest.mark.slow) for each in options]
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--optimizer", "bso", "--preset", "paper", "--trace", "none"],
-        ["--optimizer", "bso", "--binary-ends", "--trace", "ndot"],
-        ["--preset", "paper", "--threshold", "0.01", "--b1", "0.99", "--b2", "0.999", "--trace", "ndot-released"],
+        *rarely(
+            ["--optimizer", "bso", "--preset", "paper", "--trace", "none"],
+            ["--preset", "paper", "--threshold", "0.01", "--b1", "0.99", "--b2", "0.999", "--trace", "ndot-released"],
+            ["--optimizer", "bop", "--norm", "fast"],
+            ["--optimizer", "ottt", "--no-refresh"],
+            ["--optimizer", "ndot"],
+            ["--optimizer", "sltt", "--binary-ends"],
+            ["--network", "mlp", "--num-steps", "2"],
+            ["--optimizer", "bptt-sgd", "--norm", "across-time", "--train-examples", "300"],
+        ),
         ["--frozen", "--num-steps", "1", "--validation"],
         ["--optimizer", "bso-reset", "--norm", "shared", "--evaluations", "2"],
-        ["--optimizer", "bop", "--norm", "fast"],
-        ["--optimizer", "bptt-sgd", "--norm", "across-time", "--train-examples", "300"],
         ["--optimizer", "bptt-adam", "--latent-learning-rate", "0.003", "--norm", "none"],
-        ["--optimizer", "ottt", "--no-refresh"],
-        ["--optimizer", "ndot"],
-        ["--optimizer", "sltt", "--binary-ends"],
-        ["--network", "mlp", "--num-steps", "2"],
+        ["--optimizer", "bso", "--binary-ends", "--trace", "ndot"],
     ],
     ids=" ".join,
 )
 def test_every_option_trains(options, data_dir, tmp_path, monkeypatch):
     summary, config = CONFIGS["digits"]
-    # Fewer layers than the default, which compile in half the time.
     monkeypatch.setitem(CONFIGS, "digits", (summary, dataclasses.replace(config, channels=(16, "M", 16))))
     main(["digits", "--output", str(tmp_path / "run"), "--epochs", "1", "--data-dir", str(data_dir), "--batch-size",
           "128", "--no-control", *options])  # fmt: skip
@@ -187,6 +203,7 @@ def test_an_unknown_config_is_refused(capsys):
     assert "digits" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
     of_tests = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
     environment = {key: value for key, value in os.environ.items() if key not in of_tests}
@@ -200,8 +217,8 @@ def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
     assert read(tmp_path / "run", "summary.json")["results"]["T-BSO, calibrated"]["accuracy"] > 0.97
 
 
-def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir):
-    config = dataclasses.replace(CONFIGS["digits"][1], start=finished / "model.msgpack", data_dir=data_dir)
+def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir, config):
+    config = dataclasses.replace(config, num_steps=2, start=finished / "model.msgpack", data_dir=data_dir)
     data = load("digits", data_dir)
     run = build.prepare(config, data)
     accuracy = loop.evaluate(run, run.state, data.test)["accuracy"]
@@ -212,7 +229,7 @@ def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir)
 
 
 def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
-    config = dataclasses.replace(CONFIGS["digits"][1], epochs=1, evaluations=3, batch_size=200, num_steps=2)
+    config = Config("digits", network="mlp", channels=(8, 8), epochs=1, evaluations=3, batch_size=200, num_steps=2)
     for optimizer, calls in (("t-bso", 2), ("bptt-adam", 1)):
         run = build.prepare(dataclasses.replace(config, optimizer=optimizer), load("digits", data_dir))
         _, records = loop.train(run, lambda *_: None, lambda _: None)
@@ -221,14 +238,14 @@ def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
 
 
 def test_the_calibrated_window_grows_closes_at_the_end_and_keeps_the_thresholds_distance_to_the_noise():
-    config = dataclasses.replace(CONFIGS["digits"][1], b1=0.9, growth=0.5, threshold=0.1)
+    config = Config("digits", num_steps=1, b1=0.9, growth=0.5, threshold=0.1)
     updates, rng = 200, np.random.default_rng(0)
     tx = config.rule().flip_optimizer(updates, num_steps=1, seed=0)
-    signs = {"kernel": jnp.ones((500,), bool)}
+    update, signs = jax.jit(tx.update), {"kernel": jnp.ones((500,), bool)}
     (_, state), momentum = tx.init(signs), np.zeros(500)
     for count in range(updates + 1):
         grads = {"kernel": jnp.asarray(rng.standard_normal(500), jnp.float32)}
-        deltas, (_, state) = tx.update(grads, (optax.EmptyState(), state), signs)
+        deltas, (_, state) = update(grads, (optax.EmptyState(), state), signs)
         grads = {"kernel": grads["kernel"] / np.sqrt(np.mean(np.square(grads["kernel"])))}
         share = 0.5 * (1 + np.cos(np.pi * count / updates)) / (10 + 0.5 * count)
         momentum = (1 - share) * momentum + share * np.asarray(grads["kernel"])
@@ -249,9 +266,14 @@ def test_a_model_of_each_network_and_norm_is_what_the_config_says():
         networks.make_model(dataclasses.replace(config, network="vgg", channels=()), 7, bsojax.LIF)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_builds_its_network_and_optimizer_without_its_data(name):
-    summary, config = CONFIGS[name]
+@pytest.mark.parametrize(
+    ("summary", "config"),
+    [
+        pytest.param(*pair, id=name, marks=[pytest.mark.slow] if "vgg11" in name or "resnet" in name else [])
+        for name, pair in CONFIGS.items()
+    ],
+)
+def test_every_config_builds_its_network_and_optimizer_without_its_data(summary, config):
     config.check()
     assert summary.endswith(".")
     known = SETS[config.dataset]

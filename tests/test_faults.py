@@ -105,6 +105,7 @@ def assert_same_run(folder, undisturbed):
     assert checksums(folder) == checksums(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_ends_as_if_nothing_had_happened(place, undisturbed):
     rng = random.Random(0)
     kills, in_saves, lost, folder, round_ = 0, 0, [], place / "killed-0", 0
@@ -145,6 +146,7 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_nothing_had_happened(p
            kills, kills, 1)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_from_there(number, place, undisturbed):
     folder, rng, stopped = place / number.name, random.Random(number), [0]
@@ -166,6 +168,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_from_there(number, place,
     report(number.name, f"saves at once (after batches {batches}); resumed: the same bits", 2, 2)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_is_at_work_and_does_not_disturb_it(place, undisturbed):
     folder = place / "two"
     process = start(place, folder)
@@ -187,6 +190,7 @@ def test_a_second_process_is_refused_while_the_first_is_at_work_and_does_not_dis
     report("two processes on one folder", "the second is refused, the first not disturbed", 2, 2)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_its_checkpoints_intact(place, undisturbed, tmp_path):
     """In a file system of its own of a megabyte, which a namespace of its own mounts; the folder is copied out."""
     mounted = tmp_path / "disk"
@@ -232,6 +236,7 @@ def test_a_damaged_or_missing_data_file_is_refused_and_the_run_goes_on_once_it_i
         report(f"a file of the data set {fault}", "refused before training, with what to do", 1, 1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_must_be_the_same_and_each_differing_field_is_named(place, undisturbed, capsys):
     with pytest.raises(SystemExit) as end:
         train.main([*command(place, undisturbed, "--resume", "--b1", "0.5", "--seed", "3", "--keep", "9")[3:]])
@@ -242,6 +247,7 @@ def test_a_resumed_run_must_be_the_same_and_each_differing_field_is_named(place,
     assert "this run is done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_knows_how_its_run_was_made(undisturbed, place):
     config = json.loads((undisturbed / "config.json").read_text())
     first, *_ = [json.loads(line) for line in (undisturbed / "starts.jsonl").read_text().splitlines()]

@@ -32,13 +32,17 @@ def trained(model, tx=None, x=X, **options):
 @pytest.mark.parametrize(
     "model",
     [
-        MLP(norm=functools.partial(bsojax.BatchNorm, momentum=jnp.float32(0.8), epsilon=np.float32(1e-5))),
-        MLP(neuron=functools.partial(bsojax.LIF, tau=np.array(2.0), v_threshold=jnp.float32(1), v_reset=np.float32(0))),
-        MLP(neuron=functools.partial(bsojax.LIF, tau=jnp.float32(2), v_threshold=np.int64(1))),
-        MLP(scale=lambda fan_in: jnp.float32(1 / fan_in)),
-        MLP(scale=lambda fan_in: 1),
+        MLP(
+            norm=functools.partial(bsojax.BatchNorm, momentum=jnp.float32(0.8), epsilon=np.float32(1e-5)),
+            neuron=functools.partial(bsojax.LIF, tau=np.array(2.0), v_threshold=jnp.float32(1), v_reset=np.float32(0)),
+            scale=lambda fan_in: jnp.float32(1 / fan_in),
+        ),
+        MLP(
+            neuron=functools.partial(bsojax.LIF, tau=jnp.float32(2), v_threshold=np.int64(1)),
+            scale=lambda fan_in: 1,
+        ),
     ],
-    ids=["norm", "neuron", "neuron of JAX scalars", "scale", "int scale"],
+    ids=["scalars", "the other way round"],
 )
 def test_numbers_may_be_scalars_of_numpy_and_jax(model):
     trained(model)

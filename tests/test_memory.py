@@ -30,7 +30,7 @@ def make(num_steps, flip=None, channels=(16, 32, "M", 64)):
 
 def test_the_training_step_takes_the_same_bytes_at_every_number_of_time_steps():
     bytes_at = {}
-    for num_steps in (2, 4, 8, 16, 32):
+    for num_steps in (2, 8, 32):
         model, tx, step = make(num_steps)
         state, x, y = shapes(model, tx)
         report = bsojax.memory_report(state, step=step, x=x, y=y)
@@ -38,6 +38,7 @@ def test_the_training_step_takes_the_same_bytes_at_every_number_of_time_steps():
     assert len(set(bytes_at.values())) == 1, bytes_at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bar"), [(jnp.float32, 810), (jnp.bfloat16, 590)], ids=["float32", "bfloat16"])
 def test_a_step_of_the_papers_network_stays_below_its_bar(dtype, bar):
     """In MiB, at batch 128 and three time steps; the floor is 600 or 300 for membranes, traces and currents alone."""

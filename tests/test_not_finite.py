@@ -33,8 +33,8 @@ def nothing(*_):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return load("digits", tmp_path_factory.mktemp("data"))
+def data(digits_dir):
+    return load("digits", digits_dir)
 
 
 @jax.custom_vjp

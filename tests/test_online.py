@@ -90,21 +90,26 @@ def options_of(model, **options):
     return {"train": options["train"]} if isinstance(model, FlaxNormModel) else options
 
 
+def one_time_step(model, variables, neurons, frame, t, train):
+    """Logits and changed collections of a time step; it compiles twice in a sequence: from rest, and from a state."""
+    variables = variables | ({"neurons": neurons} if neurons else {})
+    options = options_of(model, train=train, time_step=t)
+    return model.apply(variables, frame, mutable=["batch_stats", "neurons"] if train else ["neurons"], **options)
+
+
 def python_loop(model, tx, state, frames, y, accumulate=False, chosen=(True,) * T):
     """One training step, time step by time step, without scan, jit or guards; gradients count where chosen."""
     trainable, stats, opt_state = state.trainable, state.batch_stats, state.opt_state
     neurons, total, losses, sum_of_grads = {}, 0.0, 0.0, None
+
+    def objective(weights, stats, neurons, frame, t):
+        logits, changed = one_time_step(model, {**weights, "batch_stats": stats}, neurons, frame, t, train=True)
+        return LOSS(logits, y) / T, (logits, changed)
+
+    value_and_grad = jax.jit(jax.value_and_grad(objective, has_aux=True))
     for t, frame in enumerate(frames):
-
-        def objective(weights, stats=stats, neurons=neurons, frame=frame, t=t):
-            variables = {**weights, "batch_stats": stats} | ({"neurons": neurons} if neurons else {})
-            options = options_of(model, train=True, time_step=t)
-            logits, changed = model.apply(variables, frame, mutable=["batch_stats", "neurons"], **options)
-            return LOSS(logits, y) / T, (logits, changed)
-
-        (loss, (logits, changed)), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(
-            {"signs": bsojax.to_weights(trainable["signs"]), "params": trainable["params"]}
-        )
+        weights = {"signs": bsojax.to_weights(trainable["signs"]), "params": trainable["params"]}
+        (loss, (logits, changed)), grads = value_and_grad(weights, stats, neurons, frame, t)
         stats, neurons = changed.get("batch_stats", stats), changed["neurons"]
         total, losses = total + logits, losses + loss
         if not chosen[t]:
@@ -179,6 +184,7 @@ def test_numbers_of_backward_steps_that_make_no_sense_are_refused():
             setup(vgg(), backward_steps=number)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
     _, state, step = setup(bsojax.models.SpikingMLP(features=(6, 6), num_classes=4))
     with jax.disable_jit():
@@ -303,11 +309,9 @@ def test_evaluation_is_a_plain_loop_without_traces(model):
     evaluate = bsojax.make_eval_step(model, T)
     result = evaluate(state, X, Y)
     neurons, total, loss = {}, 0.0, 0.0
+    time_step = jax.jit(functools.partial(one_time_step, model, train=False))
     for t in range(T):
-        variables = state.variables | ({"neurons": neurons} if neurons else {})
-        options = options_of(model, train=False, time_step=t)
-        apply = jax.jit(functools.partial(model.apply, mutable=["neurons"], **options))
-        logits, changed = apply(variables, X)
+        logits, changed = time_step(state.variables, neurons, X, t)
         neurons, total, loss = changed["neurons"], total + logits, loss + LOSS(logits, Y) / T
     np.testing.assert_allclose(result["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(result["accuracy"], np.mean(np.argmax(total, -1) == Y), rtol=1e-6)
@@ -339,13 +343,11 @@ def test_refreshed_statistics_are_the_mean_over_batches_and_time_steps(model, mo
     fresh = bsojax.refresh_statistics(model, state, batches, T)
     # With momentum 0 the running statistics after a time step are those of its batch.
     seen = []
+    time_step = jax.jit(functools.partial(one_time_step, momentless, train=True))
     for x in batches:
         neurons, stats = {}, state.batch_stats
         for t in range(T):
-            variables = {**state.variables, "batch_stats": stats} | ({"neurons": neurons} if neurons else {})
-            options = options_of(model, train=True, time_step=t)
-            apply = jax.jit(functools.partial(momentless.apply, mutable=["batch_stats", "neurons"], **options))
-            _, changed = apply(variables, x)
+            _, changed = time_step({**state.variables, "batch_stats": stats}, neurons, x, t)
             neurons, stats = changed["neurons"], changed["batch_stats"]
             seen.append(stats)
     if getattr(model, "norm", None) is per_step_norm:

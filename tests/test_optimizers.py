@@ -52,6 +52,12 @@ def equal(one, other):
     chex.assert_trees_all_equal(one, other, strict=True)
 
 
+def close(one, other):
+    """Equal but for rounding: the sums of two programs may be taken in another order."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(one, other)
+    chex.assert_trees_all_close(one, other, rtol=1e-6)
+
+
 def at(history, step):
     # By way of NumPy: JAX would compile a slice for every step.
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[step]), history)
@@ -239,7 +245,7 @@ def test_boolean_and_floating_leaves_agree(make, dtype):
     boolean = rollout(make)(0.05, signs, gradients)
     floating = rollout(make)(0.05, bsojax.to_weights(signs, dtype), gradients)
     equal(floating[0], bsojax.to_weights(boolean[0], dtype))
-    equal(floating[2], boolean[2])
+    close(floating[2], boolean[2])
 
 
 @each_optimizer
@@ -339,7 +345,7 @@ def test_time_step_falls_back_to_the_count():
     for n in range(2 * T + 1):
         _, state = update(gradient, state, signs)
         _, given = update(gradient, given, signs, time_step=jnp.int32(n % T))
-        equal(state, given)
+        close(state, given)
 
 
 @pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int32, jnp.uint32])

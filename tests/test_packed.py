@@ -48,9 +48,18 @@ def trained(model, shape, flip, packed, batches=4, **options):
     return state, seen, bsojax.make_eval_step(model, T)(state, x, jnp.arange(8) % 4)
 
 
-@pytest.mark.parametrize("flip", flips.values(), ids=flips.keys())
-@pytest.mark.parametrize("kind", models.values(), ids=models.keys())
-def test_training_has_the_bits_of_training_on_booleans(flip, kind):
+often = {("vgg", "t_bso, int8"), ("vgg", "chain"), ("mlp", "bso, reset"), ("mlp", "t_bso")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "flip"),
+    [
+        pytest.param(kind, flip, id=f"{model}-{name}", marks=() if (model[:3], name) in often else pytest.mark.slow)
+        for model, kind in models.items()
+        for name, flip in flips.items()
+    ],
+)
+def test_training_has_the_bits_of_training_on_booleans(kind, flip):
     model, shape = kind[0](num_classes=4), kind[1]
     booleans, packed = (trained(model, shape, flip, packed) for packed in (False, True))
     assert sum(sum(metrics["flips"].values()) for metrics in booleans[1]) > 0
@@ -61,7 +70,10 @@ def test_training_has_the_bits_of_training_on_booleans(flip, kind):
     chex.assert_trees_all_equal(packed[1:], booleans[1:])
 
 
-@pytest.mark.parametrize("options", [{"accumulate": True}, {"backward_steps": 1}, {"dtype": jnp.bfloat16}])
+@pytest.mark.parametrize(
+    "options", [{"backward_steps": 1}, *(pytest.param(each, marks=pytest.mark.slow)
+                                         for each in ({"accumulate": True}, {"dtype": jnp.bfloat16}))]
+)  # fmt: skip
 def test_so_do_the_other_modes_of_the_step(options):
     (make, shape), flip = models["vgg"], flips["t_bso"]
     booleans, packed = (trained(make(num_classes=4), shape, flip, packed, **options) for packed in (False, True))

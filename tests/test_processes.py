@@ -81,6 +81,7 @@ def assert_same_but_for_rounding(found, wanted):
         np.testing.assert_allclose(list(record.values()), list(other.values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "stream"])
 def test_two_processes_hold_the_same_bits_after_ten_steps(kind, of_two_processes):
     first, second = of_two_processes[kind]
@@ -91,6 +92,7 @@ def test_two_processes_hold_the_same_bits_after_ten_steps(kind, of_two_processes
         assert leaf.tobytes() == second["leaves"][name].tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_two_processes_train_what_one_process_trains_on_any_number_of_devices(
     devices, of_two_processes, place, tmp_path
@@ -101,6 +103,7 @@ def test_two_processes_train_what_one_process_trains_on_any_number_of_devices(
     assert_same_but_for_rounding(of_two_processes["memory"][0], alone)
 
 
+@pytest.mark.slow
 def test_two_processes_read_half_of_a_stream_each_and_train_what_one_trains_on_all_of_it(
     of_two_processes, place, tmp_path
 ):
@@ -109,6 +112,7 @@ def test_two_processes_read_half_of_a_stream_each_and_train_what_one_trains_on_a
     assert_same_but_for_rounding(of_two_processes["stream"][0], alone)
 
 
+@pytest.mark.slow
 def test_their_checkpoint_goes_on_in_one_process(of_two_processes, place):
     wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1)
     run = prepare(wide, load("digits", place / "data"))
@@ -120,6 +124,7 @@ def test_their_checkpoint_goes_on_in_one_process(of_two_processes, place):
     report("a checkpoint of 2 processes, restored in 1", "the same bits", 1, 1)
 
 
+@pytest.mark.slow
 def test_where_a_process_dies_the_others_end_and_its_last_checkpoint_is_good(place, tmp_path):
     config = dataclasses.replace(
         CONFIGS["digits"][1], network="mlp", num_steps=1, batch_size=240, epochs=5000, control=False
@@ -182,6 +187,7 @@ def test_bad_settings_of_devices_and_processes_are_refused_before_anything(optio
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_process_whose_coordinator_never_comes_gives_up_with_a_message():
     script = (
         "from experiments.running import devices; from experiments.config import Session; devices.CONNECT_SECONDS = 2\n"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -33,6 +33,7 @@ def problems(draw):
     return image, kernel, padding
 
 
+@settings(max_examples=12)  # each one compiles
 @given(problems())
 def test_a_convolution_by_rows_is_the_convolution(problem):
     image, kernel, padding = problem
@@ -40,6 +41,7 @@ def test_a_convolution_by_rows_is_the_convolution(problem):
     np.testing.assert_allclose(_rows.convolve_rows(image, kernel, padding), expected, rtol=1e-5, atol=1e-4)
 
 
+@settings(max_examples=12)  # each one compiles
 @given(problems())
 def test_a_kernels_gradient_by_patches_or_rows_is_the_gradient(problem):
     image, kernel, padding = problem
