@@ -5,9 +5,12 @@ import pickle
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 from faults import SMALL, changed, without_times
 
+import bsojax
 from experiments import loop
 from experiments.build import prepare
 from experiments.config import Session
@@ -57,6 +60,24 @@ def ten_steps(data_dir, folder, session, *, stream=False):
     }
 
 
+def direct_step():
+    """Returns the metrics of a step called directly on arrays of which each process holds a part."""
+    mesh, rng = bsojax.data_mesh(), np.random.default_rng(0)
+    x, y = rng.random((8, 12)).astype(np.float32), (np.arange(8) % 3).astype(np.int32)
+    model = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3)
+    tx = bsojax.split_optimizer(bsojax.t_bso(0.1, 2), optax.sgd(0.1))
+    state = bsojax.init(model, tx, jax.random.key(0), x)
+
+    def placed(leaf, *axes):
+        leaf, sharding = np.asarray(leaf), jax.NamedSharding(mesh, jax.P(*axes))
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
+
+    x, y = placed(x, "batch"), placed(y, "batch")
+    assert x.is_fully_addressable == (jax.process_count() == 1)
+    _, metrics = bsojax.make_train_step(model, tx, 2)(jax.tree.map(placed, state), x, y)
+    return jax.tree.map(float, metrics)
+
+
 if __name__ == "__main__":
     port, process, place = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     session = Session(
@@ -66,3 +87,4 @@ if __name__ == "__main__":
     for name, stream in (("memory", False), ("stream", True)):
         result = ten_steps(place / "data", place / f"checkpoints-{name}", session, stream=stream)
         (place / f"{name}-{process}.pickle").write_bytes(pickle.dumps(result))
+    (place / f"direct-{process}.pickle").write_bytes(pickle.dumps(direct_step()))

@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from faults import SMALL, changed, report
-from process_run import ten_steps
+from process_run import direct_step, ten_steps
 
 from experiments import train
 from experiments.build import prepare
@@ -61,7 +62,7 @@ def of_two_processes(place):
     assert [process.returncode for process in processes] == [0, 0], said
     return {
         name: [pickle.loads((place / f"{name}-{number}.pickle").read_bytes()) for number in range(2)]
-        for name in ("memory", "stream")
+        for name in ("memory", "stream", "direct")
     }
 
 
@@ -90,6 +91,13 @@ def test_two_processes_hold_the_same_bits_after_ten_steps(kind, of_two_processes
     assert first["leaves"].keys() == second["leaves"].keys()
     for name, leaf in first["leaves"].items():
         assert leaf.tobytes() == second["leaves"][name].tobytes(), name
+
+
+@pytest.mark.slow
+def test_a_step_may_be_called_directly_on_arrays_that_span_processes(of_two_processes):
+    first, second = of_two_processes["direct"]
+    assert first == second
+    np.testing.assert_allclose(list(jax.tree.leaves(first)), list(jax.tree.leaves(direct_step())), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from jax import lax
 
 from bsojax import Spikes, conv, dense
 from bsojax.nn._geometry import conv_geometry
-from bsojax.xla_cpu._gradients import gradients_by_convolution, gradients_by_transposition
+from bsojax.xla_cpu._gradients import gradients_by_transposition, kernel_gradient_on_cpu, value_gradient
 
 # (height, width), (kernel height, kernel width), options; 3 channels in, 2 out, unless there are groups.
 all_geometries = (
@@ -111,9 +111,11 @@ def check_geometry(size, kernel_size, options, batch=2):
     def all_ways(value, trace, kernel, g):
         ways = [synapse(lambda x, kernel: conv(x, kernel, *geometry), value, trace, kernel, g)]
         # Of the two backward passes only one is chosen here; both are for paddings that the kernel can reach.
-        for backward in (gradients_by_transposition, gradients_by_convolution) if ordinary else ():
-            if geometry.groups == 1 or backward is gradients_by_transposition:
-                ways.append((ways[0][0], *backward(geometry, trace, kernel, g)))
+        if ordinary:
+            ways.append((ways[0][0], *gradients_by_transposition(geometry, trace, kernel, g)))
+        if ordinary and geometry.groups == 1:
+            of_value = value_gradient(geometry, trace.shape, kernel, g)
+            ways.append((ways[0][0], of_value, kernel_gradient_on_cpu(geometry, trace, kernel.shape, g)))
         return reference(value, trace, kernel, g, options), ways
 
     expected, ways = all_ways(value, trace, kernel, g)

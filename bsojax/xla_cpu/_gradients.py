@@ -46,9 +46,9 @@ def conv_gradients(
     def one_by_one(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         # One after the other, so that they share their memory. The kernel's first: nothing asks for the value's in a
         # first layer, and it must not be computed there.
-        of_kernel = not_before(g, lambda trace, g: _of_kernel(geometry, trace, shape, g), trace, g)
+        of_kernel = not_before(g, lambda trace, g: kernel_gradient_on_cpu(geometry, trace, shape, g), trace, g)
         of_value = not_before(
-            of_kernel, lambda kernel, g: _of_value(geometry, trace.shape, weights(kernel), g), kernel, g
+            of_kernel, lambda kernel, g: value_gradient(geometry, trace.shape, weights(kernel), g), kernel, g
         )
         return of_value, of_kernel
 
@@ -64,12 +64,7 @@ def gradients_by_transposition(geometry: ConvGeometry, trace: jax.Array, kernel:
     return of_value(g)[0], of_kernel(g)[0]
 
 
-def gradients_by_convolution(geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array) -> Gradients:
-    """The same gradients as two ordinary forward convolutions, for one group."""
-    return _of_value(geometry, trace.shape, kernel, g), _of_kernel(geometry, trace, kernel.shape, g)
-
-
-def _of_value(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Array) -> jax.Array:
+def value_gradient(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Array) -> jax.Array:
     """The gradient of a value of this shape; the kernel is turned behind a barrier, or XLA would turn it back."""
     spread, rest = _spread(geometry, shape, kernel.shape, g)
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
@@ -81,7 +76,7 @@ def _of_value(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Ar
     return convolve_on_cpu(spread, flipped, (1, 1), padding, geometry.dilation)
 
 
-def _of_kernel(geometry: ConvGeometry, trace: jax.Array, shape: Shape, g: jax.Array) -> jax.Array:
+def kernel_gradient_on_cpu(geometry: ConvGeometry, trace: jax.Array, shape: Shape, g: jax.Array) -> jax.Array:
     """The gradient of a kernel of this shape."""
     by_rows = kernel_gradient(trace, g, shape, geometry.padding) if geometry.is_simple else None
     if by_rows is not None:
