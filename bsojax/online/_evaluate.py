@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
-from bsojax.online._losses import Loss, accuracy, cross_entropy_mse
+from bsojax.online._losses import PAPER_LOSS, Loss, accuracy
 from bsojax.online._model import forward, start
 from bsojax.online._state import TrainState, check_state
 from bsojax.online._step import Seen, Step
 
-_DEFAULT_LOSS = cross_entropy_mse()
 
-
-def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = _DEFAULT_LOSS) -> Step:
+def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = PAPER_LOSS) -> Step:
     """Returns ``evaluate(state, x, y) -> {"loss", "accuracy"}`` of one batch; nothing changes.
 
     Use it with running statistics that are up to date (see refresh_statistics). x and y are as in the training step;

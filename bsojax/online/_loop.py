@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bsojax import _validate
 from bsojax.online._exchange import Exchange, exchange_of
-from bsojax.online._losses import Loss, accuracy, cross_entropy_mse, within_classes
+from bsojax.online._losses import PAPER_LOSS, Loss, accuracy, within_classes
 from bsojax.online._model import start
 from bsojax.online._schedule import BackwardAtAll, Learner, UpdateAtEach, UpdateAtEnd, backward_of
 from bsojax.online._state import TrainState, check_state
@@ -23,15 +23,13 @@ from bsojax.signs import apply_updates, count_flips, differentiable
 
 Metrics: TypeAlias = dict[str, Any]
 
-_DEFAULT_LOSS = cross_entropy_mse()
-
 
 def make_train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     num_steps: int,
     *,
-    loss: Loss = _DEFAULT_LOSS,
+    loss: Loss = PAPER_LOSS,
     accumulate: bool = False,
     backward_steps: int | None = None,
     axis_name: str | None = None,

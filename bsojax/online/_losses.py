@@ -35,6 +35,10 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> Loss:
     return loss
 
 
+PAPER_LOSS = cross_entropy_mse()
+"""The default of training and evaluation."""
+
+
 def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
     """The share of examples whose largest logit is that of their label."""
     return jnp.mean(jnp.argmax(logits, -1) == y, dtype=jnp.float32)
