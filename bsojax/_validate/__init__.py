@@ -1,0 +1,45 @@
+"""The one door: what would be silently wrong is refused here, with a message that names it and says what to do.
+
+Functions are called where a user comes in, once; inside, code trusts code. What JAX, Flax, Optax or Python refuse by
+themselves is left to them. Checks look at dtypes, shapes and trees, which costs nothing at run time; only NumPy arrays
+and Python numbers are looked at by value.
+"""
+
+from bsojax._validate._arrays import batch as batch
+from bsojax._validate._arrays import batch_given as batch_given
+from bsojax._validate._arrays import check_data as check_data
+from bsojax._validate._arrays import finite_statistics as finite_statistics
+from bsojax._validate._arrays import first_batch as first_batch
+from bsojax._validate._arrays import floating as floating
+from bsojax._validate._arrays import independent as independent
+from bsojax._validate._arrays import kernel_shape as kernel_shape
+from bsojax._validate._arrays import known_layers as known_layers
+from bsojax._validate._arrays import logits as logits
+from bsojax._validate._arrays import some_batches as some_batches
+from bsojax._validate._arrays import state_shape as state_shape
+from bsojax._validate._arrays import values as values
+from bsojax._validate._settings import backward_steps as backward_steps
+from bsojax._validate._settings import number as number
+from bsojax._validate._settings import one_exchange as one_exchange
+from bsojax._validate._settings import one_of as one_of
+from bsojax._validate._settings import pooling_window as pooling_window
+from bsojax._validate._settings import positive as positive
+from bsojax._validate._settings import ScalarOrSchedule as ScalarOrSchedule
+from bsojax._validate._settings import schedule as schedule
+from bsojax._validate._settings import Schedule as Schedule
+from bsojax._validate._settings import sharpness as sharpness
+from bsojax._validate._settings import steps as steps
+from bsojax._validate._settings import time_step as time_step
+from bsojax._validate._settings import votes_differ as votes_differ
+from bsojax._validate._settings import window as window
+from bsojax._validate._trees import collections as collections
+from bsojax._validate._trees import delta as delta
+from bsojax._validate._trees import holds as holds
+from bsojax._validate._trees import kept_dtypes as kept_dtypes
+from bsojax._validate._trees import leaf_name as leaf_name
+from bsojax._validate._trees import needs_params as needs_params
+from bsojax._validate._trees import packed as packed
+from bsojax._validate._trees import same as same
+from bsojax._validate._trees import same_shapes as same_shapes
+from bsojax._validate._trees import sign_values as sign_values
+from bsojax._validate._trees import weights_dtype as weights_dtype

@@ -1,0 +1,131 @@
+"""Settings: numbers, schedules and choices that users give to optimizers, neurons, layers and steps."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bsojax._jax import is_traced
+
+Schedule: TypeAlias = Callable[[Any], Any]
+ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
+
+
+def number(name: str, value: Any, low: float, high: float, *, open_above: bool = False) -> Any:
+    """Returns a hyperparameter, an int as a float; one that is traced may have any value."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) == jnp.bool_:
+        raise TypeError(
+            f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
+            "dtype of the parameters: give it hyperparam_dtype=jnp.float32."
+        )
+    if is_traced(value):
+        return value
+    if not low <= value <= high or (open_above and value == high):
+        bracket = ")" if open_above or high == math.inf else "]"
+        raise ValueError(f"{name}: must be in [{low:g}, {high:g}{bracket}, got {value}.")
+    return float(value) if isinstance(value, int) else value
+
+
+def schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, open_above: bool = False) -> Schedule:
+    """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
+    if callable(value):
+        return value
+    constant = number(name, value, low, high, open_above=open_above)
+    return lambda count: constant
+
+
+def positive(owner: str, name: str, value: float, at_least: float | None = None) -> float:
+    """Returns a neuron's constant as a float: finite, and above 0 or at least so much."""
+    value = float(value)  # under jit a comparison of JAX scalars would be traced
+    if not (value > 0 if at_least is None else value >= at_least) or not math.isfinite(value):
+        bound = "threshold > 0" if at_least is None else f"time constant >= {at_least:g} time step"
+        raise ValueError(f"{name}: {owner} needs a finite {bound}, got {value}.")
+    return value
+
+
+def sharpness(alpha: float) -> None:
+    """Refuses a surrogate's sharpness with which no gradient would flow, or one of the wrong sign."""
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"alpha: a surrogate's sharpness is a positive finite number, not {alpha!r}.")
+
+
+def one_of(name: str, value: str, known: Any) -> str:
+    """Returns a name; refuses one that is not known."""
+    if value not in known:
+        raise TypeError(f"{name}: needs one of {', '.join(known)}, not {value!r}.")
+    return value
+
+
+def steps(num_steps: Any) -> int:
+    """Returns the number of time steps of a sequence."""
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
+        raise TypeError(
+            f"num_steps: needs an int, not {num_steps!r}; under optax.inject_hyperparams name it in static_args."
+        )
+    if num_steps < 1:
+        raise ValueError(f"num_steps: a sequence has at least 1 time step, got {num_steps}.")
+    return int(num_steps)
+
+
+def time_step(owner: str, value: Any, num_steps: int) -> Any:
+    """Returns a time step; refuses one outside ``0 .. num_steps - 1``, which an index would take for another."""
+    if value is None:
+        raise ValueError(
+            f"time_step: {owner} keeps statistics for each of {num_steps} time steps; pass time_step on from the "
+            "model's __call__."
+        )
+    if not is_traced(value) and not 0 <= int(value) < num_steps:
+        raise ValueError(
+            f"time_step: {int(value)} is outside 0 .. {num_steps - 1}; {owner} was made with num_steps={num_steps}."
+        )
+    return value
+
+
+def backward_steps(count: int, num_steps: int) -> None:
+    """Refuses a number of backward passes that a sequence does not have."""
+    if not 1 <= count <= num_steps:
+        raise ValueError(f"backward_steps: must be in 1 .. num_steps, here {num_steps}, got {count}.")
+
+
+def one_exchange(axis_name: Any, vote: bool, mesh: Any) -> None:
+    """Refuses arguments of which one would be left out of account."""
+    if vote and axis_name is None:
+        raise ValueError(
+            "vote: needs axis_name, the axis of pmap or shard_map whose devices vote; under jit over a mesh the "
+            "compiler exchanges gradients."
+        )
+    if axis_name is not None and mesh is not None:
+        raise ValueError("axis_name, mesh: axis_name is for pmap and shard_map, mesh for jit; give one of them.")
+
+
+def votes_differ(varying_axes: Any) -> None:
+    """Refuses votes where shard_map has summed the gradients already, and all devices would vote alike."""
+    if varying_axes:
+        raise ValueError(
+            "vote: where shard_map checks that replicas agree, gradients arrive summed over the devices, and there is "
+            "nothing to vote on; give jax.shard_map check_vma=False."
+        )
+
+
+def window(
+    input_shape: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    reach: tuple[int, ...],
+) -> None:
+    """Refuses a kernel that is larger than the padded image: the result would be empty, and its mean NaN."""
+    if any(size + sum(side) < extent for size, side, extent in zip(input_shape[1:3], padding, reach, strict=True)):
+        raise ValueError(
+            f"kernel_size: {tuple(kernel_size)} with dilation {dilation} does not fit into an input of shape "
+            f"{input_shape} with padding {padding}."
+        )
+
+
+def pooling_window(window: tuple[int, int], shape: tuple[int, ...]) -> None:
+    """Refuses a window that is larger than the image: the result would be empty, and its mean NaN."""
+    if not (1 <= window[0] <= shape[1] and 1 <= window[1] <= shape[2]):
+        raise ValueError(f"window: cannot pool an image of shape {shape} by {window}.")

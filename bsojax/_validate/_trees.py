@@ -1,0 +1,119 @@
+"""Trees: signs, gradients, updates and states that must fit each other."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bsojax._jax import is_traced
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The name of a leaf in messages and metrics: its keys joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "(the tree itself)"
+
+
+def weights_dtype(dtype: Any) -> None:
+    """Refuses a dtype that does not hold -1, or through which no gradient flows."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype: weights of +1 and -1 need a floating dtype, not {jnp.dtype(dtype)}.")
+
+
+def packed(bits: Any, shape: tuple[int, ...]) -> None:
+    """Refuses packed signs whose bytes do not fit their shape."""
+    expected = ((math.prod(shape) + 7) // 8,)
+    if bits.shape != expected or bits.dtype != jnp.uint8:
+        raise ValueError(
+            f"packed: signs of shape {shape} take uint8{list(expected)}, not {bits.dtype}{list(bits.shape)}; was the "
+            "array cut or converted?"
+        )
+
+
+def sign_values(signs: Any) -> None:
+    """Refuses leaves that hold no signs: a flip would negate them, whatever they are."""
+    leaves = jax.tree_util.tree_leaves_with_path(signs)
+    if not leaves:
+        raise ValueError(
+            "signs: the tree has no leaf to flip; give the model a binary layer, bsojax.BinaryDense or BinaryConv."
+        )
+    for path, leaf in leaves:
+        if jnp.result_type(leaf) == jnp.bool_ or is_traced(leaf):
+            continue
+        if not np.all(np.abs(np.asarray(leaf)) == 1):
+            raise ValueError(
+                f"signs: leaf '{leaf_name(path)}' is {jnp.result_type(leaf)} with values other than +1 and -1, so it "
+                "holds no signs. Keep binary weights boolean (bsojax.to_signs converts), and give real parameters to "
+                "another optimizer (bsojax.split_optimizer, optax.masked)."
+            )
+
+
+def needs_params(params: Any) -> None:
+    """Refuses an update without the parameters, as optax transforms do that need them."""
+    if params is None:
+        raise ValueError("params: update needs the current parameters, as in tx.update(grads, state, params).")
+
+
+def delta(name: str, kind: str, update: Any, dtype: Any) -> None:
+    """Refuses an update of a sign leaf that adding would turn into something other than flips."""
+    if jnp.result_type(update) != dtype:
+        raise TypeError(
+            f"updates: sign leaf '{name}' got a {jnp.result_type(update)} update, but needs an {kind}. Make bso or "
+            "t_bso the last transform that touches this leaf (optax.scale, add_decayed_weights or ema after it break "
+            "the delta), and let no other optimizer own it: see bsojax.split_optimizer."
+        )
+
+
+def same(name: str, found: Any, expected: Any, cure: str) -> None:
+    """Refuses a tree whose leaves have other names, shapes or dtypes than expected, naming the first that differs."""
+    _compare(name, _kinds(found), _kinds(expected), cure)
+
+
+def same_shapes(name: str, tree: Any, like: Any) -> None:
+    """Refuses a tree whose leaves differ in name or shape from those of another: they would be broadcast."""
+    _compare(name, _shapes(tree), _shapes(like), "they must be of one tree.")
+
+
+def holds(name: str, tree: Any, needed: Any, cure: str) -> None:
+    """Refuses a tree that lacks leaves of another, or holds them in other shapes."""
+    shapes, wanted = _shapes(tree), _shapes(needed)
+    _compare(name, {leaf: shapes[leaf] for leaf in wanted if leaf in shapes}, wanted, cure)
+
+
+def _compare(name: str, have: Mapping[str, Any], want: Mapping[str, Any], cure: str) -> None:
+    for leaf in (*want, *have):
+        if have.get(leaf) != want.get(leaf):
+            needs, has = want.get(leaf, "absent"), have.get(leaf, "missing")
+            raise ValueError(f"{name}: leaf '{leaf}' must be {needs}, and is {has}; {cure}")
+
+
+def kept_dtypes(old: Any, new: Any) -> None:
+    """Refuses an optimizer state whose leaves change dtype or shape at an update: they were made from booleans."""
+    have, want = _kinds(old), _kinds(new)
+    for leaf in have:
+        if have[leaf] != want.get(leaf, have[leaf]):
+            raise TypeError(
+                f"optimizer state: '{leaf}' was {have[leaf]} and becomes {want[leaf]}. A transform made its "
+                "accumulators from boolean parameters: wrap it in bsojax.on_weights."
+            )
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    kinds = {leaf_name(path): getattr(leaf, "dtype", None) or jnp.result_type(leaf) for path, leaf in leaves}
+    return {leaf: f"{kinds[leaf]}{list(shape)}" for leaf, shape in _shapes(tree).items()}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {leaf_name(path): tuple(jnp.shape(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def collections(variables: Mapping[str, Any], known: set[str]) -> None:
+    """Refuses a model with state that nobody would carry."""
+    if unknown := set(variables) - known:
+        raise ValueError(
+            f"model: it keeps state in {sorted(unknown)}; a training run carries signs, params and batch_stats, and "
+            "neurons within a sequence. Put the state in one of these collections."
+        )
