@@ -69,7 +69,7 @@ def test_evaluation_refuses_a_bad_batch(state, x, y, error, match):
 def test_shapes_and_dtypes_are_refused_under_a_trace_too(state, name):
     x, y, error, match = bad_batches[name]
     with pytest.raises(error, match=match):
-        jax.eval_shape(STEP, state, jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct(y.shape, y.dtype))
+        jax.eval_shape(STEP, state, *(jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf)) for leaf in (x, y)))
 
 
 @pytest.mark.parametrize("num_steps", [0, -1])

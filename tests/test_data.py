@@ -189,7 +189,7 @@ def test_a_missing_set_says_how_to_get_it_and_waits_for_nothing(name, tmp_path):
     start = time.perf_counter()
     with pytest.raises(FileNotFoundError, match=f"dataset: '{name}' is not prepared in {tmp_path}") as error:
         load(name, tmp_path)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 20  # a network would be waited for much longer
     command = f"python -m experiments.prepare {name} --data-dir {tmp_path}"
     assert (command in str(error.value)) != (name == "nmnist_small")
     assert ("--source PATH" in str(error.value)) == bool(SETS[name].source)

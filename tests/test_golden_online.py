@@ -181,7 +181,8 @@ def check_forward(golden, prefix, record):
         if f"{prefix}/spike{j}" in golden:
             np.testing.assert_array_equal(spikes.value, channels_last(golden[f"{prefix}/spike{j}"]))
         if spikes.trace is not None:
-            close(spikes.trace, channels_last(golden[f"{prefix}/trace{j}"]), atol=1e-6)
+            # NDOT's is a product of quotients of membranes, whose last places differ between compilers.
+            close(spikes.trace, channels_last(golden[f"{prefix}/trace{j}"]), rtol=3e-5, atol=1e-6)
 
 
 @each_trace
