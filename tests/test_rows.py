@@ -15,7 +15,7 @@ import bsojax
 from bsojax import conv
 from bsojax.xla_cpu import ConvGeometry, _rows
 from bsojax.xla_cpu._convolutions import plain_convolve
-from bsojax.xla_cpu._gradients import gradients_by_transposition
+from bsojax.xla_cpu._gradients import gradients_by_transposition, kernel_gradient_on_cpu
 
 sizes = st.integers(1, 3)
 sides = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -93,15 +93,20 @@ def test_a_small_convolution_and_its_inputs_gradient_are_compiled_without_a_two_
     assert "b01f" not in text
 
 
+def of_kernel(image, g, shape, padding):
+    return kernel_gradient_on_cpu(ConvGeometry((1, 1), padding, (1, 1), 1), image, shape, g)
+
+
 @pytest.mark.parametrize(
     ("form", "inputs", "outputs"),
     [
         (_rows.kernel_gradient_by_rows, 16, 32),
         (_rows.kernel_gradient_by_patches, 2, 32),
+        (of_kernel, 128, 128),
         (lambda image, g, shape, padding: _rows.convolve_rows(image, jnp.ones(shape), padding), 16, 32),
         (lambda image, g, shape, padding: _rows.convolve_rows(image, jnp.ones(shape), padding), 32, 16),
     ],
-    ids=["gradient by rows", "gradient by patches", "gathering rows", "adding rows"],
+    ids=["gradient by rows", "gradient by patches", "gradient by convolution", "gathering rows", "adding rows"],
 )
 def test_over_the_devices_of_a_mesh_no_activations_are_gathered(form, inputs, outputs):
     split = NamedSharding(bsojax.data_mesh(), P("batch"))
@@ -109,4 +114,5 @@ def test_over_the_devices_of_a_mesh_no_activations_are_gathered(form, inputs, ou
     program = jax.jit(lambda image, g: form(image, g, (3, 3, inputs, outputs), ((1, 1), (1, 1)))).lower(image, g)
     text = program.compile().as_text()
     assert not re.findall(r"all-gather|all-to-all|collective-permute", text)
-    assert ("all-reduce" in text) == (form in (_rows.kernel_gradient_by_rows, _rows.kernel_gradient_by_patches))
+    gradients = (_rows.kernel_gradient_by_rows, _rows.kernel_gradient_by_patches, of_kernel)
+    assert ("all-reduce" in text) == (form in gradients)

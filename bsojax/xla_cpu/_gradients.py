@@ -82,9 +82,9 @@ def kernel_gradient_on_cpu(geometry: ConvGeometry, trace: jax.Array, shape: Shap
     if by_rows is not None:
         return by_rows
     spread, rest = _spread(geometry, trace.shape, shape, g)
-    images, errors = copied_transposition(trace, (3, 1, 2, 0)), copied_transposition(spread, (1, 2, 0, 3))
+    images, errors = copied_transposition(trace, (3, 1, 2, 0), 0), copied_transposition(spread, (1, 2, 0, 3), 2)
     padding = [(before, after - rest[axis]) for axis, (before, after) in enumerate(geometry.padding)]
-    return copied_transposition(plain_convolve(images, errors, geometry.dilation, padding, (1, 1)), (1, 2, 0, 3))
+    return copied_transposition(plain_convolve(images, errors, geometry.dilation, padding, (1, 1)), (1, 2, 0, 3), 2)
 
 
 def _spread(geometry: ConvGeometry, shape: Shape, kernel_shape: Shape, g: jax.Array) -> tuple[jax.Array, list[int]]:

@@ -56,7 +56,7 @@ def not_before(cause: jax.Array, function: Callable[..., Any], *operands: Any) -
     return by_platform(cause, *operands, cpu=branch, default=lambda cause, *operands: function(*operands))
 
 
-def copied_transposition(x: jax.Array, axes: tuple[int, int, int, int]) -> jax.Array:
+def copied_transposition(x: jax.Array, axes: tuple[int, int, int, int], joined: int) -> jax.Array:
     """Returns the transposition as one copy in memory, with its bytes in the order of its axes.
 
     Use it where a convolution takes it: that needs this order, and XLA would fold a plain transposition into the
@@ -65,11 +65,14 @@ def copied_transposition(x: jax.Array, axes: tuple[int, int, int, int]) -> jax.A
 
     Args:
       x: of four axes.
-      axes: of which the last is 3, or else the last two were not neighbours in this order.
+      axes: as in jnp.transpose.
+      joined: the axis of the result that is joined to the one behind it. The two must not have been neighbours in x in
+        this order; and if one of them is the batch it must be the first, or the devices of a mesh that split it would
+        gather the array.
     """
     turned = jnp.transpose(x, axes)
-    joined = (turned.shape[0], -1, turned.shape[3]) if axes[3] == 3 else (*turned.shape[:2], -1)
-    return jax.lax.optimization_barrier(turned.reshape(joined)).reshape(turned.shape)
+    shape = (*turned.shape[:joined], -1, *turned.shape[joined + 2 :])
+    return jax.lax.optimization_barrier(turned.reshape(shape)).reshape(turned.shape)
 
 
 def _true_at_run_time(array: jax.Array) -> jax.Array:
