@@ -39,7 +39,7 @@ def test_the_training_step_takes_the_same_bytes_at_every_number_of_time_steps():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "bar"), [(jnp.float32, 810), (jnp.bfloat16, 590)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "bar"), [(jnp.float32, 790), (jnp.bfloat16, 571)], ids=["float32", "bfloat16"])
 def test_a_step_of_the_papers_network_stays_below_its_bar(dtype, bar):
     """In MiB, at batch 128 and three time steps; the floor is 600 or 300 for membranes, traces and currents alone."""
     model = bsojax.models.SpikingVGG()
@@ -75,7 +75,7 @@ def test_a_step_takes_less_than_one_with_the_gradients_of_automatic_differentiat
         state, x, y = shapes(model, tx, (32, 32, 1))
         return bsojax.memory_report(state, step=bsojax.make_train_step(model, tx, 4), x=x, y=y)["step_temporaries"]
 
-    assert total(bsojax.BatchNorm, bsojax.LIF) <= 0.85 * total(PlainBatchNorm, PlainLIF)
+    assert total(bsojax.BatchNorm, bsojax.LIF) <= 0.72 * total(PlainBatchNorm, PlainLIF)
 
 
 def test_bytes_by_tree_are_exact():
