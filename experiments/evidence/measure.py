@@ -10,10 +10,11 @@ import numpy as np
 
 import bsojax
 from bsojax import online
-from experiments import loop
 from experiments.build import Run, prepare
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
+from experiments.evaluation import evaluate, refreshed
+from experiments.train import train
 
 WINDOW = 25
 """Batches over which the training accuracy is averaged."""
@@ -50,12 +51,12 @@ def measure(job: Job) -> dict[str, Any]:
     if job.memory:
         result["memory"] = memory(run)
     accuracies: list[float] = []
-    state, records = loop.train(run, lambda chunk: accuracies.extend(chunk.batches["accuracy"]), lambda _: None)
+    state, records = train(run, lambda chunk: accuracies.extend(chunk.batches["accuracy"]), lambda _: None)
     if job.statistics:
-        result["test_running"] = loop.evaluate(run, state, data.test)["accuracy"] if not config.refresh else None
+        result["test_running"] = evaluate(run, state, data.test)["accuracy"] if not config.refresh else None
         result["test_batch"] = accuracy_as_in_training(run, state, data.test)
-        state = loop.refreshed(run, state)
-    test = loop.evaluate(run, state, data.test)
+        state = refreshed(run, state)
+    test = evaluate(run, state, data.test)
     flips = sum(record["flips"] for record in records)
     seconds = sum(record["seconds"] for record in records)
     return result | {
