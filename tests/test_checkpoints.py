@@ -14,6 +14,7 @@ from faults import SMALL, assert_same_bits, changed, report, without_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bsojax
 from experiments.build import prepare
 from experiments.data import load
 from experiments.data.splits import WHOLE
@@ -156,7 +157,7 @@ def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, dat
     np.testing.assert_array_equal(back.pending["loss"], [np.nan, 0.1])
     stored = stored_leaves(state)
     signs = sum(leaf.size for name, leaf in stored.items() if name.startswith("signs/"))
-    assert signs == sum(-(-leaf.size // 8) for leaf in jax.tree.leaves(state.signs))
+    assert signs == sum(-(-leaf.size // 8) for leaf in jax.tree.leaves(bsojax.unpack_signs(run.state.signs)))
 
 
 def test_the_newest_ones_and_the_best_on_validation_are_kept(data, tmp_path):
