@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -75,4 +75,16 @@ def record_of(run: Run, at: Progress, evaluated: dict[str, float]) -> dict[str, 
         "eval_loss": evaluated["loss"],
         "eval_accuracy": evaluated["accuracy"],
         "seconds": round(at.seconds, 3),
+    }
+
+
+def totals(run: Run, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what a training did from its beginning to its last record: sums, and the mean of the spike rate."""
+    flips = sum(record["flips"] for record in records)
+    return {
+        "flip_ratio": flips / (run.num_signs * records[-1]["updates"]),
+        "flips_per_weight": flips / run.num_signs,
+        "spike_rate": float(np.mean([record["spike_rate"] for record in records])),
+        "skipped": sum(record["skipped"] for record in records),
+        "seconds": sum(record["seconds"] for record in records),
     }

@@ -13,7 +13,7 @@ from bsojax import online
 from experiments.build import Run, prepare
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
-from experiments.evaluation import evaluate, refreshed
+from experiments.evaluation import evaluate, refreshed, totals
 from experiments.train import train
 
 WINDOW = 25
@@ -57,18 +57,14 @@ def measure(job: Job) -> dict[str, Any]:
         result["test_batch"] = accuracy_as_in_training(run, state, data.test)
         state = refreshed(run, state)
     test = evaluate(run, state, data.test)
-    flips = sum(record["flips"] for record in records)
-    seconds = sum(record["seconds"] for record in records)
+    done = totals(run, records)
     return result | {
         "test": test["accuracy"],
         "test_loss": test["loss"],
         "validation": [[record["updates"], record["eval_accuracy"]] for record in records],
         "train": _thinned(accuracies, records[-1]["updates"]),
-        "flips_per_weight": flips / run.num_signs,
-        "flip_ratio": flips / (run.num_signs * records[-1]["updates"]),
-        "spike_rate": float(np.mean([record["spike_rate"] for record in records])),
-        "skipped": sum(record["skipped"] for record in records),
-        "seconds": round(seconds, 1),
+        **done,
+        "seconds": round(done["seconds"], 1),
     }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 import bsojax
@@ -16,6 +15,7 @@ from experiments import curves
 from experiments.build import Run, prepare
 from experiments.display import Bar, memory_table, result_table
 from experiments.environment import environment
+from experiments.evaluation import totals
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import is_first
 from experiments.running.events import writer
@@ -89,22 +89,8 @@ def _trained(run: Run, train: Train, label: str, folder: Path, console: Console,
 
         with _noting(checkpoints):
             state, lines = train(run, bar.chunk, on_record, start, keeper)
-    return state, lines, _summary(run, lines)
-
-
-def _summary(run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the table says of a training, from its records."""
-    last, flips = records[-1], sum(record["flips"] for record in records)
-    return {
-        "accuracy": last["eval_accuracy"],
-        "loss": last["eval_loss"],
-        "train_accuracy": last["accuracy"],
-        "flip_ratio": flips / (run.num_signs * last["updates"]),
-        "flips_per_weight": flips / run.num_signs,
-        "spike_rate": float(np.mean([record["spike_rate"] for record in records])),
-        "skipped": sum(record["skipped"] for record in records),
-        "seconds": sum(record["seconds"] for record in records),
-    }
+    last = {"accuracy": "eval_accuracy", "loss": "eval_loss", "train_accuracy": "accuracy"}
+    return state, lines, {name: lines[-1][key] for name, key in last.items()} | totals(run, lines)
 
 
 @contextlib.contextmanager
