@@ -109,5 +109,5 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
     yield (
         "A two-dimensional convolution with fewer than 128 outputs, or a kernel below 512 KiB, has one core in XLA on "
         "a CPU (jaxlib 0.10), in a loop or not; so had all but one of this job's convolutions and gradients. Written "
-        "along rows (bsojax/_rows.py) they have all cores: the last table of times above is with and without."
+        "along rows (bsojax/xla_cpu/_rows.py) they have all cores: the last table of times above is with and without."
     )

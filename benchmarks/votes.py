@@ -20,12 +20,14 @@ from rich.console import Console
 
 import bsojax
 from benchmarks.measure import save
-from experiments import build, loop
+from experiments import build
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
+from experiments.evaluation import evaluate, refreshed
 from experiments.pages import table
 from experiments.spread import Spread
+from experiments.train import train
 
 DEVICES = 8
 SEEDS = (0, 1, 2)
@@ -106,12 +108,12 @@ def measure(job: str, way: Way, seed: int) -> dict[str, Any]:
     if way.exchange == "votes":
         state, flips = train_by_votes(run)
     else:
-        state, records = loop.train(run, lambda _: None, lambda _: None)
+        state, records = train(run, lambda _: None, lambda _: None)
         flips = sum(record["flips"] for record in records)
     seconds = time.perf_counter() - started
     return {
-        "validation": loop.evaluate(run, state, run.data.test)["accuracy"],
-        "test": loop.evaluate(run, state, data.test)["accuracy"],
+        "validation": evaluate(run, state, run.data.test)["accuracy"],
+        "test": evaluate(run, state, data.test)["accuracy"],
         "flips_per_weight": flips / run.num_signs,
         "seconds": round(seconds, 1),
     }
@@ -136,7 +138,7 @@ def train_by_votes(run: build.Run) -> tuple[bsojax.TrainState, int]:
     for leaf in jax.tree.leaves(state.signs):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
     state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[0]), state)
-    return loop.refreshed(run, state), sum(int(np.asarray(count)[0]) for count in counts)
+    return refreshed(run, state), sum(int(np.asarray(count)[0]) for count in counts)
 
 
 def shares(array: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from experiments.pages import figure, finish, save_picture
+
 COLORS = ("C0", "C7", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
 """Of the runs, in their order; the second is grey, for a control."""
 
@@ -16,19 +18,16 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str) -> None:
       runs: for each run a record an epoch, as train returns them; the first is drawn boldest.
       split: the name of the evaluation images.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    drawing = figure(10, 6.5)
     panels = (
         ("Accuracy", (("eval_accuracy", split, "-"), ("accuracy", "training", "--"))),
         ("Loss", (("eval_loss", split, "-"), ("loss", "training", "--"))),
         ("Flip ratio (flips / weight / update)", (("flip_ratio", "", "-"),)),
         ("Spike rate (spikes / neuron / time step)", (("spike_rate", "", "-"),)),
     )
-    for axes, (title, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    for axes, (title, lines) in zip(drawing.subplots(2, 2).flat, panels, strict=True):
         for color, (label, records) in zip(itertools.cycle(COLORS), runs.items(), strict=False):
             for key, part, style in lines:
                 values = [record[key] for record in records]
@@ -37,15 +36,12 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str) -> None:
                 axes.plot(
                     [record["epoch"] for record in records], values, style, color=color, label=name, marker=marker
                 )
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel("epoch")
+        finish(axes, title, x="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
         if title == "Accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set_ylim(0, 1.03)
             axes.legend(frameon=False, fontsize=9)
         elif title != "Loss":
             axes.set_ylim(0, max(1e-6, 1.15 * axes.get_ylim()[1]))
-    figure.savefig(path, dpi=120)
+    save_picture(path, drawing, dpi=120)

@@ -1,4 +1,4 @@
-"""How every page in docs/ is written: its tables, where its figures come from, its template, and its pictures."""
+"""How pages and pictures are written: tables, where figures come from, templates, and what panels share."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import curves
+from experiments import curves, pages
 from experiments.config import Config, as_json, flag
 from experiments.running.files import write_bytes, write_json
 from experiments.running.records import METRICS, read_records
@@ -46,7 +46,7 @@ def _report(runs: tyro.conf.Positional[tuple[Path, ...]], output: Path | None = 
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
             write_json(output / "report.json", rows)
-            write_bytes(output / "report.md", markdown(rows).encode())
+            write_bytes(output / "report.md", f"{pages.table([*COLUMNS.values()], map(cells, rows))}\n".encode())
             curves.draw(
                 output / "report.png", {run["name"]: run["records"] for run in found if run["records"]}, "held out"
             )
@@ -191,12 +191,6 @@ def tables(rows: Sequence[dict[str, Any]], beside: int = 4) -> list[Table]:
             part.add_row(head, *(run[place] for run in shown))
         made.append(part)
     return made
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the same table as Markdown."""
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS), *map(cells, rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import optax
 from faults import SMALL, changed, without_times
 
 import bsojax
-from experiments import loop
 from experiments.build import prepare
 from experiments.config import Session
 from experiments.data import MemorySplit, StreamSplit, load
@@ -20,6 +19,7 @@ from experiments.running.devices import start_processes
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
 from experiments.running.stored import stored_leaves, whole
+from experiments.train import train
 
 
 class Files:
@@ -51,7 +51,7 @@ def ten_steps(data_dir, folder, session, *, stream=False):
     run = prepare(config, data)
     files.reads = 0  # one was looked at
     keeper = CheckpointKeeper(Checkpoints(folder, config, run.batches), 1e6, Stop())
-    state, records = loop.train(run, lambda _: None, lambda _: None, None, keeper)
+    state, records = train(run, lambda _: None, lambda _: None, None, keeper)
     return {
         "leaves": {name: whole(leaf) for name, leaf in stored_leaves(state).items()},
         "records": without_times(records),

@@ -14,7 +14,7 @@ from faults import SMALL, assert_same_bits, changed, report, without_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import loop
+import bsojax
 from experiments.build import prepare
 from experiments.data import load
 from experiments.data.splits import WHOLE
@@ -22,6 +22,7 @@ from experiments.running.checkpoints import Checkpoints
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
 from experiments.running.stored import stored_leaves
+from experiments.train import beginning, train
 
 # Orbax leaves coroutines behind that were not awaited when it cannot read a file.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")
@@ -58,7 +59,7 @@ def trained(run, folder, start=None):
     keeper = CheckpointKeeper(
         Checkpoints(folder, run.config, run.batches), run.config.session.checkpoint_minutes, Stop()
     )
-    return loop.train(run, nothing, nothing, start, keeper)
+    return train(run, nothing, nothing, start, keeper)
 
 
 def fresh(run):
@@ -114,7 +115,7 @@ def test_a_run_goes_on_from_any_of_its_checkpoints_bit_for_bit(run, finished, fo
         shutil.copytree(folder / name, alone / name)
         start, skipped = opened(alone, run).restore(run.state)
         assert not skipped
-        again, lines = loop.train(run, nothing, nothing, start)
+        again, lines = train(run, nothing, nothing, start)
         assert_same_bits(jax.device_get(again), state)
         assert without_times(lines) == without_times(records)
 
@@ -127,7 +128,7 @@ def test_a_stream_goes_on_at_its_place_and_reads_nothing_twice(data, run, tmp_pa
         shutil.copytree(tmp_path / "checkpoints" / name, tmp_path / name / name)
         start, _ = opened(tmp_path / name, run).restore(run.state)
         read = streamed.data.train.read
-        again, lines = loop.train(streamed, nothing, nothing, start)
+        again, lines = train(streamed, nothing, nothing, start)
         assert_same_bits(jax.device_get(again), state)
         assert without_times(lines) == without_times(records)
         left = 20 - int(name.partition("-")[0])
@@ -156,9 +157,7 @@ kinds = {
 def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, data, tmp_path):
     run = prepare(changed(SMALL, **options), data)
     state = jax.tree.map(noise, run.state)
-    at = dataclasses.replace(
-        loop.beginning(run), state=state, epoch=2, batch=3, pending={"loss": np.array([np.nan, 0.1])}
-    )
+    at = dataclasses.replace(beginning(run), state=state, epoch=2, batch=3, pending={"loss": np.array([np.nan, 0.1])})
     opened(tmp_path, run).save(at)
     back, _ = opened(tmp_path, run).restore(run.state)
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(back.state), strict=True):
@@ -168,13 +167,13 @@ def test_every_leaf_comes_back_with_its_bits_and_signs_take_one_bit(options, dat
     np.testing.assert_array_equal(back.pending["loss"], [np.nan, 0.1])
     stored = stored_leaves(state)
     signs = sum(leaf.size for name, leaf in stored.items() if name.startswith("signs/"))
-    assert signs == sum(-(-leaf.size // 8) for leaf in jax.tree.leaves(state.signs))
+    assert signs == sum(-(-leaf.size // 8) for leaf in jax.tree.leaves(bsojax.unpack_signs(run.state.signs)))
 
 
 def test_the_newest_ones_and_the_best_on_validation_are_kept(data, tmp_path):
     for validation in (False, True):
         run = prepare(changed(SMALL, keep=2, validation=validation, checkpoint_minutes=1e6), data)
-        folder, at = tmp_path / str(validation), loop.beginning(run)
+        folder, at = tmp_path / str(validation), beginning(run)
         for count, accuracy in enumerate([0.5, 0.9, 0.3, 0.8, 0.2], 1):
             calls = run.config.updates_per_batch
             record = {"updates": 5 * count * calls, "eval_accuracy": accuracy}
@@ -341,7 +340,7 @@ def test_a_checkpoint_written_on_some_devices_resumes_on_others(before, after, d
     first = prepare(changed(wide, devices=before), data)
     state = jax.tree.map(lambda leaf: jax.device_put(noise(leaf), leaf.sharding), first.state)
     assert len({leaf.sharding for leaf in jax.tree.leaves(state)}) == (1 if before == 1 else 2)  # some are split
-    opened(tmp_path, first).save(dataclasses.replace(loop.beginning(first), state=state, batch=7))
+    opened(tmp_path, first).save(dataclasses.replace(beginning(first), state=state, batch=7))
     second = prepare(changed(wide, devices=after), data)
     start, skipped = opened(tmp_path, second).restore(second.state)
     assert not skipped

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from experiments import epochs, loop
+from experiments import epochs
 from experiments.build import prepare
 from experiments.config import Config
 from experiments.data import DataSet, MemorySplit, StreamSplit
 from experiments.display import Bar
 from experiments.epochs import BatchByBatch, Chunk, OnDevice, Running
 from experiments.front_ends import audio, events, images
+from experiments.train import train
 
 pytestmark = pytest.mark.optimised
 
@@ -230,9 +231,9 @@ def finished():
     config = dataclasses.replace(BASE, evaluations=3, network="mlp", channels=(12, 12))
     data = data_set(images.scaled(255), STATIC, 45 * 8 + 3)
     results = []
-    for train in (data.train, Stream(data.train)):
-        run, chunks, seen = prepare(config, dataclasses.replace(data, train=train)), [], []
-        state, records = loop.train(run, chunks.append, seen.append)
+    for split in (data.train, Stream(data.train)):
+        run, chunks, seen = prepare(config, dataclasses.replace(data, train=split)), [], []
+        state, records = train(run, chunks.append, seen.append)
         assert seen == records
         results.append((run, state, chunks, records))
     return results
@@ -321,7 +322,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_after_its_record():
     config = dataclasses.replace(BASE, network="mlp", channels=(12, 12), evaluations=2)
     run, records = prepare(config, data), []
     with pytest.raises(FloatingPointError, match=r"epoch 1: no batch had a finite loss \(4 updates were skipped\)"):
-        loop.train(run, lambda _: None, records.append)
+        train(run, lambda _: None, records.append)
     assert len(records) == 1
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import loop
 from experiments.build import prepare
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
+from experiments.evaluation import evaluate
 from experiments.evidence import measure, runner, studies
 from experiments.evidence.measure import Job
 from experiments.evidence.studies import PLAN
@@ -61,7 +61,7 @@ def test_without_statistics_the_accuracy_as_in_training_is_the_accuracy(config):
     data = load("digits", config.data_dir)
     run = prepare(dataclasses.replace(config, norm="none"), hold_out(data))
     assert measure.accuracy_as_in_training(run, run.state, data.test) == pytest.approx(
-        loop.evaluate(run, run.state, data.test)["accuracy"]
+        evaluate(run, run.state, data.test)["accuracy"]
     )
 
 

@@ -15,11 +15,12 @@ import optax
 import pytest
 
 import bsojax
-from experiments import build, loop, networks, saved_model
+from experiments import build, networks, saved_model
 from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
-from experiments.train import main
+from experiments.evaluation import evaluate
+from experiments.train import main, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -221,7 +222,7 @@ def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir,
     config = dataclasses.replace(config, num_steps=2, start=finished / "model.msgpack", data_dir=data_dir)
     data = load("digits", data_dir)
     run = build.prepare(config, data)
-    accuracy = loop.evaluate(run, run.state, data.test)["accuracy"]
+    accuracy = evaluate(run, run.state, data.test)["accuracy"]
     summary = read(finished, "summary.json")["results"]["T-BSO, calibrated"]
     np.testing.assert_allclose(accuracy, summary["accuracy"], atol=1e-6)
     with pytest.raises(ValueError, match="holds another network"):
@@ -232,7 +233,7 @@ def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
     config = Config("digits", network="mlp", channels=(8, 8), epochs=1, evaluations=3, batch_size=200, num_steps=2)
     for optimizer, calls in (("t-bso", 2), ("bptt-adam", 1)):
         run = build.prepare(dataclasses.replace(config, optimizer=optimizer), load("digits", data_dir))
-        _, records = loop.train(run, lambda *_: None, lambda _: None)
+        _, records = train(run, lambda *_: None, lambda _: None)
         assert [record["updates"] for record in records] == [calls * batches for batches in (2, 5, 7)]
         assert records[-1]["epoch"] == 1
 

@@ -11,8 +11,7 @@ from fuzzing import fuzz, raised
 from hypothesis import strategies as st
 from test_report import made
 
-from experiments import report, train
-from experiments.build import prepare
+from experiments import build, report, train
 from experiments.config import Config, Session, flag
 from experiments.configs import CONFIGS
 from experiments.data import load
@@ -111,7 +110,7 @@ def test_a_damaged_folder_is_reported_as_far_as_it_goes_or_refused_by_its_name(t
 def test_a_run_whose_settings_are_damaged_is_not_resumed(tmp_path, monkeypatch):
     config = dataclasses.replace(SMALL, output=tmp_path / "run", data_dir=tmp_path / "data")
     data = load("digits", tmp_path / "data")
-    run = prepare(config, data)
+    run = build.prepare(config, data)
     monkeypatch.setattr(train, "load", lambda *_: data)
     monkeypatch.setattr(train, "prepare", lambda *_: run)
     monkeypatch.setattr(train, "execute", accept)

@@ -11,7 +11,7 @@ from faults import SMALL, changed, report
 
 import bsojax
 from bsojax.optim import all_finite
-from experiments import loop, train
+from experiments import train
 from experiments.build import prepare
 from experiments.configs import CONFIGS
 from experiments.data import MemorySplit, load
@@ -108,7 +108,7 @@ def test_what_is_not_finite_is_skipped_and_counted_and_nothing_is_saved_right_af
     bad = [batch_of(run, 17, 1), 10 + batch_of(run, 17, 2)]
     store, keeper = kept(run, tmp_path)
     chunks = []
-    state, records = loop.train(run, chunks.append, nothing, None, keeper)
+    state, records = train.train(run, chunks.append, nothing, None, keeper)
     skipped = np.concatenate([chunk.batches["skipped"] for chunk in chunks])
     assert list(np.flatnonzero(skipped)) == bad
     assert [record["skipped"] for record in records] == [2, 2]  # both time steps of a batch

@@ -1,6 +1,7 @@
 """The data sets that load knows, and everything that it knows of them."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -35,78 +36,55 @@ class KnownSet:
     stream: Callable[[bytes], Any] | None = None
 
 
-def _digits() -> Any:
-    from experiments.data.builders.digits import Digits
-
-    return Digits
-
-
-def _fsdd() -> Any:
-    from experiments.data.builders.fsdd import Fsdd
-
-    return Fsdd
-
-
-def _n_mnist() -> Any:
-    from experiments.data.builders.n_mnist import NMnist
-
-    return NMnist
-
-
-def _speech_commands_12() -> Any:
-    from experiments.data.builders.speech_commands import SpeechCommands12
-
-    return SpeechCommands12
-
-
-def _speech_commands_mini() -> Any:
-    from experiments.data.builders.speech_commands_mini import SpeechCommandsMini
-
-    return SpeechCommandsMini
-
-
-def _cifar10_dvs() -> Any:
-    from experiments.data.builders.cifar10_dvs import Cifar10Dvs
-
-    return Cifar10Dvs
+def ours(module: str, name: str) -> Callable[[], Any]:
+    """Returns what imports a builder of ours when it is called: builders need a package that reading does not."""
+    return lambda: getattr(importlib.import_module(f"experiments.data.builders.{module}"), name)
 
 
 _CIFAR10 = images.cifar(images.CIFAR10_MEAN, images.CIFAR10_STD, cutout=16)
 _CIFAR100 = images.cifar(images.CIFAR100_MEAN, images.CIFAR100_STD, cutout=8)
 
 SETS: dict[str, KnownSet] = {
-    "digits": KnownSet(10, images.scaled(16), builder=_digits),
+    "digits": KnownSet(10, images.scaled(16), builder=ours("digits", "Digits")),
     "mnist": KnownSet(10, images.scaled(255), stock=True),
     "fashion_mnist": KnownSet(10, images.scaled(255), stock=True),
     "cifar10": KnownSet(10, _CIFAR10, stock=True),
     "cifar100": KnownSet(100, _CIFAR100, stock=True),
     "imagenet2012": KnownSet(1000, images.imagenet(), stock=True, test_split="validation", stream=decode_square),
     "fsdd": KnownSet(
-        10, audio.standardised(), spectrograms(8000), _fsdd, "the Free Spoken Digit Dataset: its repository or a zip"
+        10,
+        audio.standardised(),
+        spectrograms(8000),
+        ours("fsdd", "Fsdd"),
+        "the Free Spoken Digit Dataset: its repository or a zip",
     ),
     "speech_commands_12": KnownSet(
         12,
         audio.standardised(),
         spectrograms(16000),
-        _speech_commands_12,
+        ours("speech_commands", "SpeechCommands12"),
         "speech_commands_v0.02, or a folder with it and speech_commands_test_set_v0.02",
     ),
     "speech_commands_mini": KnownSet(
         12,
         audio.standardised(),
         spectrograms(16000),
-        _speech_commands_mini,
+        ours("speech_commands_mini", "SpeechCommandsMini"),
         "clips in the layout of speech_commands_test_set_v0.02",
     ),
     "n_mnist": KnownSet(
-        10, events.frames(), event_frames(34, 34), _n_mnist, "a folder with Train and Test, or Train.zip and Test.zip"
+        10,
+        events.frames(),
+        event_frames(34, 34),
+        ours("n_mnist", "NMnist"),
+        "a folder with Train and Test, or Train.zip and Test.zip",
     ),
     "nmnist_small": KnownSet(10, events.frames(), event_frames(34, 34)),
     "cifar10_dvs": KnownSet(
         10,
         events.frames(largest=16 * FIXED_POINT, max_shift=5, flip=True),
         event_frames(128, 128, resized=(48, 48)),
-        _cifar10_dvs,
+        ours("cifar10_dvs", "Cifar10Dvs"),
         "a folder with the ten classes' folders or zips",
         chunk=16,
     ),

@@ -10,10 +10,11 @@ import numpy as np
 
 import bsojax
 from bsojax import online
-from experiments import loop
 from experiments.build import Run, prepare
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
+from experiments.evaluation import evaluate, refreshed, totals
+from experiments.train import train
 
 WINDOW = 25
 """Batches over which the training accuracy is averaged."""
@@ -50,24 +51,20 @@ def measure(job: Job) -> dict[str, Any]:
     if job.memory:
         result["memory"] = memory(run)
     accuracies: list[float] = []
-    state, records = loop.train(run, lambda chunk: accuracies.extend(chunk.batches["accuracy"]), lambda _: None)
+    state, records = train(run, lambda chunk: accuracies.extend(chunk.batches["accuracy"]), lambda _: None)
     if job.statistics:
-        result["test_running"] = loop.evaluate(run, state, data.test)["accuracy"] if not config.refresh else None
+        result["test_running"] = evaluate(run, state, data.test)["accuracy"] if not config.refresh else None
         result["test_batch"] = accuracy_as_in_training(run, state, data.test)
-        state = loop.refreshed(run, state)
-    test = loop.evaluate(run, state, data.test)
-    flips = sum(record["flips"] for record in records)
-    seconds = sum(record["seconds"] for record in records)
+        state = refreshed(run, state)
+    test = evaluate(run, state, data.test)
+    done = totals(run, records)
     return result | {
         "test": test["accuracy"],
         "test_loss": test["loss"],
         "validation": [[record["updates"], record["eval_accuracy"]] for record in records],
         "train": _thinned(accuracies, records[-1]["updates"]),
-        "flips_per_weight": flips / run.num_signs,
-        "flip_ratio": flips / (run.num_signs * records[-1]["updates"]),
-        "spike_rate": float(np.mean([record["spike_rate"] for record in records])),
-        "skipped": sum(record["skipped"] for record in records),
-        "seconds": round(seconds, 1),
+        **done,
+        "seconds": round(done["seconds"], 1),
     }
 
 

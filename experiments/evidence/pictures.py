@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import presets
 from experiments.evidence.results import TARGETS, Study
 from experiments.evidence.studies import OURS, RULES
 from experiments.pages import BLUE, GREY, ORANGE, figure, finish
+from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
 COLORS = {
@@ -89,7 +89,7 @@ def overview(shown: Sequence[Study]) -> Any:
 
 def ablations(study: Study) -> Any:
     """Draws the sweeps of c and of the growth in the calibrated preset, and that of the paper's threshold."""
-    c, growth, threshold = presets.CALIBRATED_C, presets.CALIBRATED_GROWTH, presets.PAPER_THRESHOLD
+    c, growth, threshold = CalibratedTBso.threshold, CalibratedTBso.growth, TBso.threshold
     # Where the sweep of the growth has no row of the preset's own, that of c has.
     same = f"calibrated, c = {c:g}"
     growths = ({growth: same} if same in study.rows else {}) | _sweep(study, "calibrated, growth ")

@@ -12,13 +12,14 @@ from typing import Any
 
 import tyro
 
-from experiments import pages, presets, regret
+from experiments import pages, regret
 from experiments.configs import CONFIGS
 from experiments.evidence import paper, pictures, studies, tables
 from experiments.evidence.measure import WINDOW
 from experiments.evidence.results import TARGETS, Studies, Study, load
 from experiments.evidence.studies import OURS, RULES, TUNED_ON, labels_of
 from experiments.pages import joined, picture
+from experiments.rules.flips import CalibratedTBso, TBso
 
 TEMPLATE = Path(__file__).with_name("page.md")
 README_TABLE = re.compile(r"(<!-- digits -->\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -58,9 +59,13 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
     rivals, norms = compared(evidence), evidence["norms"]
     papers = [study for study in evidence["rivals"].values() if study.config in {row["config"] for row in paper.rows()}]
     judged = paper.on_validation(paper.speeds(rivals))
-    values = {name: f"{value:g}" for name, value in vars(presets).items() if isinstance(value, float)}
-    values |= {
-        "window": f"{1 / (1 - presets.CALIBRATED_B1):.6g}",
+    values = {
+        "threshold": f"{TBso.threshold:g}",
+        "b1": f"{TBso.b1:g}",
+        "b2": f"{TBso.b2:g}",
+        "growth": f"{CalibratedTBso.growth:g}",
+        "c": f"{CalibratedTBso.threshold:g}",
+        "window": f"{1 / (1 - CalibratedTBso.b1):.6g}",
         "averaged": str(WINDOW),
         "paper": joined(paper.beside_ours(evidence["rivals"]), *(study.source for study in papers)),
         "claims": paper.claims(rivals),

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from experiments import pages, presets
+from experiments import pages
 from experiments.evidence.results import TARGETS, Columns, Row, Study
 from experiments.evidence.studies import FEW, GRIDS, LATENT_FREE, OURS, RULES, best, text_of, tried
+from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
 ROUNDING = 1e-6
@@ -153,10 +154,10 @@ class Group(NamedTuple):
         return [label for label in labels if re.fullmatch(self.pattern, label)]
 
 
-_PAPER = f"paper, threshold {presets.PAPER_THRESHOLD:g}"
-_CALIBRATED = f"calibrated, c = {presets.CALIBRATED_C:g}"
+_PAPER = f"paper, threshold {TBso.threshold:g}"
+_CALIBRATED = f"calibrated, c = {CalibratedTBso.threshold:g}"
 _STALE = "statistics not re-estimated"
-_GROWTH = f"Growth of the window; c = {presets.CALIBRATED_C:g} is the preset, growth {presets.CALIBRATED_GROWTH:g}"
+_GROWTH = f"Growth of the window; c = {CalibratedTBso.threshold:g} is the preset, growth {CalibratedTBso.growth:g}"
 
 GROUPS = {
     "ablations": (

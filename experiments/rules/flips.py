@@ -6,7 +6,7 @@ from typing import ClassVar
 import optax
 
 import bsojax
-from experiments.rules.calibrated import calibrated, window_schedule
+from bsojax.optim import window_schedule
 from experiments.rules.rule import THROUGH_TIME, MomentumDtype, Rule
 
 
@@ -90,7 +90,7 @@ class CalibratedBsoReset(CalibratedBso):
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedTBso(Rule):
-    """Our recipe (see calibrated): what a run takes unless it asks for something else."""
+    """Our recipe (see bsojax.calibrated): what a run takes unless it asks for something else."""
 
     label = "T-BSO, calibrated"
 
@@ -107,7 +107,7 @@ class CalibratedTBso(Rule):
     """Dtype of the momentum at rest."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
-        return calibrated(
+        return bsojax.calibrated(
             num_steps,
             updates,
             b1=self.b1,

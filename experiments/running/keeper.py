@@ -1,9 +1,11 @@
-"""When a training is saved: after each evaluation, every few minutes, and when it is asked to stop."""
+"""When a training is saved: after each evaluation, every few minutes, when it is asked to stop; and when it is not."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from experiments.epochs import Chunk
 from experiments.running.devices import agreed
 from experiments.running.progress import Progress
 from experiments.running.stop import Stop, Stopped
@@ -78,3 +80,59 @@ class CheckpointKeeper:
     def wait(self) -> None:
         if self._agreed(self._stop.signal is not None):
             raise Stopped
+
+
+class Guard:
+    """Keeps updates that had to be skipped, because something was not finite, from spoiling what is kept.
+
+    Nothing is saved right after a batch with a skipped update, and a training that gets no further ends.
+
+    Args:
+      keeper: what saves the training.
+      longest: so many batches in a row with a skipped update end it.
+      on_chunk: called with every chunk.
+    """
+
+    def __init__(self, keeper: Keeper, longest: int, on_chunk: Callable[[Chunk], None]) -> None:
+        self._keeper, self._longest, self._on_chunk = keeper, longest, on_chunk
+        self._streak = 0
+        self.due = keeper.due
+
+    def watch(self, chunk: Chunk) -> None:
+        """Takes in the batches of a chunk.
+
+        Raises:
+          FloatingPointError: too many in a row had a skipped update.
+        """
+        for skipped in chunk.batches["skipped"]:
+            self._streak = self._streak + 1 if skipped else 0
+            if self._streak >= self._longest:
+                raise FloatingPointError(
+                    f"epoch {chunk.epoch}: {self._streak} batches in a row had updates that were skipped, because the "
+                    "loss or a gradient was not finite (--max-skipped); lower --learning-rate, or look for broken "
+                    "inputs."
+                )
+        self._on_chunk(chunk)
+
+    def check(self, epoch: int, record: dict[str, Any]) -> None:
+        """Raises FloatingPointError where no batch that a record speaks of had a finite loss."""
+        if not math.isfinite(record["loss"]):
+            raise FloatingPointError(
+                f"epoch {epoch}: no batch had a finite loss ({record['skipped']} updates were skipped); lower "
+                "--learning-rate, or look for broken inputs."
+            )
+
+    def save(self, progress: Progress) -> None:
+        """Saves, unless the last batch had a skipped update; raises where the training shall end after that."""
+        if self._streak:
+            self._keeper.wait()
+        else:
+            self._keeper.save(progress)
+
+    def wait(self, progress: Progress) -> None:
+        """Called between the batches of an evaluation; raises where the training shall end, and saves it before."""
+        try:
+            self._keeper.wait()
+        except Stopped:
+            self.save(progress)
+            raise

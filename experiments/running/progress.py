@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import bsojax
-from experiments.epochs import Chunk, Running
+from experiments.epochs import Running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,30 +43,3 @@ class Progress:
         """Returns where the training stands after an evaluation, with its record; the epoch has so many batches."""
         whole = self.batch == batches
         return Progress(state, self.key, self.epoch + whole, 0 if whole else self.batch, (*self.records, record))
-
-
-class Streak:
-    """Counts batches in a row in which an update was skipped.
-
-    Attributes:
-      length: how many, up to the last batch.
-    """
-
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
-        self.length = 0
-
-    def watch(self, chunk: Chunk) -> None:
-        """Takes in the batches of a chunk.
-
-        Raises:
-          FloatingPointError: there are too many.
-        """
-        for skipped in chunk.batches["skipped"]:
-            self.length = self.length + 1 if skipped else 0
-            if self.length >= self._longest:
-                raise FloatingPointError(
-                    f"epoch {chunk.epoch}: {self.length} batches in a row had updates that were skipped, because the "
-                    "loss or a gradient was not finite (--max-skipped); lower --learning-rate, or look for broken "
-                    "inputs."
-                )

@@ -1,0 +1,90 @@
+"""How good a run is at some point of its training: when that is asked, with which statistics, and what is recorded."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import bsojax
+from bsojax.optim import all_finite
+from experiments import epochs
+from experiments.build import Run
+from experiments.data import Split
+from experiments.running.progress import Progress
+
+STATISTICS_BATCHES = 20
+"""Training batches over which the norms' statistics are re-estimated before an evaluation."""
+
+EVALUATION_BATCH = 500
+"""Examples of an evaluation batch, at most."""
+
+
+def evaluations(run: Run) -> list[int]:
+    """Returns after how many batches of an epoch a run is evaluated."""
+    return [last for _, last in epochs.cut(0, run.batches, run.config.evaluations)]
+
+
+def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
+    """Returns the state with the norms' statistics re-estimated from training batches, where that can be done."""
+    if run.config.norm == "across-time":
+        return state  # training normalised by the running statistics: they are the right ones
+    key = jax.random.fold_in(jax.random.key(run.config.seed), 0)
+    batches = run.devices.feed(run.data.train, run.config.batch_size, key)
+    frames = (run.data.front_end.evaluate(x) for x, _ in itertools.islice(batches, STATISTICS_BATCHES))
+    good = (frame for frame in frames if all_finite(frame))  # training skipped the others too
+    state = bsojax.refresh_statistics(run.model, state, good, run.config.num_steps)
+    return dataclasses.replace(state, batch_stats=run.devices.everywhere(state.batch_stats))
+
+
+def evaluate(
+    run: Run, state: bsojax.TrainState, split: Split, between: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Loss and accuracy on a split, each example counted once; ``between`` is called before every batch."""
+    chunks = -(-len(split) // EVALUATION_BATCH)
+    size = -(-len(split) // chunks)  # all of equal size but the last: at most two shapes to compile
+    size = -(-size // run.devices.count) * run.devices.count
+    sums, count = np.zeros(2), 0
+    for x, y in run.devices.feed(split, size):
+        between()
+        result = run.evaluate(state, x, y)
+        sums += len(x) * np.array([result["loss"], result["accuracy"]])
+        count += len(x)
+    loss, accuracy = sums / count
+    return {"loss": float(loss), "accuracy": float(accuracy)}
+
+
+def record_of(run: Run, at: Progress, evaluated: dict[str, float]) -> dict[str, Any]:
+    """Returns the record of an evaluation and of the batches since the last one: means, of the loss where finite."""
+    batches, calls = at.pending, run.config.updates_per_batch
+    good = np.isfinite(batches["loss"])
+    flips = float(np.mean(batches["flips"]))
+    return {
+        "loss": float(np.mean(batches["loss"][good])) if good.any() else math.nan,
+        "accuracy": float(np.mean(batches["accuracy"])),
+        "flips": int(batches["flips"].sum()),
+        "flips_per_batch": flips,
+        "flip_ratio": flips / (run.num_signs * calls),
+        "spike_rate": float(np.mean(batches["spike_rate"])),
+        "skipped": int(batches["skipped"].sum()),
+        "epoch": (len(at.records) + 1) / run.config.evaluations,
+        "updates": ((at.epoch - 1) * run.batches + at.batch) * calls,
+        "eval_loss": evaluated["loss"],
+        "eval_accuracy": evaluated["accuracy"],
+        "seconds": round(at.seconds, 3),
+    }
+
+
+def totals(run: Run, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what a training did from its beginning to its last record: sums, and the mean of the spike rate."""
+    flips = sum(record["flips"] for record in records)
+    return {
+        "flip_ratio": flips / (run.num_signs * records[-1]["updates"]),
+        "flips_per_weight": flips / run.num_signs,
+        "spike_rate": float(np.mean([record["spike_rate"] for record in records])),
+        "skipped": sum(record["skipped"] for record in records),
+        "seconds": sum(record["seconds"] for record in records),
+    }
