@@ -147,6 +147,21 @@ def test_the_trace_of_the_page_forgets_all_before_a_spike(own):
     assert any((one != other).any() for one, other in zip(*map(jax.tree.leaves, states), strict=True))
 
 
+def test_the_neuron_of_the_page_tires_trains_and_stays_on_the_path_that_saves_memory(own):
+    neuron, current = own.Adapting(strength=0.5), jnp.full((1, 4), 1.2)
+    variables, rates = {}, []
+    for _ in range(20):
+        spikes, variables = neuron.apply(variables, current, mutable=["neurons"])
+        rates.append(float(spikes.value.mean()))
+    assert np.mean(rates[10:]) < np.mean(rates[:3])
+    model = Network(neuron=own.Adapting)
+    _, flips = trained(model, optimizer())
+    assert flips > 0
+    neurons = bsojax.online.start(model, jnp.asarray(X), T, train=True).training_neurons["neuron_1"]
+    assert isinstance(neurons["membrane"], bsojax.nn.BeforeReset)
+    assert set(neurons) == {"membrane", "trace", "fatigue"}
+
+
 def test_the_momentum_of_the_page_rests_in_16_bits_without_bias_and_trains(own):
     state, flips = trained(Network(), optimizer(own.FixedPoint()))
     assert flips > 0

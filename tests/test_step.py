@@ -227,6 +227,31 @@ def test_a_derived_neuron_stays_on_the_path_that_saves_memory():
     assert set(begun.inference_neurons["neuron_0"]) == {"membrane"}
 
 
+def test_an_exchange_is_given_alone():
+    for options in ({"axis_name": "batch"}, {"mesh": bsojax.data_mesh()}):
+        with pytest.raises(ValueError, match="exchange: stands for axis_name, vote and mesh"):
+            bsojax.make_train_step(MODEL, optimizer(), T, exchange=online.Exchange(), **options)
+
+
+def test_a_momentum_that_is_an_object_has_its_own_seed():
+    signs, grads = jnp.ones((4, 4), bool), jnp.full((4, 4), 1e-3)
+    short = bsojax.bso(0.1, 0.9, momentum_dtype="int8", seed=7)
+    same = bsojax.bso(0.1, 0.9, momentum_dtype=optim.Integers("int8", seed=7))
+    chex.assert_trees_all_equal(*(tx.update(grads, tx.init(signs), signs) for tx in (short, same)))
+    with pytest.raises(ValueError, match="seed: belongs to the short form"):
+        bsojax.bso(0.1, momentum_dtype=optim.Integers("int8"), seed=7)
+
+
+def test_what_a_chain_makes_of_finite_gradients_is_looked_at_too():
+    to_nan = optax.stateless(lambda grads, params: jax.tree.map(lambda grad: grad / 0 * 0, grads))
+    tx = optimizer(optax.chain(to_nan, bsojax.bso(0.0, 0.9)))
+    state, _ = bsojax.make_train_step(MODEL, tx, T)(fresh(tx), X, Y)
+    assert optim.all_finite(state.opt_state)
+    is_leaf = lambda node: isinstance(node, bsojax.BSOState)  # noqa: E731
+    flip = next(node for node in jax.tree.leaves(state.opt_state, is_leaf=is_leaf) if is_leaf(node))
+    assert flip.skipped == T
+
+
 def test_norms_of_fewer_time_steps_are_refused_in_evaluation_too():
     model = bsojax.models.SpikingVGG(
         num_classes=4, channels=(4, 8), norm=lambda **k: bsojax.BatchNorm(num_steps=2, **k)

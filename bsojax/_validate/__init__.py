@@ -3,6 +3,9 @@
 Functions are called where a user comes in, once; inside, code trusts code. What JAX, Flax, Optax or Python refuse by
 themselves is left to them. Checks look at dtypes, shapes and trees, which costs nothing at run time; only NumPy arrays
 and Python numbers are looked at by value.
+
+Rooms above call these functions for what only they know: online/_state.py compares a state with its model and
+optimizer, signs/_updates.py updates with their signs, optim/_bso.py a loop's time steps with those of an optimizer.
 """
 
 from bsojax._validate._arrays import batch as batch
@@ -11,7 +14,7 @@ from bsojax._validate._arrays import check_data as check_data
 from bsojax._validate._arrays import finite_statistics as finite_statistics
 from bsojax._validate._arrays import first_batch as first_batch
 from bsojax._validate._arrays import floating as floating
-from bsojax._validate._arrays import independent as independent
+from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import known_layers as known_layers
 from bsojax._validate._arrays import logits as logits
@@ -19,6 +22,7 @@ from bsojax._validate._arrays import some_batches as some_batches
 from bsojax._validate._arrays import state_shape as state_shape
 from bsojax._validate._arrays import values as values
 from bsojax._validate._settings import backward_steps as backward_steps
+from bsojax._validate._settings import no_seed as no_seed
 from bsojax._validate._settings import number as number
 from bsojax._validate._settings import one_exchange as one_exchange
 from bsojax._validate._settings import one_of as one_of

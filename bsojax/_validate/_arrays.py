@@ -110,7 +110,7 @@ def some_batches(count: int) -> None:
         raise ValueError("batches: there is none; give at least one batch of training inputs.")
 
 
-def independent(depends: bool) -> None:
+def no_feedback(depends: bool) -> None:
     """Refuses to re-estimate statistics that the model's output in training depends on."""
     if depends:
         raise ValueError(

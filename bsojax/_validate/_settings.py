@@ -84,14 +84,22 @@ def time_step(owner: str, value: Any, num_steps: int) -> Any:
     return value
 
 
+def no_seed(seed: Any) -> None:
+    """Refuses a seed beside a momentum that is an object and has its own."""
+    if not isinstance(seed, int) or seed != 0:
+        raise ValueError("seed: belongs to the short form; give it to the momentum, as in Integers('int8', seed=1).")
+
+
 def backward_steps(count: int, num_steps: int) -> None:
     """Refuses a number of backward passes that a sequence does not have."""
     if not 1 <= count <= num_steps:
         raise ValueError(f"backward_steps: must be in 1 .. num_steps, here {num_steps}, got {count}.")
 
 
-def one_exchange(axis_name: Any, vote: bool, mesh: Any) -> None:
+def one_exchange(axis_name: Any, vote: bool, mesh: Any, exchange: Any) -> None:
     """Refuses arguments of which one would be left out of account."""
+    if exchange is not None and (axis_name is not None or vote or mesh is not None):
+        raise ValueError("exchange: stands for axis_name, vote and mesh; give it alone, or none.")
     if vote and axis_name is None:
         raise ValueError(
             "vote: needs axis_name, the axis of pmap or shard_map whose devices vote; under jit over a mesh the "

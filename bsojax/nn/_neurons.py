@@ -177,7 +177,7 @@ def _step(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
     v_reset = None if neuron.v_reset is None else float(neuron.v_reset)
     dynamics = Dynamics(decay, gain, threshold, v_reset, neuron.surrogate)
     starts = not neuron.has_variable(NEURONS, "membrane")
-    keeps_trace = neuron.trace is not None and (starts or neuron.has_variable(NEURONS, "trace"))
+    rule = neuron.trace if starts or neuron.has_variable(NEURONS, "trace") else None
     membrane = neuron.variable(NEURONS, "membrane", lambda: jnp.full_like(current, v_reset or 0.0))
     held: Any = membrane.value
     if isinstance(held, BeforeReset):
@@ -190,13 +190,13 @@ def _step(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
     if not neuron.is_initializing():
         after: Any = BeforeReset(charged) if dynamics.resets_first else dynamics.after_reset(charged)
         membrane.value = after
-    trace = _traced(neuron, neuron.trace, dynamics, before, charged, fired) if keeps_trace else None
+    trace = None if rule is None else _traced(neuron, rule, dynamics, before, charged, fired)
     neuron.sow(SPIKE_RATES, "rate", jnp.mean(fired, dtype=jnp.float32), reduce_fn=lambda _, rate: rate, init_fn=float)
     return Spikes(spike, trace)
 
 
 def _traced(
-    neuron: nn.Module, rule: Any, dynamics: Dynamics, before: jax.Array, charged: jax.Array, fired: jax.Array
+    neuron: nn.Module, rule: TraceRule, dynamics: Dynamics, before: jax.Array, charged: jax.Array, fired: jax.Array
 ) -> jax.Array:
     """Advances the trace of a neuron module, and the spike that its rule may keep; returns the trace."""
     trace = neuron.variable(NEURONS, "trace", lambda: jnp.zeros_like(fired))

@@ -26,9 +26,9 @@ class Exchange:
         """Returns the signs and parameters with respect to which a device takes its gradients."""
         return trainable
 
-    def start(self, sums: Any) -> Any:
-        """Returns what a device begins to sum with, and the resting state of its neurons."""
-        return sums
+    def varying(self, tree: Any) -> Any:
+        """Returns what the loop carries and each device computes by itself, marked so where that is asked for."""
+        return tree
 
     def mean(self, tree: Any) -> Any:
         """Returns the mean of losses, statistics and metrics."""
@@ -66,11 +66,11 @@ class MeanOverAxis(Exchange):
         # device's own, and the mean below is a mean.
         return jax.tree.map(lambda leaf: _jax.marked_varying(leaf, self.axis_name), trainable)
 
-    def start(self, sums: Any) -> Any:
+    def varying(self, tree: Any) -> Any:
         # Made from the frame, some leaves may be marked as varying already, and marking twice is an error; a sum with a
         # marked zero is marked in either case.
         zero = _jax.marked_varying(jnp.zeros(()), self.axis_name)
-        return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), sums)
+        return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
 
     def mean(self, tree: Any) -> Any:
         return jax.lax.pmean(tree, self.axis_name)
@@ -80,21 +80,23 @@ class MeanOverAxis(Exchange):
 
 
 @dataclasses.dataclass(frozen=True)
-class Votes(MeanOverAxis):
+class Votes(Exchange):
     """Devices of an axis vote on flips, 2 bits a weight, in the place of the signs' gradients, 64 bits.
 
     Each keeps the momentum of its own share of the batch, and a sign flips where more than half of them would flip it
     (see majority). The gradients of real parameters are averaged.
+
+    Attributes:
+      axis_name: the axis over which the batch is split.
     """
+
+    axis_name: str
 
     def check(self, x: jax.Array) -> None:
         _validate.votes_differ(_jax.varying_axes(x))
 
-    def replicas(self, trainable: Any) -> Any:
-        return trainable
-
-    def start(self, sums: Any) -> Any:
-        return sums
+    def mean(self, tree: Any) -> Any:
+        return jax.lax.pmean(tree, self.axis_name)
 
     def gradients(self, grads: Any) -> Any:
         return {**grads, "params": self.mean(grads["params"])}
@@ -126,9 +128,11 @@ class OnMesh(Exchange):
         return jax.lax.with_sharding_constraint(trainable, NamedSharding(self.mesh, P()))
 
 
-def exchange_of(axis_name: str | None, vote: bool, mesh: Mesh | None) -> Exchange:
+def exchange_of(axis_name: str | None, vote: bool, mesh: Mesh | None, exchange: Exchange | None) -> Exchange:
     """Returns the exchange that these arguments of make_train_step stand for."""
-    _validate.one_exchange(axis_name, vote, mesh)
+    _validate.one_exchange(axis_name, vote, mesh, exchange)
+    if exchange is not None:
+        return exchange
     if axis_name is not None:
         return Votes(axis_name) if vote else MeanOverAxis(axis_name)
     return Exchange() if mesh is None else OnMesh(mesh)

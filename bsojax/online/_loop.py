@@ -81,15 +81,16 @@ def make_train_step(
 
     Raises:
       TypeError: num_steps is no int; at a call, x is not floating or y not integer.
-      ValueError: num_steps < 1, backward_steps outside 1 .. num_steps, vote without axis_name, or axis_name together
-        with mesh; and at a call, x, y, the state, the model and the optimizer do not fit each other. Labels outside
-        the classes and inputs that are not finite are refused where x and y are NumPy arrays, and skipped elsewhere.
+      ValueError: num_steps < 1, backward_steps outside 1 .. num_steps, vote without axis_name, axis_name together with
+        mesh, or one of these with exchange; and at a call, x, y, the state, the model and the optimizer do not fit each
+        other. Labels outside the classes and inputs that are not finite are refused where x and y are NumPy arrays, and
+        skipped elsewhere.
     """
-    exchange = exchange_of(axis_name, vote, mesh) if exchange is None else exchange
+    exchange = exchange_of(axis_name, vote, mesh, exchange)
     num_steps = _validate.steps(num_steps)
-    updates = UpdateAtEnd() if accumulate else UpdateAtEach()
+    when = UpdateAtEnd() if accumulate else UpdateAtEach()
     loop = OnlineLoop(
-        model, tx, num_steps, loss, updates, backward_of(backward_steps, num_steps), exchange, jnp.dtype(dtype), Seen()
+        model, tx, num_steps, loss, when, backward_of(backward_steps, num_steps), exchange, jnp.dtype(dtype), Seen()
     )
     return Step(loop.train, loop.seen, num_steps, donate_argnums=0)
 
@@ -136,7 +137,7 @@ class OnlineLoop:
     tx: optax.GradientTransformation
     num_steps: int
     loss: Loss
-    updates: UpdateAtEach
+    when: UpdateAtEach
     backward: BackwardAtAll
     exchange: Exchange
     dtype: Any
@@ -147,16 +148,16 @@ class OnlineLoop:
         sequence = _validate.batch(x, y, state.input_shape, self.num_steps)
         x, y = x.astype(self.dtype), y.astype(jnp.int32)
         self.exchange.check(x)
-        check_time_steps(state.opt_state, 1 if self.updates.updates_at_end else self.num_steps)
+        check_time_steps(state.opt_state, self.when.count(self.num_steps))
         choice = self.backward.choose(state.step, self.num_steps)
-        first = self.start(state, x[0] if sequence else x, y)
+        first = self.first_carry(state, x[0] if sequence else x, y)
 
         def body(carry: Carry, _: None) -> tuple[Carry, None]:
             frame = x[carry.t] if sequence else x
             return self.advance(carry, frame, y, self.backward.at(choice, carry.t)), None
 
         carry, _ = jax.lax.scan(body, first, None, length=self.num_steps)
-        learner = self.updates.at_end(self.learn, carry.learner, carry.pending)
+        learner = self.when.at_end(self.learn, carry.learner, carry.pending)
         metrics = {
             "loss": carry.sums.loss,
             "accuracy": self.exchange.mean(accuracy(carry.sums.logits, y)),
@@ -174,7 +175,7 @@ class OnlineLoop:
         )
         return state, metrics
 
-    def start(self, state: TrainState, frame: jax.Array, y: jax.Array) -> Carry:
+    def first_carry(self, state: TrainState, frame: jax.Array, y: jax.Array) -> Carry:
         """What goes into the first time step; refuses a state or a model that does not fit."""
         begun = start(self.model, frame, self.num_steps, train=True)
         _validate.logits(begun.logits, y)
@@ -184,11 +185,11 @@ class OnlineLoop:
         flips = jax.tree.map(jnp.zeros_like, count_flips(state.signs, state.signs))
         logits = jnp.zeros(begun.logits.shape)
         spikes = {name: jnp.zeros(rate.shape, rate.dtype) for name, rate in begun.spike_rates.items()}
-        logits, spikes, neurons = self.exchange.start((logits, spikes, begun.training_neurons))
+        logits, spikes, neurons = self.exchange.varying((logits, spikes, begun.training_neurons))
         return Carry(
             t=zero,
             learner=Learner(state.trainable, state.opt_state, flips, zero),
-            pending=self.updates.start(differentiable(state.trainable, self.dtype)[0]),
+            pending=self.when.nothing_pending(differentiable(state.trainable, self.dtype)[0]),
             batch_stats=state.batch_stats,
             neurons=neurons,
             sums=Sums(jnp.zeros(()), logits, spikes),
@@ -212,7 +213,7 @@ class OnlineLoop:
         loss, batch_stats = self.exchange.mean((loss, out.batch_stats))
         grads = self.exchange.gradients(grads)
         finite = self.exchange.agreed(all_finite(grads) & jnp.isfinite(loss))
-        learner, pending = self.updates.at_step(self.learn, learner, carry.pending, grads, finite, backward, carry.t)
+        learner, pending = self.when.at_step(self.learn, learner, carry.pending, grads, finite, backward, carry.t)
         sums = Sums(
             carry.sums.loss + loss,
             carry.sums.logits + out.logits.astype(jnp.float32),

@@ -78,9 +78,11 @@ Learn = Callable[[Learner, Any, jax.Array, jax.Array | None, jax.Array], Learner
 class UpdateAtEach:
     """An update after every time step."""
 
-    updates_at_end = False
+    def count(self, num_steps: int) -> int:
+        """Returns the number of updates of a sequence."""
+        return num_steps
 
-    def start(self, weights: Any) -> Any:
+    def nothing_pending(self, weights: Any) -> Any:
         """Returns what is pending before the first time step."""
         del weights
         return ()
@@ -107,9 +109,10 @@ class UpdateAtEach:
 class UpdateAtEnd(UpdateAtEach):
     """Gradients are summed over the sequence, for one update with time_step 0 at its end."""
 
-    updates_at_end = True
+    def count(self, num_steps: int) -> int:
+        return 1
 
-    def start(self, weights: Any) -> Any:
+    def nothing_pending(self, weights: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), weights), jnp.array(True)
 
     def at_step(

@@ -89,7 +89,13 @@ def init(
         variables["signs"] = pack_signs(variables["signs"])
     opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(opt_state=opt_state, step=zero, skipped=zero + 0, input_shape=x.shape[1:], **variables)
+    return TrainState(
+        opt_state=opt_state,
+        step=zero,
+        skipped=zero + 0,  # two buffers: a step donates both
+        input_shape=x.shape[1:],
+        **variables,
+    )
 
 
 def check_state(state: TrainState, variables: dict[str, Any], tx: optax.GradientTransformation | None = None) -> None:

@@ -47,10 +47,10 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
         x = x if isinstance(x, jax.Array) else np.asarray(x)
         labels = np.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, np.int32)
         sequence = _validate.batch(x, labels, state.input_shape, num_steps)
-        sums, differs = _gather(_Identity(model), num_steps, sequence, state, sums, jnp.asarray(x))
+        sums, differs = _gather(_Static(model), num_steps, sequence, state, sums, jnp.asarray(x))
         count, depends = count + 1, depends | differs
     _validate.some_batches(count)
-    _validate.independent(bool(depends))
+    _validate.no_feedback(bool(depends))
     fresh = jax.tree.map(
         lambda old, value, weight: jnp.where(weight > 0, value / jnp.where(weight > 0, weight, 1), old),
         state.batch_stats,
@@ -60,22 +60,28 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
     return dataclasses.replace(state, batch_stats=fresh)
 
 
-class _Identity:
-    """A model as a static argument of jit: compared as an object, so that models need not be hashable."""
+class _Static:
+    """A model as a static argument of jit: equal to models of the same attributes, where these hash."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        try:
+            self.key: Any = hash(model)
+        except TypeError:
+            self.key = id(model)
 
     def __hash__(self) -> int:
-        return id(self.model)
+        return self.key
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.model is other.model
+        if not isinstance(other, _Static) or self.key != other.key:
+            return False
+        return self.model is other.model or self.model == other.model
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _gather(
-    static_model: _Identity,
+    static_model: _Static,
     num_steps: int,
     sequence: bool,
     state: TrainState,

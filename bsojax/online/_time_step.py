@@ -57,11 +57,13 @@ def time_step(
       ...             updates, opt_state = bsojax.optim.guarded_update(
       ...                 tx, out.grads, opt_state, trainable, finite, time_step=t)
       ...             trainable = bsojax.apply_updates(trainable, updates)
-      ...             return (trainable, opt_state, out.forward.batch_stats, out.forward.neurons), out.loss
+      ...             stats = optax.tree.where(finite, out.forward.batch_stats, stats)
+      ...             return (trainable, opt_state, stats, out.forward.neurons), out.loss
       ...         rest = online.start(model, x, num_steps, train=True).training_neurons
       ...         carry = (state.trainable, state.opt_state, state.batch_stats, rest)
       ...         (trainable, opt_state, stats, _), losses = jax.lax.scan(body, carry, jnp.arange(num_steps))
-      ...         return state.replace(**trainable, opt_state=opt_state, batch_stats=stats), losses.mean()
+      ...         state = state.replace(**trainable, opt_state=opt_state, batch_stats=stats, step=state.step + 1)
+      ...         return state, losses.mean()
       ...     return step
 
     Args:

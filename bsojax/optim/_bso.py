@@ -97,7 +97,8 @@ def bso(
 
     Returns:
       A transformation with state :class:`BSOState`. ``init`` and ``update`` take the tree of signs as params.
-      ``update`` also takes ``finite``, a boolean scalar, from a loop that has looked at the gradients already.
+      ``update`` also takes ``finite``, a boolean scalar, from a loop that knows more: where it is False the call is
+      skipped whatever the gradients are.
 
     Raises:
       TypeError: a number came as a boolean, or momentum_dtype names no momentum.
@@ -209,7 +210,8 @@ def _flip_optimizer(
         _validate.same_shapes("grads", grads, signs)
         _validate.same("state", state, jax.eval_shape(fresh, signs), MISFIT)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
-        keep = _flips.all_finite(grads) if finite is None else finite
+        keep = _flips.all_finite(grads)  # a chain may have made of finite gradients what is not
+        keep = keep if finite is None else keep & finite
         limits: Any = jax.tree.map(lambda _: gamma, signs)
         moments: dict[str, Any] = {}
         if second_moment is not None:

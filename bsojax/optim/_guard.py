@@ -1,4 +1,13 @@
-"""The one place where a training step leaves out an update that is not finite."""
+"""Where a training step leaves out an update that is not finite.
+
+What is not finite is found in these places, and nowhere else:
+
+- labels outside the classes make a loss NaN (online/_losses.py, within_classes);
+- a training step looks at loss and gradients of each time step (online/_loop.py, OnlineLoop.advance), leaves
+  statistics what they were, and calls guarded_update, here;
+- bso and t_bso look at the gradients that reach them (optim/_bso.py), in a bare optax loop as in a training step, and
+  count what they skip in their own state.
+"""
 
 from typing import Any
 
@@ -21,9 +30,9 @@ def guarded_update(
 ) -> tuple[optax.Updates, optax.OptState]:
     """As ``tx.update``, where an update that is not finite changes nothing and is counted.
 
-    Use it in a training loop of your own. Flip optimizers are told, so that they need not look at the gradients again;
-    as in a bare optax loop they count the call and, in their own ``skipped``, that it changed nothing. Of all other
-    optimizers the state stays what it was.
+    Use it in a training loop of your own. Flip optimizers are told, and leave out the update themselves: as in a bare
+    optax loop they count the call and, in their own ``skipped``, that it changed nothing. Of all other optimizers the
+    state stays what it was.
 
     Args:
       tx: any optimizer; extra arguments that it does not know are dropped by optax.

@@ -58,18 +58,18 @@ class Momentum(abc.ABC):
     def advance(
         self, leaf: Any, gradient: jax.Array, decay: float | jax.Array, number: int, count: jax.Array
     ) -> tuple[Any, jax.Array]:
-        """Returns the moving average with a gradient twice: as it rests, and in float32 before it was rounded to that.
+        """Returns the moving average after a gradient as a pair: as it rests, and in float32 before it was rounded.
 
         Args:
           leaf: the momentum as it rests.
           gradient: floating, of the shape of the signs.
           decay: b1.
-          number: of the leaf in its tree.
+          number: the place of the leaf in its tree, so that leaves are rounded apart.
           count: int32 scalar, the number of updates before this one.
         """
 
     def zero_where(self, mask: jax.Array, leaf: Any) -> Any:
-        """Returns the momentum, zero where the mask is True."""
+        """Returns the momentum, zero where the mask is True; for leaves that are arrays of the signs' shape."""
         return jnp.where(mask, 0, leaf)
 
 
@@ -135,6 +135,7 @@ class Integers(Momentum):
 def as_momentum(kind: Momentum | chex.ArrayDType, seed: int | jax.Array) -> Momentum:
     """Returns a kind of momentum, of which the name of a dtype is the short form."""
     if isinstance(kind, Momentum):
+        _validate.no_seed(seed)
         return kind
     kinds = {"float32": Float32(), "bfloat16": BFloat16(seed)}
     kinds |= {name: Integers(name, seed) for name in ("int16", "int8")}
@@ -154,7 +155,7 @@ def advance(
     keep: jax.Array,
     count: jax.Array,
 ) -> tuple[optax.Updates, optax.Updates]:
-    """Returns the momentum after a gradient twice: as it is stored, and in float32 before it was rounded to that.
+    """Returns the momentum after a gradient as a pair: as it is stored, and in float32 before it was rounded.
 
     The second is for deciding flips: it holds the gradient in full, and costs nothing, as it is what gets rounded.
 

@@ -38,21 +38,13 @@ def convolve(geometry: ConvGeometry, image: jax.Array, kernel: jax.Array) -> jax
     return by_platform(
         image,
         kernel,
-        cpu=lambda image, kernel: convolve_on_cpu(image, kernel, *geometry),
+        cpu=lambda image, kernel: convolve_on_cpu(geometry, image, kernel),
         default=lambda image, kernel: plain_convolve(image, kernel, *geometry),
     )
 
 
-def convolve_on_cpu(
-    image: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    padding: Sequence[tuple[int, int]],
-    dilation: tuple[int, int],
-    groups: int = 1,
-) -> jax.Array:
-    """Returns the convolution as a CPU does it fastest; arguments as the fields of ConvGeometry."""
-    geometry = ConvGeometry(strides, (padding[0], padding[1]), dilation, groups)
+def convolve_on_cpu(geometry: ConvGeometry, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the convolution as a CPU does it fastest."""
     if geometry.is_simple and is_better_by_rows(image.shape, kernel.shape):
         return convolve_rows(image, kernel, geometry.padding)
     return plain_convolve(image, kernel, *geometry)

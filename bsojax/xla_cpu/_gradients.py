@@ -69,11 +69,11 @@ def value_gradient(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: j
     spread, rest = _spread(geometry, shape, kernel.shape, g)
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     reach = [(kernel.shape[axis] - 1) * geometry.dilation[axis] for axis in (0, 1)]
-    padding = [
+    top_bottom, left_right = (
         (reach[axis] - geometry.padding[axis][0], reach[axis] - geometry.padding[axis][1] + rest[axis])
         for axis in (0, 1)
-    ]
-    return convolve_on_cpu(spread, flipped, (1, 1), padding, geometry.dilation)
+    )
+    return convolve_on_cpu(ConvGeometry((1, 1), (top_bottom, left_right), geometry.dilation, 1), spread, flipped)
 
 
 def kernel_gradient_on_cpu(geometry: ConvGeometry, trace: jax.Array, shape: Shape, g: jax.Array) -> jax.Array:

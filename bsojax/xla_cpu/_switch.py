@@ -14,10 +14,17 @@ _PLAIN = contextvars.ContextVar("bsojax_plain_xla", default=False)
 def plain() -> Iterator[None]:
     """Within, what is traced does without anything that is meant for XLA on a CPU.
 
+    Use it with a step that is made, and first called or lowered, inside: one that was compiled before stays what it is,
+    as does one that was compiled inside when it is called outside.
+
     Example:
-      >>> import bsojax
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+      >>> gradient = jax.grad(lambda kernel: bsojax.conv(x, kernel).sum())
       >>> with bsojax.xla_cpu.plain():
-      ...     pass  # lowered = step.lower(state, x, y)
+      ...     lowered = jax.jit(gradient).lower(kernel)
+      >>> "optimization_barrier" in lowered.as_text()
+      False
     """
     token = _PLAIN.set(True)
     try:
