@@ -34,7 +34,7 @@ class Spread:
         Raises:
           ValueError: the sample is empty.
         """
-        sample = [float(value) for value in values]
+        sample = sorted(float(value) for value in values)  # in any order the same, to the last digit
         if not sample:
             raise ValueError("values: needs at least one, got none.")
         mean, low, high = statistics.fmean(sample), min(sample), max(sample)

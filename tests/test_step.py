@@ -97,7 +97,7 @@ def test_a_step_is_its_own_copy_and_so_are_things_that_hold_one():
 def test_a_step_travels_by_cloudpickle_and_trains_the_same_bits():
     tx = optimizer()
     step = bsojax.make_train_step(MODEL, tx, T)
-    with pytest.raises((AttributeError, pickle.PicklingError), match=r"[Pp]ickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError), match="local"):
         pickle.dumps(step)  # optax transforms are functions of functions
     other = pickle.loads(cloudpickle.dumps({"step": step}))["step"]
     chex.assert_trees_all_equal(other(fresh(tx), X, Y), step(fresh(tx), X, Y))
