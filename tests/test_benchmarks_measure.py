@@ -98,7 +98,7 @@ def test_interleave_refuses(calls, options, message):
 def test_spread_agrees_with_numpy_and_does_not_depend_on_order(values):
     expected = np.percentile(values, [50, 25, 75, 0, 100])
     np.testing.assert_allclose([*Spread.of(values).quantiles().values()], expected, rtol=1e-9)
-    assert Spread.of(values[::-1]) == Spread.of(values)
+    assert repr(Spread.of(values[::-1])) == repr(Spread.of(values))  # a NaN is no equal of itself
 
 
 def test_spread_of_nothing_is_refused():
