@@ -157,7 +157,7 @@ def test_the_neuron_of_the_page_tires_trains_and_stays_on_the_path_that_saves_me
     model = Network(neuron=own.Adapting)
     _, flips = trained(model, optimizer())
     assert flips > 0
-    neurons = bsojax.online.start(model, jnp.asarray(X), T, train=True).training_neurons["neuron_1"]
+    neurons = bsojax.online.start(model, jnp.asarray(X), T, train=True).neurons["neuron_1"]
     assert isinstance(neurons["membrane"], bsojax.nn.BeforeReset)
     assert set(neurons) == {"membrane", "trace", "fatigue"}
 

@@ -126,7 +126,7 @@ def own_step(model, tx, num_steps, guard):
             stats = optax.tree.where(finite, out.forward.batch_stats, stats)
             return (bsojax.apply_updates(trainable, updates), opt_state, stats, out.forward.neurons), out.loss
 
-        neurons = online.start(model, x, num_steps, train=True).training_neurons
+        neurons = online.start(model, x, num_steps, train=True).neurons
         carry = (state.trainable, state.opt_state, state.batch_stats, neurons)
         (trainable, opt_state, stats, _), losses = jax.lax.scan(body, carry, jnp.arange(num_steps))
         return state.replace(**trainable, opt_state=opt_state, batch_stats=stats, step=state.step + 1), losses.sum()
@@ -222,9 +222,10 @@ def test_a_derived_neuron_stays_on_the_path_that_saves_memory():
     assert results[0][0] == results[1][0]
     chex.assert_trees_all_equal(results[0][1:], results[1][1:])
     begun = online.start(model, jnp.asarray(X), T, train=True)
-    held = begun.training_neurons["neuron_0"]["membrane"]
+    held = begun.neurons["neuron_0"]["membrane"]
     assert isinstance(held, bsojax.nn.BeforeReset)
-    assert set(begun.inference_neurons["neuron_0"]) == {"membrane"}
+    assert set(begun.neurons["neuron_0"]) == {"membrane", "trace"}
+    assert set(online.start(model, jnp.asarray(X), T, train=False).neurons["neuron_0"]) == {"membrane"}
 
 
 def test_an_exchange_is_given_alone():
@@ -283,3 +284,90 @@ def test_without_what_is_meant_for_a_cpu_the_results_are_the_same():
         plain, _ = step(fresh(tx), X, Y)
     assert "stablehlo.case" not in text
     chex.assert_trees_all_close(plain, state, rtol=1e-4, atol=1e-6)
+
+
+def dropping(tx):
+    """A wrapper that takes no extra arguments."""
+    return optax.GradientTransformation(tx.init, lambda grads, state, params=None: tx.update(grads, state, params))
+
+
+@pytest.mark.parametrize("wrap", [dropping, lambda tx: tx, lambda tx: optax.chain(optax.clip(1.0), tx)])
+@pytest.mark.parametrize("fault", ["label", "input"])
+def test_a_skipped_update_changes_no_momentum_whatever_wraps_the_optimizer(wrap, fault):
+    tx = optimizer(wrap(bsojax.bso(1.0, 0.5)))
+    step = bsojax.make_train_step(MODEL, tx, T)
+    state, _ = step(fresh(tx), X, Y)
+    before = jax.device_get(optax.tree.get(state.opt_state, "momentum"))
+    x = jnp.where(X > 0.9, jnp.nan, X) if fault == "input" else jnp.asarray(X)
+    state, metrics = step(state, x, jnp.asarray(Y + 7 * (fault == "label")))
+    assert metrics["skipped"] == optax.tree.get(state.opt_state, "skipped") == T
+    assert optax.tree.get(state.opt_state, "count") == 2 * T
+    chex.assert_trees_all_equal(optax.tree.get(state.opt_state, "momentum"), before)
+
+
+class Arithmetic(bsojax.LIF):
+    """Derived from LIF, with a state and an arithmetic of its own."""
+
+    @nn.compact
+    def __call__(self, current):
+        membrane = self.variable("neurons", "membrane", jnp.zeros_like, current)
+        charged = 0.5 * membrane.value + current
+        spike = self.surrogate(charged - 1)
+        if not self.is_initializing():
+            membrane.value = jax.lax.stop_gradient(charged - spike)
+        return bsojax.Spikes(spike)
+
+
+class Delegating(bsojax.LIF):
+    """Derived from LIF, around another one."""
+
+    @nn.compact
+    def __call__(self, current):
+        return bsojax.LIF(tau=3.0)(current)
+
+
+LIFTED = {
+    "remat": nn.remat(bsojax.LIF),
+    "jit": nn.jit(bsojax.LIF),
+    "own arithmetic": Arithmetic,
+    "delegating": Delegating,
+    "vmap": nn.vmap(bsojax.LIF, variable_axes={"neurons": 0}, split_rngs={"params": False}),
+}
+
+
+@pytest.mark.parametrize("neuron", LIFTED.values(), ids=LIFTED)
+def test_lifted_and_derived_neurons_train_and_evaluate(neuron):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            spikes = neuron(name="first")(bsojax.BinaryDense(16)(bsojax.flatten(x)))
+            return bsojax.Dense(4)(bsojax.LIF(name="second")(bsojax.BinaryDense(16)(spikes)))
+
+    tx = optimizer(bsojax.t_bso(0.0, T, 0.5))
+    state = fresh(tx, Net())
+    bsojax.memory_report(state, model=Net(), x=X)
+    state, metrics = bsojax.make_train_step(Net(), tx, T)(state, X, Y)
+    assert sum(int(count) for count in metrics["flips"].values()) > 0
+    assert np.isfinite(bsojax.make_eval_step(Net(), T)(state, X, Y)["loss"])
+
+
+def test_signs_that_are_no_booleans_are_refused():
+    tx = optimizer()
+    for dtype in (jnp.int8, jnp.float32):
+        state = fresh(tx)
+        state = state.replace(signs=jax.tree.map(lambda leaf, dtype=dtype: 2 * leaf.astype(dtype) - 1, state.signs))
+        with pytest.raises(ValueError, match="state: leaf 'signs/conv_1/kernel' must be bool.*to_signs"):
+            bsojax.make_train_step(MODEL, tx, T)(state, X, Y)
+
+
+@pytest.mark.parametrize("loss", [lambda logits, y: (logits.argmax(-1) != y).sum(), lambda logits, y: logits.sum(-1)])
+def test_a_loss_without_a_gradient_or_with_many_is_refused(loss):
+    with pytest.raises(TypeError, match="loss: must return a floating scalar"):
+        bsojax.make_train_step(MODEL, optimizer(), T, loss=loss)(fresh(optimizer()), X, Y)
+
+
+def test_evaluation_says_nan_of_what_is_wrong_on_a_device():
+    state, evaluate = fresh(optimizer()), bsojax.make_eval_step(MODEL, T)
+    assert np.isfinite(evaluate(state, jnp.asarray(X), jnp.asarray(Y))["loss"])
+    assert np.isnan(evaluate(state, jnp.asarray(X), jnp.asarray(Y) - 1)["loss"])
+    assert np.isnan(evaluate(state, jnp.asarray(X).at[0].set(jnp.nan), jnp.asarray(Y))["loss"])

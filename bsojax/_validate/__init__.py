@@ -14,6 +14,7 @@ from bsojax._validate._arrays import check_data as check_data
 from bsojax._validate._arrays import finite_statistics as finite_statistics
 from bsojax._validate._arrays import first_batch as first_batch
 from bsojax._validate._arrays import floating as floating
+from bsojax._validate._arrays import loss as loss
 from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import known_layers as known_layers

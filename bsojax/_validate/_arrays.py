@@ -83,6 +83,15 @@ def logits(value: Any, y: Any) -> None:
         raise ValueError(f"model: it must return logits of shape (batch, classes), here ({len(y)}, ...); got {value}.")
 
 
+def loss(value: Any) -> None:
+    """Refuses a loss through which no gradient flows, or more than one."""
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating) or jnp.shape(value) != ():
+        raise TypeError(
+            f"loss: must return a floating scalar, not {jnp.result_type(value)}{list(jnp.shape(value))}; a mean over "
+            "the batch is one."
+        )
+
+
 def floating(name: str, value: Any, owner: str) -> None:
     """Refuses integers, with which surrogate gradients and membranes would be rounded to zero."""
     if not jnp.issubdtype(value.dtype, jnp.floating):

@@ -92,7 +92,7 @@ def no_seed(seed: Any) -> None:
 
 def backward_steps(count: int, num_steps: int) -> None:
     """Refuses a number of backward passes that a sequence does not have."""
-    if not 1 <= count <= num_steps:
+    if count not in range(1, num_steps + 1):
         raise ValueError(f"backward_steps: must be in 1 .. num_steps, here {num_steps}, got {count}.")
 
 

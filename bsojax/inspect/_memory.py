@@ -55,7 +55,7 @@ def memory_report(
         "latent_adam": 12 * count_signs(state.signs),
     }
     if model is not None:
-        report["neurons"] = _bytes(jax.eval_shape(lambda x: start(model, x, 1, train=True).training_neurons, x))
+        report["neurons"] = _bytes(jax.eval_shape(lambda x: start(model, x, 1, train=True).neurons, x))
     if step is not None:
         analysis = step.lower(state, x, y).compile().memory_analysis()
         report["step_arguments"] = analysis.argument_size_in_bytes

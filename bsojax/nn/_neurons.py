@@ -1,7 +1,9 @@
 """Spiking neurons: integrate a current, fire, reset. Nothing flows back through time."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax
@@ -46,6 +48,35 @@ class BeforeReset:
     """
 
     value: jax.Array
+
+
+class StateForm(NamedTuple):
+    """How LIF and IF hold their state.
+
+    Attributes:
+      before_reset: whether the membrane is :class:`BeforeReset`, as training needs it.
+      traces: whether traces are kept.
+    """
+
+    before_reset: bool
+    traces: bool
+
+
+_PUBLIC = StateForm(before_reset=False, traces=True)
+_FORM = contextvars.ContextVar("bsojax_state_form", default=_PUBLIC)
+
+
+@contextlib.contextmanager
+def resting_as(form: StateForm) -> Iterator[None]:
+    """Within, LIF and IF that start hold their state in this form, and stay in it; so do classes derived from them.
+
+    Use it around ``model.init`` in a loop of your own; ``bsojax.online.start`` does.
+    """
+    token = _FORM.set(form)
+    try:
+        yield
+    finally:
+        _FORM.reset(token)
 
 
 class Dynamics(NamedTuple):
@@ -176,9 +207,15 @@ def _step(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
     threshold = _validate.positive(owner, "v_threshold", neuron.v_threshold)
     v_reset = None if neuron.v_reset is None else float(neuron.v_reset)
     dynamics = Dynamics(decay, gain, threshold, v_reset, neuron.surrogate)
+    form = _FORM.get()
     starts = not neuron.has_variable(NEURONS, "membrane")
-    rule = neuron.trace if starts or neuron.has_variable(NEURONS, "trace") else None
-    membrane = neuron.variable(NEURONS, "membrane", lambda: jnp.full_like(current, v_reset or 0.0))
+    keeps_trace = form.traces if starts else neuron.has_variable(NEURONS, "trace")
+
+    def rest() -> Any:
+        membrane = jnp.full_like(current, v_reset or 0.0)
+        return BeforeReset(membrane) if form.before_reset else membrane  # at rest they are equal
+
+    membrane = neuron.variable(NEURONS, "membrane", rest)
     held: Any = membrane.value
     if isinstance(held, BeforeReset):
         dynamics, before = dynamics._replace(resets_first=True), held.value
@@ -190,6 +227,7 @@ def _step(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
     if not neuron.is_initializing():
         after: Any = BeforeReset(charged) if dynamics.resets_first else dynamics.after_reset(charged)
         membrane.value = after
+    rule = neuron.trace if keeps_trace else None
     trace = None if rule is None else _traced(neuron, rule, dynamics, before, charged, fired)
     neuron.sow(SPIKE_RATES, "rate", jnp.mean(fired, dtype=jnp.float32), reduce_fn=lambda _, rate: rate, init_fn=float)
     return Spikes(spike, trace)
@@ -218,39 +256,3 @@ def _traced(
 
 def _filter(trace: jax.Array, mu: jax.Array | float, spike: jax.Array) -> jax.Array:
     return (mu * trace + spike).astype(trace.dtype)
-
-
-NeuronPaths = Collection[tuple[str, ...]]
-
-
-def noted_neurons(make: Callable[[], Any]) -> tuple[Any, NeuronPaths]:
-    """Returns what make returns, and the paths of the LIF and IF modules that it calls, derived ones among them."""
-    paths = set()
-
-    def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if isinstance(context.module, LIF | IF):
-            paths.add(context.module.path)
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        return make(), paths
-
-
-def before_reset(neurons: Any, paths: NeuronPaths) -> Any:
-    """Returns resting neurons as training carries them: at rest, the membranes before and after the reset are equal."""
-    return _at(neurons, paths, lambda state: {**state, "membrane": BeforeReset(state["membrane"])})
-
-
-def without_traces(neurons: Any, paths: NeuronPaths) -> Any:
-    """Returns the state of neurons without what only traces need, for evaluation."""
-    return _at(neurons, paths, lambda state: {key: state[key] for key in state if key not in ("trace", "spike")})
-
-
-def _at(neurons: Any, paths: NeuronPaths, change: Callable[[Any], Any]) -> Any:
-    """Changes the states of the neurons at the given paths, and no others."""
-    if () in paths:
-        return change(neurons)
-    if not isinstance(neurons, dict):
-        return neurons
-    inner = {key: [path[1:] for path in paths if path[0] == key] for key in neurons}
-    return {key: _at(value, inner[key], change) if inner[key] else value for key, value in neurons.items()}

@@ -7,17 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
-from bsojax.online._losses import PAPER_LOSS, Loss, accuracy
+from bsojax.online._losses import PAPER_LOSS, Loss, accuracy, within_classes
 from bsojax.online._model import forward, start
 from bsojax.online._state import TrainState, check_state
 from bsojax.online._step import Seen, Step
+from bsojax.optim import all_finite
 
 
 def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = PAPER_LOSS) -> Step:
     """Returns ``evaluate(state, x, y) -> {"loss", "accuracy"}`` of one batch; nothing changes.
 
     Use it with running statistics that are up to date (see refresh_statistics). x and y are as in the training step;
-    no traces are kept. The accuracy is that of the logits' sum over time.
+    no traces are kept. The accuracy is that of the logits' sum over time. The loss is NaN where x is not finite or a
+    label is outside the classes.
 
     Args:
       model: a Linen module (see init).
@@ -40,12 +42,13 @@ def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = PAPER_LOSS)
         def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
             t, neurons, total, value = carry
             out = forward(model, state.variables, neurons, x[t] if sequence else x, t, train=False)
-            value = value + loss(out.logits, y) / num_steps
+            value = value + within_classes(loss)(out.logits, y) / num_steps
             return (t + 1, out.neurons, total + out.logits, value), None
 
         logits = jnp.zeros(begun.logits.shape, begun.logits.dtype)
-        first = (jnp.zeros((), jnp.int32), begun.inference_neurons, logits, jnp.zeros(()))
+        first = (jnp.zeros((), jnp.int32), begun.neurons, logits, jnp.zeros(()))
         (_, _, total, value), _ = jax.lax.scan(body, first, None, length=num_steps)
+        value = jnp.where(all_finite(x), value, jnp.nan)  # spikes hide what is not finite
         return {"loss": value, "accuracy": accuracy(total, y)}
 
     return Step(eval_step, seen, num_steps)

@@ -185,7 +185,7 @@ class OnlineLoop:
         flips = jax.tree.map(jnp.zeros_like, count_flips(state.signs, state.signs))
         logits = jnp.zeros(begun.logits.shape)
         spikes = {name: jnp.zeros(rate.shape, rate.dtype) for name, rate in begun.spike_rates.items()}
-        logits, spikes, neurons = self.exchange.varying((logits, spikes, begun.training_neurons))
+        logits, spikes, neurons = self.exchange.varying((logits, spikes, begun.neurons))
         return Carry(
             t=zero,
             learner=Learner(state.trainable, state.opt_state, flips, zero),

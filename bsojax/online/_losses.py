@@ -48,6 +48,8 @@ def within_classes(loss: Loss) -> Loss:
     """Returns the loss, NaN where a label is outside the classes: it has no defined value, and NaN is skipped."""
 
     def value(logits: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.where(jnp.all((y >= 0) & (y < logits.shape[-1])), loss(logits, y), jnp.nan)
+        found = loss(logits, y)
+        _validate.loss(found)
+        return jnp.where(jnp.all((y >= 0) & (y < logits.shape[-1])), found, jnp.nan)
 
     return value

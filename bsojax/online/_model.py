@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from bsojax._validate import leaf_name
-from bsojax.nn import NEURONS, SPIKE_RATES, before_reset, noted_neurons, without_traces
+from bsojax.nn import NEURONS, SPIKE_RATES, StateForm, resting_as
 
 
 class Forward(NamedTuple):
@@ -32,27 +32,14 @@ class Start(NamedTuple):
     Attributes:
       logits: an array like those that the model returns.
       variables: arrays like the variables of its collections.
-      paths: where its LIF and IF modules are.
+      neurons: the state of its neurons at rest.
+      spike_rates: arrays like the spike rates of its neuron layers, by name.
     """
 
     logits: jax.Array
     variables: dict[str, Any]
-    paths: Any
-
-    @property
-    def training_neurons(self) -> Any:
-        """The state of resting neurons as training carries it: LIF and IF with the membrane before the reset."""
-        return before_reset(self.variables.get(NEURONS, {}), self.paths)
-
-    @property
-    def inference_neurons(self) -> Any:
-        """The state of resting neurons without traces."""
-        return without_traces(self.variables.get(NEURONS, {}), self.paths)
-
-    @property
-    def spike_rates(self) -> dict[str, jax.Array]:
-        """The spike rates of neuron layers by name."""
-        return _by_layer(self.variables)
+    neurons: Any
+    spike_rates: dict[str, jax.Array]
 
 
 def call_options(model: nn.Module, *, train: bool, time_step: int | jax.Array) -> dict[str, Any]:
@@ -63,7 +50,7 @@ def call_options(model: nn.Module, *, train: bool, time_step: int | jax.Array) -
     return {name: value for name, value in options.items() if anything or name in parameters}
 
 
-def start(model: nn.Module, frame: jax.Array, num_steps: int, *, train: bool) -> Start:
+def start(model: nn.Module, frame: jax.Array, num_steps: int, *, train: bool, learns: bool | None = None) -> Start:
     """Calls the model once, to see what it keeps, and from where its neurons start.
 
     Use it in a loop of your own, under jit: to the compiler all but the constants of the neurons' state is dead code.
@@ -75,13 +62,18 @@ def start(model: nn.Module, frame: jax.Array, num_steps: int, *, train: bool) ->
       frame: a batch of one time step.
       num_steps: the number of time steps.
       train: whether the model is called in training.
+      learns: whether gradients will be taken: LIF and IF then hold the membrane before the reset, and traces. None: as
+        train.
 
     Raises:
       ValueError: a norm keeps statistics for fewer time steps.
     """
+    learns = train if learns is None else learns
     options = call_options(model, train=train, time_step=num_steps - 1)
-    (logits, variables), paths = noted_neurons(lambda: model.init_with_output(jax.random.key(0), frame, **options))
-    return Start(logits, variables, paths)
+    with resting_as(StateForm(before_reset=learns, traces=learns)):
+        logits, made = model.init_with_output(jax.random.key(0), frame, **options)
+    variables: Any = made
+    return Start(logits, variables, variables.get(NEURONS, {}), _by_layer(variables))
 
 
 def forward(

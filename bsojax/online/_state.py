@@ -111,6 +111,7 @@ def check_state(state: TrainState, variables: dict[str, Any], tx: optax.Gradient
     _validate.holds("state", held, made, "was it made with another model?")
     if tx is None:
         return
+    _validate.same("state", {"signs": held["signs"]}, {"signs": made["signs"]}, "bsojax.to_signs makes booleans.")
     try:
         expected = jax.eval_shape(tx.init, state.trainable)
     except jax.errors.JAXTypeError:  # an init that looks at values, which are not to be seen here

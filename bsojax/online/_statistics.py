@@ -90,7 +90,7 @@ def _gather(
 ) -> tuple[tuple[Any, Any], jax.Array]:
     """Adds one batch's statistics, and their weights, to the sums; says whether the output depends on running ones."""
     model = static_model.model
-    begun = start(model, x[0] if sequence else x, num_steps, train=True)
+    begun = start(model, x[0] if sequence else x, num_steps, train=True, learns=False)
     check_state(state, begun.variables)
 
     def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
@@ -108,6 +108,6 @@ def _gather(
         weights = jax.tree.map(lambda w, low, high: w + 1 - (high - low), weights, zero.batch_stats, one.batch_stats)
         return (t + 1, zero.neurons, optax.tree.add(values, zero.batch_stats), weights, differs), None
 
-    first = (jnp.zeros((), jnp.int32), begun.inference_neurons, *sums, jnp.array(False))
+    first = (jnp.zeros((), jnp.int32), begun.neurons, *sums, jnp.array(False))
     (_, _, values, weights, differs), _ = jax.lax.scan(body, first, None, length=num_steps)
     return (values, weights), differs

@@ -59,7 +59,7 @@ def time_step(
       ...             trainable = bsojax.apply_updates(trainable, updates)
       ...             stats = optax.tree.where(finite, out.forward.batch_stats, stats)
       ...             return (trainable, opt_state, stats, out.forward.neurons), out.loss
-      ...         rest = online.start(model, x, num_steps, train=True).training_neurons
+      ...         rest = online.start(model, x, num_steps, train=True).neurons
       ...         carry = (state.trainable, state.opt_state, state.batch_stats, rest)
       ...         (trainable, opt_state, stats, _), losses = jax.lax.scan(body, carry, jnp.arange(num_steps))
       ...         state = state.replace(**trainable, opt_state=opt_state, batch_stats=stats, step=state.step + 1)
@@ -71,7 +71,7 @@ def time_step(
       loss: a function of logits and y that returns a real scalar.
       trainable: ``{"signs": ..., "params": ...}``, signs packed or not.
       batch_stats: the running statistics.
-      neurons: the state of the neurons, from ``start(...).training_neurons`` or the step before.
+      neurons: the state of the neurons, from ``start(...).neurons`` or the step before.
       frame: a batch of one time step.
       y: its targets, handed to loss.
       t: the time step.

@@ -97,8 +97,6 @@ def bso(
 
     Returns:
       A transformation with state :class:`BSOState`. ``init`` and ``update`` take the tree of signs as params.
-      ``update`` also takes ``finite``, a boolean scalar, from a loop that knows more: where it is False the call is
-      skipped whatever the gradients are.
 
     Raises:
       TypeError: a number came as a boolean, or momentum_dtype names no momentum.
@@ -151,7 +149,7 @@ def t_bso(
     Returns:
       A transformation with state :class:`TBSOState`. ``update(grads, state, signs, time_step=t)`` takes the time step
       as an int32 scalar; left out, it is the state's own count modulo num_steps. A traced time step outside
-      ``0 .. num_steps - 1`` skips the update and counts it. ``update`` also takes ``finite`` (see bso).
+      ``0 .. num_steps - 1`` skips the update and counts it.
 
     Raises:
       TypeError: a number came as a boolean, num_steps is no int, or momentum_dtype names no momentum.
@@ -201,7 +199,6 @@ def _flip_optimizer(
         params: optax.Params | None = None,
         *,
         time_step: int | jax.Array | None = None,
-        finite: jax.Array | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
         del extra_args
@@ -210,8 +207,7 @@ def _flip_optimizer(
         _validate.same_shapes("grads", grads, signs)
         _validate.same("state", state, jax.eval_shape(fresh, signs), MISFIT)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
-        keep = _flips.all_finite(grads)  # a chain may have made of finite gradients what is not
-        keep = keep if finite is None else keep & finite
+        keep = _flips.all_finite(grads)
         limits: Any = jax.tree.map(lambda _: gamma, signs)
         moments: dict[str, Any] = {}
         if second_moment is not None:

@@ -21,7 +21,7 @@ from bsojax.optim._compose import pass_extra_args
 
 
 def guarded_update(
-    tx: optax.GradientTransformationExtraArgs,
+    tx: optax.GradientTransformation,
     grads: optax.Updates,
     opt_state: optax.OptState,
     params: optax.Params,
@@ -30,9 +30,8 @@ def guarded_update(
 ) -> tuple[optax.Updates, optax.OptState]:
     """As ``tx.update``, where an update that is not finite changes nothing and is counted.
 
-    Use it in a training loop of your own. Flip optimizers are told, and leave out the update themselves: as in a bare
-    optax loop they count the call and, in their own ``skipped``, that it changed nothing. Of all other optimizers the
-    state stays what it was.
+    Use it in a training loop of your own. As in a bare optax loop, flip optimizers count the call and, in their own
+    ``skipped``, that it changed nothing; whatever else is in the optimizer's state stays what it was.
 
     Args:
       tx: any optimizer; extra arguments that it does not know are dropped by optax.
@@ -45,7 +44,7 @@ def guarded_update(
     Raises:
       TypeError: a part of the optimizer's state changes its dtype, because it was made from boolean parameters.
     """
-    updates, new_state = pass_extra_args(tx).update(grads, opt_state, params, finite=finite, **extra_args)
+    updates, new_state = pass_extra_args(tx).update(grads, opt_state, params, **extra_args)
     _validate.kept_dtypes(opt_state, new_state)
     updates = jax.tree.map(lambda update: jnp.where(finite, update, jnp.zeros_like(update)), updates)
     return updates, _kept_where_finite(finite, new_state, opt_state)
@@ -56,6 +55,10 @@ def _kept_where_finite(finite: jax.Array, new: optax.OptState, old: optax.OptSta
         return isinstance(node, BSOState | TBSOState)
 
     def kept(after: Any, before: Any) -> Any:
-        return after if is_flip_state(after) else jnp.where(finite, after, before)
+        if not is_flip_state(after):
+            return jnp.where(finite, after, before)
+        unchanged = optax.tree.where(finite, after, before)
+        skipped = jnp.where(finite, after.skipped, before.skipped + (after.count - before.count))
+        return unchanged._replace(count=after.count, skipped=skipped)
 
     return jax.tree.map(kept, new, old, is_leaf=is_flip_state)

@@ -107,8 +107,8 @@ def accuracy_as_in_training(run: Run, state: bsojax.TrainState, split: Split) ->
             out = online.forward(run.model, given, neurons, x if frame is None else frame, t, train=True)
             return (t + 1, out.neurons, out.batch_stats), out.logits
 
-        begun = online.start(run.model, x[0] if sequence else x, run.config.num_steps, train=True)
-        first = (jnp.zeros((), jnp.int32), begun.inference_neurons, state.batch_stats)
+        begun = online.start(run.model, x[0] if sequence else x, run.config.num_steps, train=True, learns=False)
+        first = (jnp.zeros((), jnp.int32), begun.neurons, state.batch_stats)
         _, logits = jax.lax.scan(body, first, x if sequence else None, length=run.config.num_steps)
         return jnp.sum(logits.sum(0).argmax(-1) == y)
 

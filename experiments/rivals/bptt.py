@@ -66,7 +66,7 @@ def make_bptt_step(
             return (t + 1, out.batch_stats, out.neurons), result
 
         begun = online.start(model, x[0] if sequence else x, num_steps, train=True)
-        first = (jnp.zeros((), jnp.int32), batch_stats, begun.training_neurons)
+        first = (jnp.zeros((), jnp.int32), batch_stats, begun.neurons)
         carry, (logits, losses, rates) = jax.lax.scan(body, first, x if sequence else None, length=num_steps)
         return losses.sum(), (logits.sum(0), carry[1], jax.tree.map(lambda rate: rate.mean(0), rates))
 
