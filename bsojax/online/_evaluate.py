@@ -42,7 +42,7 @@ def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = PAPER_LOSS)
         def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
             t, neurons, total, value = carry
             out = forward(model, state.variables, neurons, x[t] if sequence else x, t, train=False)
-            value = value + within_classes(loss)(out.logits, y) / num_steps
+            value = value + within_classes(loss(out.logits, y), out.logits, y) / num_steps
             return (t + 1, out.neurons, total + out.logits, value), None
 
         logits = jnp.zeros(begun.logits.shape, begun.logits.dtype)

@@ -200,7 +200,7 @@ class OnlineLoop:
         learner = carry.learner._replace(trainable=self.exchange.place(carry.learner.trainable))
         loss, grads, out = time_step(
             self.model,
-            lambda logits, y: within_classes(self.loss)(logits, y) / self.num_steps,
+            self.step_loss,
             self.exchange.replicas(learner.trainable),
             carry.batch_stats,
             carry.neurons,
@@ -221,6 +221,12 @@ class OnlineLoop:
         )
         batch_stats = optax.tree.where(finite, batch_stats, carry.batch_stats)
         return Carry(carry.t + 1, learner, pending, batch_stats, out.neurons, sums)
+
+    def step_loss(self, logits: jax.Array, y: jax.Array) -> jax.Array:
+        """The loss of one time step, its share of the sequence's."""
+        loss = self.loss(logits, y)
+        _validate.loss(loss)
+        return within_classes(loss, logits, y) / self.num_steps
 
     def learn(
         self, learner: Learner, grads: Any, finite: jax.Array, backward: jax.Array | None, t: jax.Array

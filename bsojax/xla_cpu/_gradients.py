@@ -16,6 +16,9 @@ from bsojax.xla_cpu._order import copied_transposition, not_before
 from bsojax.xla_cpu._rows import kernel_gradient
 from bsojax.xla_cpu._switch import by_platform
 
+SMALL = 2**18
+"""Below so many elements of an image its memory is not worth a branch of its own for each gradient (measured)."""
+
 Gradients = tuple[jax.Array, jax.Array]
 Shape = tuple[int, ...]
 
@@ -43,6 +46,10 @@ def conv_gradients(
     def by_transposition(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         return gradients_by_transposition(geometry, trace, weights(kernel), g)
 
+    def together(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
+        of_kernel = kernel_gradient_on_cpu(geometry, trace, shape, g)
+        return value_gradient(geometry, trace.shape, weights(kernel), g), of_kernel
+
     def one_by_one(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         # One after the other, so that they share their memory. The kernel's first: nothing asks for the value's in a
         # first layer, and it must not be computed there.
@@ -54,6 +61,10 @@ def conv_gradients(
 
     if geometry.groups > 1:
         return by_transposition(trace, kernel, g)
+    if isinstance(trace.size, int) and trace.size < SMALL:  # a symbolic batch has no size to compare
+        return by_platform(
+            trace, kernel, g, cpu=lambda *operands: not_before(g, together, *operands), default=by_transposition
+        )
     return by_platform(trace, kernel, g, cpu=one_by_one, default=by_transposition)
 
 

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 import bsojax
 from experiments.config import Config, as_json
-from experiments.running.devices import agreed, is_first
+from experiments.running.devices import agreed, is_first, wait_for_all
 from experiments.running.orbax import attempted, checkpointer
 from experiments.running.progress import Progress
 from experiments.running.stored import checksum, compare, kind_of, state_of, stored_leaves, stored_shapes
@@ -124,8 +123,7 @@ class Checkpoints:
             for name in names:
                 shutil.rmtree(self.path(DAMAGED + name), ignore_errors=True)
                 self.path(name).rename(self.path(DAMAGED + name))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("damaged checkpoints were set aside")
+        wait_for_all("damaged checkpoints were set aside")
 
     def _delete(self, records: tuple[dict[str, Any], ...]) -> None:
         """Deletes all but the newest checkpoints and, where evaluations are on validation data, the best."""

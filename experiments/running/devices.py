@@ -118,7 +118,11 @@ def find_devices(session: Session, batch_size: int) -> Devices:
     if session.devices is not None and jax.process_count() > 1:
         raise ValueError("--devices: a run of several processes takes all devices; leave it out.")
     count = session.devices or len(known)
-    if session.devices is None and jax.process_count() == 1 and jax.config.values["jax_default_device"] is not None:
+    if (
+        session.devices is None
+        and jax.process_count() == 1
+        and getattr(jax.config, "jax_default_device", None) is not None
+    ):
         count = 1
     if count > len(known):
         raise ValueError(f"--devices: there are {len(known)}, not {count}.")
@@ -140,6 +144,17 @@ def agreed() -> Callable[[bool], bool]:
     if jax.process_count() == 1:
         return bool
     return lambda mine: bool(multihost_utils.process_allgather(np.array(mine)).any())
+
+
+def gathered(leaf: jax.Array) -> np.ndarray:
+    """Returns all of an array that spans the processes of a run; all call it at the same places."""
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def wait_for_all(place: str) -> None:
+    """Returns when every process of the run is at the place of this name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)
 
 
 def _put(tree: Any, shardings: Any) -> Any:

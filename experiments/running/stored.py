@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 import bsojax
 from bsojax.signs import leaf_name
+from experiments.running.devices import gathered
 
 
 def stored_shapes(state: bsojax.TrainState) -> dict[str, jax.ShapeDtypeStruct]:
@@ -67,7 +67,7 @@ def checksum(leaf: Any) -> int:
 def whole(leaf: Any) -> np.ndarray:
     """Returns all of a leaf in host memory; the processes of a run that share the leaf must ask for it together."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return gathered(leaf)
     return np.asarray(leaf)
 
 
