@@ -16,7 +16,7 @@ from bsojax.xla_cpu._order import copied_transposition, not_before
 from bsojax.xla_cpu._rows import kernel_gradient
 from bsojax.xla_cpu._switch import by_platform
 
-SMALL = 2**18
+SMALL = 2**17
 """Below so many elements of an image its memory is not worth a branch of its own for each gradient (measured)."""
 
 Gradients = tuple[jax.Array, jax.Array]
