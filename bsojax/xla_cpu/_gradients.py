@@ -46,9 +46,12 @@ def conv_gradients(
     def by_transposition(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         return gradients_by_transposition(geometry, trace, weights(kernel), g)
 
-    def together(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
+    def both(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         of_kernel = kernel_gradient_on_cpu(geometry, trace, shape, g)
         return value_gradient(geometry, trace.shape, weights(kernel), g), of_kernel
+
+    def in_one_branch(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
+        return not_before(g, both, trace, kernel, g)
 
     def one_by_one(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         # One after the other, so that they share their memory. The kernel's first: nothing asks for the value's in a
@@ -61,11 +64,8 @@ def conv_gradients(
 
     if geometry.groups > 1:
         return by_transposition(trace, kernel, g)
-    if isinstance(trace.size, int) and trace.size < SMALL:  # a symbolic batch has no size to compare
-        return by_platform(
-            trace, kernel, g, cpu=lambda *operands: not_before(g, together, *operands), default=by_transposition
-        )
-    return by_platform(trace, kernel, g, cpu=one_by_one, default=by_transposition)
+    small = isinstance(trace.size, int) and trace.size < SMALL  # a symbolic batch has no size to compare
+    return by_platform(trace, kernel, g, cpu=in_one_branch if small else one_by_one, default=by_transposition)
 
 
 def gradients_by_transposition(geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array) -> Gradients:
