@@ -1,5 +1,7 @@
 """The parts of a network: what travels between layers, neurons, traces, surrogates, synapses, layers and norms."""
 
+from bsojax.nn._counted import counted_examples as counted_examples
+from bsojax.nn._counted import counting as counting
 from bsojax.nn._layers import BinaryConv as BinaryConv
 from bsojax.nn._layers import BinaryDense as BinaryDense
 from bsojax.nn._layers import Conv as Conv
