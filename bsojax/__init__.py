@@ -1,6 +1,7 @@
 """Binary spiking neural networks, trained online and without latent weights, in JAX."""
 
 from bsojax import inspect as inspect
+from bsojax import losses as losses
 from bsojax import models as models
 from bsojax import nn as nn
 from bsojax import online as online
@@ -12,6 +13,7 @@ from bsojax.inspect import LayerSummary as LayerSummary
 from bsojax.inspect import memory_report as memory_report
 from bsojax.inspect import summarize as summarize
 from bsojax.inspect import Summary as Summary
+from bsojax.losses import cross_entropy_mse as cross_entropy_mse
 from bsojax.nn import Affine as Affine
 from bsojax.nn import atan as atan
 from bsojax.nn import avg_pool as avg_pool
@@ -41,13 +43,17 @@ from bsojax.nn import Surrogate as Surrogate
 from bsojax.nn import TraceInputs as TraceInputs
 from bsojax.nn import TraceRule as TraceRule
 from bsojax.nn import unit_scale as unit_scale
-from bsojax.online import cross_entropy_mse as cross_entropy_mse
 from bsojax.online import data_mesh as data_mesh
 from bsojax.online import init as init
 from bsojax.online import majority as majority
 from bsojax.online import make_eval_step as make_eval_step
 from bsojax.online import make_train_step as make_train_step
+from bsojax.online import PerExample as PerExample
+from bsojax.online import PerStep as PerStep
+from bsojax.online import predict as predict
+from bsojax.online import record as record
 from bsojax.online import refresh_statistics as refresh_statistics
+from bsojax.online import rest as rest
 from bsojax.online import state_shardings as state_shardings
 from bsojax.online import TrainState as TrainState
 from bsojax.optim import bso as bso

@@ -30,13 +30,18 @@ def nan_at(index):
 
 
 bad_batches = {
-    "image size": (X[:, :3], Y, ValueError, r"x, y: the model was initialised for examples of shape \(4, 4, 1\)"),
-    "no channel axis": (X[..., 0], Y, ValueError, "x, y: the model was initialised"),
-    "too few labels": (X, Y[:7], ValueError, "with 7 labels x needs"),
-    "time steps": (np.stack([X] * (T + 1)), Y, ValueError, r"or \(3, 8, 4, 4, 1\) for a frame a time step"),
+    "image size": (X[:, :3], Y, ValueError, r"x: the model was initialised for examples of shape \(4, 4, 1\)"),
+    "no channel axis": (X[..., 0], Y, ValueError, "x: the model was initialised"),
+    "too few labels": (X, Y[:7], ValueError, r"y: x holds 8 examples, so y needs the shape \(8, ...\)"),
+    "time steps": (
+        np.stack([X] * (T + 1)),
+        Y,
+        ValueError,
+        r"or \(3, batch, 4, 4, 1\) for a frame a",
+    ),
     "integer images": ((X * 255).astype(np.uint8), Y, TypeError, "x: needs a floating dtype, not uint8; convert"),
-    "float labels": (X, Y.astype(np.float32), TypeError, "y: needs integer class labels, not float32"),
-    "one-hot labels": (X, np.eye(4, dtype=np.int32)[Y], ValueError, "y: needs one label an example.*one-hot"),
+    "float labels": (X, Y.astype(np.float32), TypeError, r"y: needs integer class labels.*not float32\[8\]"),
+    "one-hot labels": (X, np.eye(4, dtype=np.int32)[Y], TypeError, "y: needs integer class labels of shape.*one-hot"),
     "empty": (X[:0], Y[:0], ValueError, "there is no example"),
     "label too large": (
         X,

@@ -10,10 +10,19 @@ import pytest
 import bsojax
 
 ROOT = pathlib.Path(bsojax.__file__).parent
-LAYERS = ("_jax", "_validate", "xla_cpu", "signs", "nn", "optim", "online", "inspect", "models")
+LAYERS = ("_jax", "_validate", "xla_cpu", "signs", "nn", "optim", "losses", "online", "inspect", "models")
 """The rooms of the library; each may import from those before it."""
 
-SUBPACKAGES = (bsojax.signs, bsojax.nn, bsojax.optim, bsojax.online, bsojax.inspect, bsojax.models, bsojax.xla_cpu)
+SUBPACKAGES = (
+    bsojax.signs,
+    bsojax.nn,
+    bsojax.optim,
+    bsojax.losses,
+    bsojax.online,
+    bsojax.inspect,
+    bsojax.models,
+    bsojax.xla_cpu,
+)
 files = sorted(ROOT.rglob("*.py"))
 each_file = pytest.mark.parametrize("path", files, ids=lambda path: str(path.relative_to(ROOT)))
 

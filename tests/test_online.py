@@ -335,11 +335,11 @@ def test_packed_signs_evaluate_alike():
     ],
     ids=("shared", "a time step", "flax"),
 )
-def test_refreshed_statistics_are_the_mean_over_batches_and_time_steps(model, momentless):
+def test_refreshed_statistics_are_those_of_all_examples_averaged_over_time_steps(model, momentless):
     _, state, step = setup(model)
     for _ in range(3):
         state, _ = step(state, X, Y)
-    batches = [X[:4], X[4:] * 2]
+    batches = [X[:4], X[4:] * 2]  # of equal size
     fresh = bsojax.refresh_statistics(model, state, batches, T)
     # With momentum 0 the running statistics after a time step are those of its batch.
     seen = []
@@ -352,7 +352,15 @@ def test_refreshed_statistics_are_the_mean_over_batches_and_time_steps(model, mo
             seen.append(stats)
     if getattr(model, "norm", None) is per_step_norm:
         seen = seen[T - 1 :: T]  # after the last time step all entries are those of this batch
-    want = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *seen)
+
+    def pooled(path, *leaves):
+        values = np.stack(leaves).reshape(2, -1, *leaves[0].shape)  # batch, time step
+        if path[-1].key == "var":
+            means = [functools.reduce(lambda node, key: node[key.key], path[:-1], stats)["mean"] for stats in seen]
+            values = values + np.var(np.stack(means).reshape(values.shape), axis=0)
+        return values.mean((0, 1))
+
+    want = jax.tree_util.tree_map_with_path(pooled, *seen)
     chex.assert_trees_all_close(fresh.batch_stats, want, rtol=1e-4, atol=1e-5)
     for name in ("signs", "params", "opt_state"):
         chex.assert_trees_all_equal(getattr(fresh, name), getattr(state, name))
@@ -370,9 +378,9 @@ def test_refreshing_again_does_not_compile_again():
     model = vgg()
     _, state, _ = setup(model)
     bsojax.refresh_statistics(model, state, [X], T)
-    compiled = _statistics._gather._cache_size()
+    compiled = _statistics._measure._cache_size()
     bsojax.refresh_statistics(model, state, [X, X], T)
-    assert _statistics._gather._cache_size() == compiled
+    assert _statistics._measure._cache_size() == compiled
 
 
 def test_refreshing_closes_the_gap_that_flips_leave():

@@ -8,20 +8,39 @@ Rooms above call these functions for what only they know: online/_state.py compa
 optimizer, signs/_updates.py updates with their signs, optim/_bso.py a loop's time steps with those of an optimizer.
 """
 
-from bsojax._validate._arrays import batch as batch
 from bsojax._validate._arrays import batch_given as batch_given
 from bsojax._validate._arrays import check_data as check_data
 from bsojax._validate._arrays import finite_statistics as finite_statistics
 from bsojax._validate._arrays import first_batch as first_batch
 from bsojax._validate._arrays import floating as floating
-from bsojax._validate._arrays import loss as loss
 from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import known_layers as known_layers
-from bsojax._validate._arrays import logits as logits
+from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import some_batches as some_batches
 from bsojax._validate._arrays import state_shape as state_shape
-from bsojax._validate._arrays import values as values
+from bsojax._validate._batches import ambiguous_targets as ambiguous_targets
+from bsojax._validate._batches import class_logits as class_logits
+from bsojax._validate._batches import donated as donated
+from bsojax._validate._batches import finite_values as finite_values
+from bsojax._validate._batches import frames as frames
+from bsojax._validate._batches import label_values as label_values
+from bsojax._validate._batches import labels as labels
+from bsojax._validate._batches import labels_to_ignore as labels_to_ignore
+from bsojax._validate._batches import like_logits as like_logits
+from bsojax._validate._batches import leading as leading
+from bsojax._validate._batches import loss_value as loss_value
+from bsojax._validate._batches import metric_names as metric_names
+from bsojax._validate._batches import metric_value as metric_value
+from bsojax._validate._batches import mask as mask
+from bsojax._validate._batches import one_size as one_size
+from bsojax._validate._batches import outputs as outputs
+from bsojax._validate._batches import same_structure as same_structure
+from bsojax._validate._batches import soft_labels as soft_labels
+from bsojax._validate._batches import sown_losses as sown_losses
+from bsojax._validate._batches import targets as targets
+from bsojax._validate._batches import train_flag as train_flag
+from bsojax._validate._batches import weighted_loss as weighted_loss
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import no_seed as no_seed
 from bsojax._validate._settings import number as number
@@ -43,6 +62,7 @@ from bsojax._validate._trees import holds as holds
 from bsojax._validate._trees import kept_dtypes as kept_dtypes
 from bsojax._validate._trees import leaf_name as leaf_name
 from bsojax._validate._trees import needs_params as needs_params
+from bsojax._validate._trees import neurons as neurons
 from bsojax._validate._trees import packed as packed
 from bsojax._validate._trees import same as same
 from bsojax._validate._trees import same_shapes as same_shapes

@@ -1,9 +1,11 @@
-"""Arrays: batches, labels, currents and what models return."""
+"""Arrays: inputs, currents, statistics."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from bsojax._validate._batches import finite_values, frames, label_values, labels
 
 
 def first_batch(x: Any) -> None:
@@ -12,47 +14,6 @@ def first_batch(x: Any) -> None:
         raise TypeError(f"x: needs a floating dtype, not {x.dtype}; convert it first, as in x / 255.")
     if not x.shape or 0 in x.shape:
         raise ValueError(f"x: needs a batch of at least one example, got shape {x.shape}.")
-
-
-def batch(x: Any, y: Any, input_shape: tuple[int, ...], num_steps: int, *, name: str = "") -> bool:
-    """Returns whether x is a (T, batch, ...) sequence rather than a static (batch, ...) frame; y are its labels.
-
-    Refuses what is neither: it would be broadcast, or its pixels taken for other ones.
-    """
-    _floating_and_labels(x, y, name)
-    if 0 in (*x.shape, *y.shape):
-        raise ValueError(f"{name}x, {name}y: there is no example in x of shape {x.shape} and y of shape {y.shape}.")
-    frame = (len(y), *input_shape)
-    if x.shape not in (frame, (num_steps, *frame)):
-        raise ValueError(
-            f"x, y: the model was initialised for examples of shape {tuple(input_shape)}, so with {len(y)} labels x "
-            f"needs the shape {frame}, or {(num_steps, *frame)} for a frame a time step; got {x.shape}."
-        )
-    return x.shape != frame
-
-
-def _floating_and_labels(x: Any, y: Any, name: str) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{name}x: needs a floating dtype, not {x.dtype}; convert it first, as in x / 255.")
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(f"{name}y: needs integer class labels, not {y.dtype}.")
-    if y.ndim != 1:
-        raise ValueError(f"{name}y: needs one label an example, shape (batch,), got {y.shape}; is it one-hot?")
-
-
-def values(x: Any, y: Any, num_classes: Any, *, name: str = "", batch_axis: int = 0) -> None:
-    """Refuses labels outside the classes and inputs that are not finite, in NumPy arrays; names the first of them."""
-    if isinstance(y, np.ndarray) and (wrong := np.flatnonzero((y < 0) | (y >= num_classes))).size:
-        raise ValueError(
-            f"{name}y: {wrong.size} labels are outside the classes 0 .. {num_classes - 1}, the first at index "
-            f"{wrong[0]} ({y[wrong[0]]}); relabel them or give the model more classes."
-        )
-    if isinstance(x, np.ndarray) and not np.isfinite(x).all():
-        axes = tuple(axis for axis in range(x.ndim) if axis != batch_axis)
-        bad = np.flatnonzero(~np.isfinite(x).all(axis=axes))
-        raise ValueError(
-            f"{name}x: {bad.size} examples hold NaN or infinity, the first at index {bad[0]}; repair or drop them."
-        )
 
 
 def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
@@ -73,23 +34,10 @@ def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
     x, y = np.asarray(x), np.asarray(y)
     if x.shape[:1] != y.shape[:1]:
         raise ValueError(f"{name}x, {name}y: {x.shape[:1]} examples but {y.shape[:1]} labels.")
-    batch(x, y, x.shape[1:], 1, name=name)
-    values(x, y, num_classes, name=name)
-
-
-def logits(value: Any, y: Any) -> None:
-    """Refuses a model that returns something other than logits of shape (batch, classes)."""
-    if getattr(value, "ndim", None) != 2 or value.shape[0] != len(y):
-        raise ValueError(f"model: it must return logits of shape (batch, classes), here ({len(y)}, ...); got {value}.")
-
-
-def loss(value: Any) -> None:
-    """Refuses a loss through which no gradient flows, or more than one."""
-    if not jnp.issubdtype(jnp.result_type(value), jnp.floating) or jnp.shape(value) != ():
-        raise TypeError(
-            f"loss: must return a floating scalar, not {jnp.result_type(value)}{list(jnp.shape(value))}; a mean over "
-            "the batch is one."
-        )
+    frames("x", x, x.shape[1:], 1, False, prefix=name)
+    labels(y, prefix=name)
+    label_values(y, np.ones(y.shape, bool), num_classes, prefix=name)
+    finite_values("x", x, np.ones(len(x), bool), 0, prefix=name)
 
 
 def floating(name: str, value: Any, owner: str) -> None:
@@ -110,6 +58,15 @@ def state_shape(owner: str, held: tuple[int, ...], needed: tuple[int, ...]) -> N
         raise ValueError(
             f"current: {owner} holds a state of shape {held} and got {needed}; start a new sequence with an empty "
             "'neurons' collection."
+        )
+
+
+def more_than_one_value(owner: str, values: int) -> None:
+    """Refuses to normalise a single value a channel by itself: nothing would be left, and nothing learned."""
+    if values == 1:
+        raise ValueError(
+            f"x: {owner} has one value a channel in training, which its own mean takes away; give batches of two "
+            "examples or more, or bsojax.Affine in the place of the norm."
         )
 
 
@@ -142,7 +99,7 @@ def batch_given(*, model: Any, step: Any, x: Any, y: Any) -> None:
         raise ValueError("x, y: the compiled step depends on the batch; give both together with step.")
 
 
-def known_layers(unknown: set[str]) -> None:
-    """Refuses spike rates of layers that a model does not have."""
+def known_layers(name: str, unknown: set[str]) -> None:
+    """Refuses names of neuron layers that a model does not have."""
     if unknown:
-        raise ValueError(f"spikes: the model has no layers {sorted(unknown)}; are they another model's metrics?")
+        raise ValueError(f"{name}: the model has no layers {sorted(unknown)}; are they another model's?")

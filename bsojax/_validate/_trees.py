@@ -89,6 +89,12 @@ def _compare(name: str, have: Mapping[str, Any], want: Mapping[str, Any], cure: 
             raise ValueError(f"{name}: leaf '{leaf}' must be {needs}, and is {has}; {cure}")
 
 
+def neurons(handed: Any, at_rest: Any) -> None:
+    """Refuses a state of neurons that another model made, of another batch, or without traces where they learn."""
+    cure = "begin with bsojax.rest(model, x, train=True) for training, without train for evaluation."
+    _compare("neurons", _kinds(handed), _kinds(at_rest), cure)
+
+
 def kept_dtypes(old: Any, new: Any) -> None:
     """Refuses an optimizer state whose leaves change dtype or shape at an update: they were made from booleans."""
     have, want = _kinds(old), _kinds(new)

@@ -117,7 +117,7 @@ def summarize(model: nn.Module, x: Any, *, spikes: Mapping[str, Any] | None = No
     calls, variables = _trace(model, x)
     owned = _by_owner(calls, variables)
     rates = {} if spikes is None else {name: float(rate) for name, rate in spikes.items()}
-    _validate.known_layers(set(rates) - {"/".join(path) for path in calls})
+    _validate.known_layers("spikes", set(rates) - {"/".join(path) for path in calls})
     rows = []
     for path, (kind, shape) in calls.items():
         name = "/".join(path)

@@ -14,6 +14,7 @@ from bsojax.nn._neurons import charge as charge
 from bsojax.nn._neurons import IF as IF
 from bsojax.nn._neurons import LIF as LIF
 from bsojax.nn._neurons import NEURONS as NEURONS
+from bsojax.nn._neurons import RECORDINGS as RECORDINGS
 from bsojax.nn._neurons import reset as reset
 from bsojax.nn._neurons import resting_as as resting_as
 from bsojax.nn._neurons import SPIKE_RATES as SPIKE_RATES

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
+from bsojax.nn._counted import mean_spike
 from bsojax.nn._spikes import Spikes
 from bsojax.nn._surrogates import Surrogate, sigmoid
 from bsojax.nn._traces import TraceInputs, TraceRule, ottt
@@ -22,6 +23,9 @@ NEURONS = "neurons"
 
 SPIKE_RATES = "spike_rates"
 """The collection into which neurons sow their mean spike."""
+
+RECORDINGS = "recordings"
+"""The collection into which neurons sow what they do at a time step, for ``bsojax.record``."""
 
 
 def charge(membrane: jax.Array, current: jax.Array, decay: float, gain: float = 1.0, v_rest: float = 0.0) -> jax.Array:
@@ -229,7 +233,7 @@ def _step(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Sp
         membrane.value = after
     rule = neuron.trace if keeps_trace else None
     trace = None if rule is None else _traced(neuron, rule, dynamics, before, charged, fired)
-    neuron.sow(SPIKE_RATES, "rate", jnp.mean(fired, dtype=jnp.float32), reduce_fn=lambda _, rate: rate, init_fn=float)
+    neuron.sow(SPIKE_RATES, "rate", mean_spike(fired), reduce_fn=lambda _, rate: rate, init_fn=float)
     return Spikes(spike, trace)
 
 

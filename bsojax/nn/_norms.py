@@ -2,13 +2,15 @@
 
 import functools
 import types
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
+from bsojax._jax import axis_size
+from bsojax.nn._counted import counted_examples
 
 
 class Correction(NamedTuple):
@@ -22,6 +24,20 @@ class Correction(NamedTuple):
     drift: jax.Array
 
 
+class Counted(NamedTuple):
+    """What the statistics of a padded batch are of.
+
+    Attributes:
+      examples: which examples count, boolean of shape ``(batch,)``.
+      number: how many values a channel that is: float32, the mean of the devices that share the statistics.
+      enough: whether they are two or more; of fewer there is no variance, and the running statistics serve.
+    """
+
+    examples: jax.Array
+    number: jax.Array
+    enough: jax.Array
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def normalise(
     axis_name: str | None,
@@ -31,6 +47,7 @@ def normalise(
     scale: jax.Array,
     bias: jax.Array,
     correction: Correction | None,
+    counted: Counted | None,
 ) -> jax.Array:
     """Returns ``scale * (factor * (x - mean) * inverse + drift) + bias``, in the dtype of x.
 
@@ -45,14 +62,16 @@ def normalise(
       scale: float32 of shape ``(channels,)``.
       bias: likewise.
       correction: None is a factor of 1 and no drift.
+      counted: what the statistics are of; None: all of x.
     """
+    del counted
     factor, drift = correction or (1.0, 0.0)
     gain = scale * inverse * factor
     shift = bias + scale * drift - mean * gain
     return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
 
 
-_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Correction | None]
+_Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Correction | None, Counted | None]
 
 
 def _normalise_forward(
@@ -63,25 +82,32 @@ def _normalise_forward(
     scale: jax.Array,
     bias: jax.Array,
     correction: Correction | None,
+    counted: Counted | None,
 ) -> tuple[jax.Array, _Residuals]:
-    return normalise(axis_name, x, mean, inverse, scale, bias, correction), (x, mean, inverse, scale, correction)
+    y = normalise(axis_name, x, mean, inverse, scale, bias, correction, counted)
+    return y, (x, mean, inverse, scale, correction, counted)
 
 
 def _normalise_backward(
     axis_name: str | None, residuals: _Residuals, g: jax.Array
-) -> tuple[jax.Array, None, None, jax.Array, jax.Array, None]:
-    x, mean, inverse, scale, correction = residuals
+) -> tuple[jax.Array, None, None, jax.Array, jax.Array, None, None]:
+    x, mean, inverse, scale, correction, counted = residuals
     factor, drift = correction or (1.0, 0.0)
     axes = tuple(range(x.ndim - 1))
     g = g.astype(jnp.float32)
     total = jnp.sum(g, axes)
     projected = (jnp.sum(g * x, axes) - mean * total) * inverse
-    mean_g, mean_projected = total / (x.size // x.shape[-1]), projected / (x.size // x.shape[-1])
+    number = x.size // x.shape[-1] if counted is None else counted.number
+    mean_g, mean_projected = total / number, projected / number
     if axis_name is not None:
         mean_g, mean_projected = jax.lax.pmean((mean_g, mean_projected), axis_name)
     along = _spread(mean_projected * inverse, x) * (x - _spread(mean, x))
-    x_grad = _spread(scale * factor * inverse, x) * (g - _spread(mean_g, x) - along)
-    return x_grad.astype(x.dtype), None, None, factor * projected + drift * total, total, None
+    if counted is None:
+        x_grad = _spread(scale * factor * inverse, x) * (g - _spread(mean_g, x) - along)
+    else:
+        share = counted.examples.reshape((-1,) + (1,) * (x.ndim - 1)) & counted.enough
+        x_grad = _spread(scale * factor * inverse, x) * (g - jnp.where(share, _spread(mean_g, x) + along, 0))
+    return x_grad.astype(x.dtype), None, None, factor * projected + drift * total, total, None, None
 
 
 normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -113,7 +139,8 @@ class BatchNorm(nn.Module):
 
     Raises:
       TypeError: x is not floating.
-      ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1.
+      ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1; or in
+        training a channel has a single value, of which the norm would leave nothing.
     """
 
     num_steps: int | None = None
@@ -132,7 +159,11 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         at = self._entry(time_step)
         if train:
-            mean, var = self._batch_statistics(x)
+            counted = self._counted(x)
+            mean, var = self._batch_statistics(x, counted)
+            if counted is not None:
+                mean = jnp.where(counted.enough, mean, running_mean.value[at])
+                var = jnp.where(counted.enough, var, running_var.value[at])
             if not self.is_initializing():
                 for running, new in ((running_mean, mean), (running_var, var)):
                     followed = self.momentum * running.value[at] + (1 - self.momentum) * new
@@ -140,7 +171,7 @@ class BatchNorm(nn.Module):
             inverse = self._inverse_deviation(var)
             correction = self._correction(mean, inverse, running_mean.value[at], running_var.value[at])
             axis_name = None if self.is_initializing() else self.axis_name
-            return normalise(axis_name, x, mean, inverse, scale, bias, correction)
+            return normalise(axis_name, x, mean, inverse, scale, bias, correction, counted)
         gain = scale * self._inverse_deviation(running_var.value[at])
         shift = bias - running_mean.value[at] * gain
         return (x * _spread(gain, x) + _spread(shift, x)).astype(x.dtype)
@@ -160,14 +191,35 @@ class BatchNorm(nn.Module):
             return ...
         return _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
 
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _over_devices(self, tree: Any) -> Any:
+        shared = self.axis_name is not None and not self.is_initializing()
+        return jax.lax.pmean(tree, self.axis_name) if shared else tree
+
+    def _counted(self, x: jax.Array) -> Counted | None:
+        """What counts of x; refuses, where that is known, a single value a channel."""
+        examples = counted_examples()
+        values = x.size // x.shape[-1]
+        if examples is None or self.is_initializing():
+            if not self.is_initializing() and self.axis_name is None:
+                _validate.more_than_one_value(f"{type(self).__name__} '{self.name}'", values)
+            return None
+        number = self._over_devices(jnp.sum(examples) * jnp.float32(values // len(x)))
+        devices = 1 if self.axis_name is None else axis_size(self.axis_name)
+        return Counted(examples, jnp.where(number > 0, number, 1), number * devices > 1)
+
+    def _batch_statistics(self, x: jax.Array, counted: Counted | None) -> tuple[jax.Array, jax.Array]:
         values = jax.lax.stop_gradient(x).astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
-        shared = self.axis_name is not None and not self.is_initializing()
-        over_devices = functools.partial(jax.lax.pmean, axis_name=self.axis_name) if shared else lambda leaf: leaf
-        mean = over_devices(jnp.mean(values, axes))
+
+        def average(values: jax.Array) -> jax.Array:
+            if counted is None:
+                return jnp.mean(values, axes)
+            which = counted.examples.reshape((-1,) + (1,) * (x.ndim - 1))
+            return jnp.sum(jnp.where(which, values, 0), axes) / counted.number
+
+        mean = self._over_devices(average(values))
         # Around the mean, not E[x^2] - E[x]^2: that difference cancels in float32 where the mean is large.
-        return mean, over_devices(jnp.mean(jnp.square(values - _spread(mean, x)), axes))
+        return mean, self._over_devices(average(jnp.square(values - _spread(mean, x))))
 
 
 class BatchRenorm(BatchNorm):

@@ -1,5 +1,6 @@
 """Evaluation: a scan over the time steps that changes nothing and keeps no traces."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -7,48 +8,60 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
-from bsojax.online._losses import PAPER_LOSS, Loss, accuracy, within_classes
-from bsojax.online._model import forward, start
-from bsojax.online._state import TrainState, check_state
+from bsojax.losses import Loss, Metric, cross_entropy_mse, takes
+from bsojax.nn import SPIKE_RATES
+from bsojax.online._batch import batch_of
+from bsojax.online._judge import Judge, weights_of
+from bsojax.online._model import LOSSES
+from bsojax.online._state import TrainState
 from bsojax.online._step import Seen, Step
+from bsojax.online._walk import walk
 from bsojax.optim import all_finite
 
+DEFAULT_LOSS = cross_entropy_mse()
+"""The loss of training and evaluation where none is given: the paper's."""
 
-def make_eval_step(model: nn.Module, num_steps: int, *, loss: Loss = PAPER_LOSS) -> Step:
+
+def make_eval_step(
+    model: nn.Module, num_steps: int, *, loss: Loss = DEFAULT_LOSS, metrics: Mapping[str, Metric] | None = None
+) -> Step:
     """Returns ``evaluate(state, x, y) -> {"loss", "accuracy"}`` of one batch; nothing changes.
 
-    Use it with running statistics that are up to date (see refresh_statistics). x and y are as in the training step;
-    no traces are kept. The accuracy is that of the logits' sum over time. The loss is NaN where x is not finite or a
-    label is outside the classes.
+    Use it with running statistics that are up to date (see refresh_statistics). x, y, mask, rngs and neurons are as in
+    the training step; no traces are kept. Metrics are of the mean over time of what the model returns. The loss is NaN
+    where x is not finite or a label is outside the classes.
 
     Args:
       model: a Linen module (see init).
       num_steps: the number of time steps, >= 1; it may differ from training if the norms' statistics are shared.
-      loss: a function of logits and labels.
+      loss: as in make_train_step.
+      metrics: as in make_train_step.
 
     Raises:
       TypeError, ValueError: as make_train_step.
     """
     num_steps, seen = _validate.steps(num_steps), Seen()
+    _validate.metric_names(metrics or ())
+    extra = tuple(name for name, asked in ((SPIKE_RATES, "spike_rates"), (LOSSES, "sown")) if asked in takes(loss))
 
-    def eval_step(state: TrainState, x: jax.Array, y: jax.Array) -> dict[str, Any]:
-        sequence = _validate.batch(x, y, state.input_shape, num_steps)
-        y = y.astype(jnp.int32)
-        begun = start(model, x[0] if sequence else x, num_steps, train=False)
-        _validate.logits(begun.logits, y)
-        check_state(state, begun.variables)
-        seen.num_classes = begun.logits.shape[-1]
+    def eval_step(
+        state: TrainState, x: Any, y: Any, *, mask: Any = None, rngs: Any = None, neurons: Any = None
+    ) -> dict[str, Any]:
+        batch = batch_of(x, y, mask, state.input_shape, num_steps)
+        way, begun = walk(model, state, batch, rngs=rngs, neurons=neurons, extra=extra)
+        judge = Judge(loss, metrics, batch, weights_of(loss, batch))
+        judge.check(begun, seen)
 
         def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
-            t, neurons, total, value = carry
-            out = forward(model, state.variables, neurons, x[t] if sequence else x, t, train=False)
-            value = value + within_classes(loss(out.logits, y), out.logits, y) / num_steps
-            return (t + 1, out.neurons, total + out.logits, value), None
+            t, neurons, tally = carry
+            out = way.at(t, neurons)
+            share = judge.loss_at(out, batch.target(t), tally.total, t)
+            return (t + 1, out.neurons, judge.add(tally, out, share, t)), None
 
-        logits = jnp.zeros(begun.logits.shape, begun.logits.dtype)
-        first = (jnp.zeros((), jnp.int32), begun.neurons, logits, jnp.zeros(()))
-        (_, _, total, value), _ = jax.lax.scan(body, first, None, length=num_steps)
-        value = jnp.where(all_finite(x), value, jnp.nan)  # spikes hide what is not finite
-        return {"loss": value, "accuracy": accuracy(total, y)}
+        first = (jnp.zeros((), jnp.int32), begun.neurons, judge.start(begun.logits))
+        (_, neurons_after, tally), _ = jax.lax.scan(body, first, None, length=batch.num_steps)
+        results = judge.results(tally)
+        results["loss"] = jnp.where(all_finite(batch.counted_x()), results["loss"], jnp.nan)  # spikes hide it
+        return results if neurons is None else {**results, "neurons": neurons_after}
 
-    return Step(eval_step, seen, num_steps)
+    return Step(eval_step, seen, num_steps, loss)

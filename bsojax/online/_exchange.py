@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bsojax import _jax, _validate
+from bsojax.online._batch import folded
 from bsojax.online._votes import elect
 
 
@@ -33,6 +34,10 @@ class Exchange:
     def mean(self, tree: Any) -> Any:
         """Returns the mean of losses, statistics and metrics."""
         return tree
+
+    def keys(self, rngs: Any) -> Any:
+        """Returns the random keys of a device: of its own where it sees its share of the batch alone."""
+        return rngs
 
     def gradients(self, grads: Any) -> Any:
         """Returns the gradients that a device hands to its optimizer."""
@@ -75,6 +80,9 @@ class MeanOverAxis(Exchange):
     def mean(self, tree: Any) -> Any:
         return jax.lax.pmean(tree, self.axis_name)
 
+    def keys(self, rngs: Any) -> Any:
+        return folded(rngs, jax.lax.axis_index(self.axis_name))
+
     def gradients(self, grads: Any) -> Any:
         return self.mean(grads)
 
@@ -84,7 +92,11 @@ class Votes(Exchange):
     """Devices of an axis vote on flips, 2 bits a weight, in the place of the signs' gradients, 64 bits.
 
     Each keeps the momentum of its own share of the batch, and a sign flips where more than half of them would flip it
-    (see majority). The gradients of real parameters are averaged.
+    (see majority). The gradients of real parameters, loss and statistics are averaged, and an update that one device
+    must skip is skipped by all. Use it where links are slow, and see docs/SCALING.md for what it does to accuracy. The
+    optimizer's state then differs between devices and needs a device axis. Under pmap, the simplest, every leaf has
+    one; under shard_map take it off before the step and put it back after, and set check_vma=False. With reset_on_flip
+    a device resets what it would flip itself.
 
     Attributes:
       axis_name: the axis over which the batch is split.
@@ -97,6 +109,9 @@ class Votes(Exchange):
 
     def mean(self, tree: Any) -> Any:
         return jax.lax.pmean(tree, self.axis_name)
+
+    def keys(self, rngs: Any) -> Any:
+        return folded(rngs, jax.lax.axis_index(self.axis_name))
 
     def gradients(self, grads: Any) -> Any:
         return {**grads, "params": self.mean(grads["params"])}
@@ -113,7 +128,7 @@ class Votes(Exchange):
 class OnMesh(Exchange):
     """Under jit over a mesh on which the optimizer's state is split: signs and gradients stay in full on each device.
 
-    Devices then exchange gradients and int8 flips, and not float32 weights or activations.
+    Devices then exchange gradients and int8 flips, and not float32 weights or activations; results stay the same.
 
     Attributes:
       mesh: from data_mesh.

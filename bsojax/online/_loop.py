@@ -1,112 +1,25 @@
 """Online training: a scan over the time steps of a sequence, with an update after each."""
 
 import dataclasses
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
-from bsojax import _validate
-from bsojax.online._exchange import Exchange, exchange_of
-from bsojax.online._losses import PAPER_LOSS, Loss, accuracy, within_classes
-from bsojax.online._model import start
-from bsojax.online._schedule import BackwardAtAll, Learner, UpdateAtEach, UpdateAtEnd, backward_of
+from bsojax.losses import Loss, Metric
+from bsojax.online._batch import Batch, batch_of, folded
+from bsojax.online._exchange import Exchange
+from bsojax.online._judge import Judge, Metrics, Seen, Tally, weights_of
+from bsojax.online._model import Forward, neuron_batch_axes, start
+from bsojax.online._schedule import BackwardAtAll, Found, Learner, UpdateAtEach
 from bsojax.online._state import TrainState, check_state
-from bsojax.online._step import Seen, Step
 from bsojax.online._time_step import time_step
+from bsojax.online._walk import LEARNING, handed_on, waiting
 from bsojax.optim import all_finite, check_time_steps, guarded_update
 from bsojax.signs import apply_updates, count_flips, differentiable
-
-Metrics: TypeAlias = dict[str, Any]
-
-
-def make_train_step(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    num_steps: int,
-    *,
-    loss: Loss = PAPER_LOSS,
-    accumulate: bool = False,
-    backward_steps: int | None = None,
-    axis_name: str | None = None,
-    vote: bool = False,
-    mesh: Mesh | None = None,
-    exchange: Exchange | None = None,
-    dtype: chex.ArrayDType = jnp.float32,
-) -> Step:
-    """Returns ``step(state, x, y) -> (state, metrics)``: online training on one batch, one time step after another.
-
-    Use it as the body of a training loop. Each time step runs the network on one frame, takes the gradient of this
-    step's loss through the layers alone, and updates signs and real parameters, so that memory does not grow with
-    num_steps. The state is donated: keep only the one returned. A loop of your own is written with
-    ``bsojax.online.time_step``.
-
-    The step takes x as a static frame of shape ``(batch, ...)``, shown at every time step, or as a sequence of shape
-    ``(num_steps, batch, ...)``; y are integer labels of shape ``(batch,)``. Its metrics, of the whole sequence, are:
-    "loss" (mean over time), "accuracy" (of the logits' sum over time), "flips" (number of flips, by sign leaf),
-    "spikes" (spikes a neuron and time step, by neuron layer) and "skipped" (number of updates skipped because the loss
-    or a gradient was not finite, or a label outside the classes). A skipped update changes nothing but counts: of
-    batches, of skipped updates, and the flip optimizer's own of its calls.
-
-    Args:
-      model: a Linen module (see init).
-      tx: an optimizer over ``{"signs": ..., "params": ...}``; it is given ``time_step``.
-      num_steps: T, the number of time steps of a sequence, >= 1.
-      loss: a function of logits and labels, the mean over the batch; it is divided by num_steps.
-      accumulate: whether gradients are summed over the sequence for a single update (with time_step 0) at its end.
-      backward_steps: K: backpropagate at K of the T time steps only, drawn anew for each batch, and go forward alone at
-        the others, which changes no weight there. Use it to trade accuracy for time: a backward pass costs two forward
-        passes. None is all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
-      axis_name: the axis of pmap or shard_map over which the batch is split. Give the model's norms the same name for
-        statistics of the global batch; otherwise each device normalises by its own share. None under jit.
-      vote: whether the devices of axis_name exchange votes on flips, 2 bits a weight, in the place of the signs'
-        gradients, 64 bits. Each device then keeps the momentum of its own share of the batch, and a sign flips where
-        more than half of them would flip it (see majority). Real parameters' gradients, loss and statistics are
-        averaged as before, and an update that one device must skip is skipped by all. Use it where links are slow, and
-        see docs/SCALING.md for what it does to accuracy. The optimizer's state then differs between devices and needs a
-        device axis. Under pmap, the simplest, every leaf has one; under shard_map take it off before the step and put
-        it back after, and set check_vma=False. With reset_on_flip a device resets what it would flip itself.
-      mesh: under jit, the mesh of data_mesh over which the optimizer's state is split (see state_shardings). It keeps
-        signs and gradients in full on each device within the loop, so that devices exchange gradients and int8 flips
-        and not float32 weights or activations; results stay the same. None where that state is not split.
-      exchange: what the devices exchange, as an object; axis_name, vote and mesh are short forms of those there are.
-      dtype: dtype of the activations, and so of membranes and traces.
-
-    Returns:
-      A jitted function: it has ``lower``, and may be called inside jit, pmap, shard_map and scan.
-
-    Raises:
-      TypeError: num_steps is no int; at a call, x is not floating or y not integer.
-      ValueError: num_steps < 1, backward_steps outside 1 .. num_steps, vote without axis_name, axis_name together with
-        mesh, or one of these with exchange; and at a call, x, y, the state, the model and the optimizer do not fit each
-        other. Labels outside the classes and inputs that are not finite are refused where x and y are NumPy arrays, and
-        skipped elsewhere.
-    """
-    exchange = exchange_of(axis_name, vote, mesh, exchange)
-    num_steps = _validate.steps(num_steps)
-    when = UpdateAtEnd() if accumulate else UpdateAtEach()
-    loop = OnlineLoop(
-        model, tx, num_steps, loss, when, backward_of(backward_steps, num_steps), exchange, jnp.dtype(dtype), Seen()
-    )
-    return Step(loop.train, loop.seen, num_steps, donate_argnums=0)
-
-
-class Sums(NamedTuple):
-    """What is summed over the time steps.
-
-    Attributes:
-      loss: a scalar.
-      logits: float32 of shape ``(batch, classes)``.
-      spikes: spike rates by neuron layer.
-    """
-
-    loss: jax.Array
-    logits: jax.Array
-    spikes: dict[str, jax.Array]
 
 
 class Carry(NamedTuple):
@@ -118,7 +31,8 @@ class Carry(NamedTuple):
       pending: gradients that wait for the end of the sequence.
       batch_stats: running statistics.
       neurons: the state of the neurons.
-      sums: of metrics.
+      tally: of losses and metrics.
+      spikes: sums of spike rates, by neuron layer.
     """
 
     t: jax.Array
@@ -126,45 +40,53 @@ class Carry(NamedTuple):
     pending: Any
     batch_stats: Any
     neurons: Any
-    sums: Sums
+    tally: Tally
+    spikes: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class OnlineLoop:
-    """The training of one sequence; attributes as the arguments of make_train_step, those of modes as objects."""
+    """The training of a sequence; attributes as the arguments of make_train_step, those of modes as objects."""
 
     model: nn.Module
     tx: optax.GradientTransformation
     num_steps: int
     loss: Loss
+    metrics: Mapping[str, Metric] | None
     when: UpdateAtEach
     backward: BackwardAtAll
     exchange: Exchange
     dtype: Any
     seen: Seen
 
-    def train(self, state: TrainState, x: jax.Array, y: jax.Array) -> tuple[TrainState, Metrics]:
+    def train(
+        self, state: TrainState, x: Any, y: Any, *, mask: Any = None, rngs: Any = None, neurons: Any = None
+    ) -> tuple[TrainState, Metrics]:
         """One training step."""
-        sequence = _validate.batch(x, y, state.input_shape, self.num_steps)
-        x, y = x.astype(self.dtype), y.astype(jnp.int32)
-        self.exchange.check(x)
-        check_time_steps(state.opt_state, self.when.count(self.num_steps))
-        choice = self.backward.choose(state.step, self.num_steps)
-        first = self.first_carry(state, x[0] if sequence else x, y)
-
-        def body(carry: Carry, _: None) -> tuple[Carry, None]:
-            frame = x[carry.t] if sequence else x
-            return self.advance(carry, frame, y, self.backward.at(choice, carry.t)), None
-
-        carry, _ = jax.lax.scan(body, first, None, length=self.num_steps)
+        batch = batch_of(x, y, mask, state.input_shape, self.num_steps)
+        batch = dataclasses.replace(batch, x=jax.tree.map(lambda leaf: leaf.astype(self.dtype), batch.x))
+        jax.tree.map(self.exchange.check, batch.x)
+        check_time_steps(state.opt_state, self.when.count(batch.num_steps))
+        judge = Judge(self.loss, self.metrics, batch, weights_of(self.loss, batch, self.exchange.mean), learns=True)
+        rngs = None if rngs is None else self.exchange.keys(folded(rngs, state.step))
+        choice = self.backward.choose(state.step, batch.num_steps)
+        first = self.first_carry(state, judge, neurons)
+        axes = None
+        if batch.mask is not None:
+            axes = neuron_batch_axes(self.model, batch.frame(0), batch.num_steps, train=True, form=LEARNING)
+        sequence = Sequence(self, judge, axes, rngs, choice, shares_of(batch, self.exchange))
+        carry, _ = jax.lax.scan(lambda carry, _: (sequence.advance(carry), None), first, None, length=batch.num_steps)
         learner = self.when.at_end(self.learn, carry.learner, carry.pending)
+        results = judge.results(carry.tally)
         metrics = {
-            "loss": carry.sums.loss,
-            "accuracy": self.exchange.mean(accuracy(carry.sums.logits, y)),
+            "loss": results.pop("loss"),
+            **self.exchange.mean(results),
             "flips": learner.flips,
-            "spikes": jax.tree.map(lambda rate: rate / self.num_steps, self.exchange.mean(carry.sums.spikes)),
+            "spikes": jax.tree.map(sequence.mean_rate, self.exchange.mean(carry.spikes)),
             "skipped": learner.skipped,
         }
+        if neurons is not None:
+            metrics["neurons"] = carry.neurons
         state = dataclasses.replace(
             state,
             **learner.trainable,
@@ -175,65 +97,32 @@ class OnlineLoop:
         )
         return state, metrics
 
-    def first_carry(self, state: TrainState, frame: jax.Array, y: jax.Array) -> Carry:
+    def first_carry(self, state: TrainState, judge: Judge, neurons: Any) -> Carry:
         """What goes into the first time step; refuses a state or a model that does not fit."""
-        begun = start(self.model, frame, self.num_steps, train=True)
-        _validate.logits(begun.logits, y)
+        begun = start(self.model, judge.batch.frame(0), judge.batch.num_steps, train=True)
+        judge.check(begun, self.seen)
         check_state(state, begun.variables, self.tx)
-        self.seen.num_classes = begun.logits.shape[-1]
         zero = jnp.zeros((), jnp.int32)
         flips = jax.tree.map(jnp.zeros_like, count_flips(state.signs, state.signs))
-        logits = jnp.zeros(begun.logits.shape)
         spikes = {name: jnp.zeros(rate.shape, rate.dtype) for name, rate in begun.spike_rates.items()}
-        logits, spikes, neurons = self.exchange.varying((logits, spikes, begun.neurons))
+        neurons = begun.neurons if neurons is None else handed_on(neurons, begun.neurons)
+        tally = judge.start(begun.logits)
+        sums, spikes, neurons = self.exchange.varying((tally[1:], spikes, neurons))
         return Carry(
             t=zero,
             learner=Learner(state.trainable, state.opt_state, flips, zero),
             pending=self.when.nothing_pending(differentiable(state.trainable, self.dtype)[0]),
             batch_stats=state.batch_stats,
             neurons=neurons,
-            sums=Sums(jnp.zeros(()), logits, spikes),
+            tally=Tally(tally.loss, *sums),
+            spikes=spikes,
         )
 
-    def advance(self, carry: Carry, frame: jax.Array, y: jax.Array, backward: jax.Array | None) -> Carry:
-        """One time step."""
-        learner = carry.learner._replace(trainable=self.exchange.place(carry.learner.trainable))
-        loss, grads, out = time_step(
-            self.model,
-            self.step_loss,
-            self.exchange.replicas(learner.trainable),
-            carry.batch_stats,
-            carry.neurons,
-            frame,
-            y,
-            carry.t,
-            dtype=self.dtype,
-            backward=backward,
-        )
-        loss, batch_stats = self.exchange.mean((loss, out.batch_stats))
-        grads = self.exchange.gradients(grads)
-        finite = self.exchange.agreed(all_finite(grads) & jnp.isfinite(loss))
-        learner, pending = self.when.at_step(self.learn, learner, carry.pending, grads, finite, backward, carry.t)
-        sums = Sums(
-            carry.sums.loss + loss,
-            carry.sums.logits + out.logits.astype(jnp.float32),
-            optax.tree.add(carry.sums.spikes, out.spike_rates),
-        )
-        batch_stats = optax.tree.where(finite, batch_stats, carry.batch_stats)
-        return Carry(carry.t + 1, learner, pending, batch_stats, out.neurons, sums)
-
-    def step_loss(self, logits: jax.Array, y: jax.Array) -> jax.Array:
-        """The loss of one time step, its share of the sequence's."""
-        loss = self.loss(logits, y)
-        _validate.loss(loss)
-        return within_classes(loss, logits, y) / self.num_steps
-
-    def learn(
-        self, learner: Learner, grads: Any, finite: jax.Array, backward: jax.Array | None, t: jax.Array
-    ) -> Learner:
+    def learn(self, learner: Learner, found: Found) -> Learner:
         """One update."""
-        trainable, skipped = learner.trainable, ~finite
-        updates, opt_state = guarded_update(self.tx, grads, learner.opt_state, trainable, finite, time_step=t)
+        trainable, skipped, backward = learner.trainable, ~found.finite, found.backward
+        known = {"time_step": found.t, "value": found.loss, "grad": found.grads}
+        updates, opt_state = guarded_update(self.tx, found.grads, learner.opt_state, trainable, found.finite, **known)
         if backward is not None:
             updates = jax.tree.map(lambda update: jnp.where(backward, update, jnp.zeros_like(update)), updates)
             opt_state, skipped = optax.tree.where(backward, opt_state, learner.opt_state), skipped & backward
@@ -241,3 +130,90 @@ class OnlineLoop:
         flips = optax.tree.add(learner.flips, count_flips(trainable["signs"], updates["signs"]))
         trainable = self.exchange.place(apply_updates(trainable, updates))
         return Learner(trainable, opt_state, flips, learner.skipped + skipped)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """What does not change from one time step of a sequence to the next.
+
+    Attributes:
+      loop: the training.
+      judge: the losses and metrics of the batch.
+      axes: where the batch is in the neurons' state; None: all examples count.
+      rngs: random keys of the sequence.
+      choice: where to backpropagate, of the loop's schedule.
+      shares: of the examples that count, the share of each time step, float32 of shape ``(T,)``; None: all count.
+    """
+
+    loop: OnlineLoop
+    judge: Judge
+    axes: Any
+    rngs: Any
+    choice: Any
+    shares: jax.Array | None
+
+    def advance(self, carry: Carry) -> Carry:
+        """One time step."""
+        loop, exchange, batch, t = self.loop, self.loop.exchange, self.judge.batch, carry.t
+        learner = carry.learner._replace(trainable=exchange.place(carry.learner.trainable))
+        backward, out = self.backward(t), None
+
+        def loss_of(outputs: Any, y: Any, *, spike_rates: Any, sown: Any, time_step: Any) -> jax.Array:
+            seen = Forward(outputs, None, None, spike_rates, sown)
+            return self.judge.loss_at(seen, y, carry.tally.total, time_step)
+
+        loss, grads, out = time_step(
+            loop.model,
+            loss_of,
+            exchange.replicas(learner.trainable),
+            carry.batch_stats,
+            carry.neurons,
+            batch.frame(t),
+            batch.target(t),
+            t,
+            dtype=loop.dtype,
+            backward=backward,
+            counted=batch.counted(t),
+            rngs=self.rngs,
+        )
+        loss, batch_stats = exchange.mean((loss, out.batch_stats))
+        grads = exchange.gradients(grads)
+        finite = exchange.agreed(all_finite(grads) & jnp.isfinite(loss))
+        learner, pending = loop.when.at_step(
+            loop.learn, learner, carry.pending, Found(grads, loss, finite, backward, t)
+        )
+        follows = finite if self.shares is None else finite & (exchange.mean(self.shares[t]) > 0)
+        rates = out.spike_rates
+        if self.shares is not None:
+            share = self.shares[t]
+            rates = jax.tree.map(lambda rate: rate * share, rates)
+        return Carry(
+            t + 1,
+            learner,
+            pending,
+            optax.tree.where(follows, batch_stats, carry.batch_stats),
+            waiting(batch, t, out.neurons, carry.neurons, self.axes),
+            self.judge.add(carry.tally, out, loss, t),
+            optax.tree.add(carry.spikes, rates),
+        )
+
+    def backward(self, t: jax.Array) -> jax.Array | None:
+        """Returns whether a time step backpropagates and updates; None: it does."""
+        chosen, looks = self.loop.backward.at(self.choice, t), self.judge.looks(t)
+        if looks is None:
+            return chosen
+        looks = self.loop.exchange.mean(looks.astype(jnp.float32)) > 0
+        return looks if chosen is None else looks & chosen
+
+    def mean_rate(self, total: jax.Array) -> jax.Array:
+        """Returns the mean over time of a sum of spike rates."""
+        return total / self.judge.batch.num_steps if self.shares is None else total
+
+
+def shares_of(batch: Batch, exchange: Exchange) -> jax.Array | None:
+    """Returns of the examples that count the share of each time step; with several devices, this one's part of it."""
+    if batch.mask is None:
+        return None
+    counts = jnp.sum(batch.mask, 1).astype(jnp.float32)
+    total = exchange.mean(jnp.sum(counts))
+    return counts / jnp.where(total > 0, total, 1)

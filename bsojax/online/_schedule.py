@@ -70,9 +70,26 @@ class Learner(NamedTuple):
     skipped: jax.Array
 
 
-Learn = Callable[[Learner, Any, jax.Array, jax.Array | None, jax.Array], Learner]
-"""Makes an update: a function of the learner, gradients, whether they are finite, whether there was a backward pass
-(None: there was), and the time step."""
+class Found(NamedTuple):
+    """What a time step has found for an update.
+
+    Attributes:
+      grads: the gradients.
+      loss: the loss that was differentiated.
+      finite: whether both are finite.
+      backward: whether there was a backward pass; None: there was.
+      t: the time step.
+    """
+
+    grads: Any
+    loss: jax.Array
+    finite: jax.Array
+    backward: jax.Array | None
+    t: jax.Array
+
+
+Learn = Callable[[Learner, Found], Learner]
+"""Makes an update."""
 
 
 class UpdateAtEach:
@@ -87,18 +104,9 @@ class UpdateAtEach:
         del weights
         return ()
 
-    def at_step(
-        self,
-        learn: Learn,
-        learner: Learner,
-        pending: Any,
-        grads: Any,
-        finite: jax.Array,
-        backward: jax.Array | None,
-        t: jax.Array,
-    ) -> tuple[Learner, Any]:
+    def at_step(self, learn: Learn, learner: Learner, pending: Any, found: Found) -> tuple[Learner, Any]:
         """Returns the learner, and what is pending, after the gradients of a time step."""
-        return learn(learner, grads, finite, backward, t), pending
+        return learn(learner, found), pending
 
     def at_end(self, learn: Learn, learner: Learner, pending: Any) -> Learner:
         """Returns the learner after the last time step."""
@@ -113,21 +121,12 @@ class UpdateAtEnd(UpdateAtEach):
         return 1
 
     def nothing_pending(self, weights: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), weights), jnp.array(True)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), weights)
+        return Found(zeros, jnp.zeros(()), jnp.array(True), None, jnp.zeros((), jnp.int32))
 
-    def at_step(
-        self,
-        learn: Learn,
-        learner: Learner,
-        pending: Any,
-        grads: Any,
-        finite: jax.Array,
-        backward: jax.Array | None,
-        t: jax.Array,
-    ) -> tuple[Learner, Any]:
-        total, all_finite = pending
-        return learner, (optax.tree.add(total, grads), all_finite & finite)
+    def at_step(self, learn: Learn, learner: Learner, pending: Any, found: Found) -> tuple[Learner, Any]:
+        grads, loss = optax.tree.add((pending.grads, pending.loss), (found.grads, found.loss))
+        return learner, Found(grads, loss, pending.finite & found.finite, None, pending.t)
 
     def at_end(self, learn: Learn, learner: Learner, pending: Any) -> Learner:
-        total, finite = pending
-        return learn(learner, total, finite, None, jnp.zeros((), jnp.int32))
+        return learn(learner, pending)

@@ -11,10 +11,11 @@ import optax
 
 from bsojax import _jax, _validate
 from bsojax.nn import NEURONS, SPIKE_RATES
-from bsojax.online._model import call_options
+from bsojax.online._batch import shapes_of
+from bsojax.online._model import LOSSES, call_options, check_flag
 from bsojax.signs import pack_signs, unpack_signs
 
-_KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, "intermediates"}
+_KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, LOSSES, "intermediates"}
 
 
 @flax.struct.dataclass
@@ -28,7 +29,8 @@ class TrainState:
       opt_state: the optimizer's state over ``{"signs": signs, "params": params}``.
       step: int32, the number of batches seen.
       skipped: int32, the number of updates skipped because a loss or gradient was not finite.
-      input_shape: the shape of one example at one time step, without the batch (not traced).
+      input_shape: the shape of one example at one time step, without the batch (not traced); for a tree of inputs
+        :class:`InputShapes`.
     """
 
     signs: chex.ArrayTree
@@ -37,7 +39,7 @@ class TrainState:
     opt_state: optax.OptState
     step: jax.Array
     skipped: jax.Array
-    input_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    input_shape: Any = flax.struct.field(pytree_node=False)
 
     @property
     def trainable(self) -> dict[str, chex.ArrayTree]:
@@ -56,27 +58,30 @@ def init(
     """Draws a model's signs and real parameters and starts the optimizer.
 
     Args:
-      model: a Flax Linen module whose ``__call__`` takes a batch of one time step and returns logits; if it also takes
-        ``train`` and ``time_step`` it is given them.
+      model: a Flax Linen module whose ``__call__`` takes a batch of one time step and returns logits, or any tree of
+        arrays; if it also takes ``train`` (or ``training``, ``is_training``, ``deterministic``,
+        ``use_running_average``) and ``time_step`` it is given them.
       tx: an optimizer over ``{"signs": ..., "params": ...}``, see split_optimizer.
       key: a PRNG key.
-      x: a batch of one time step, floating, of the shape that training will use; only its shape and dtype matter, and a
-        ``jax.ShapeDtypeStruct`` does.
+      x: a batch of one time step, floating, of the shape that training will use, or a tree of such; only shapes and
+        dtypes matter, and a ``jax.ShapeDtypeStruct`` does.
       packed: whether the signs are kept at one bit a weight: the same network and the same training, bit for bit, whose
         layers unpack their signs when they need them. Layers must be bsojax's.
 
     Raises:
       TypeError: x is not floating.
-      ValueError: x holds no example, or the model keeps state in an unknown collection or has no binary layer.
+      ValueError: x holds no example, the model keeps state in an unknown collection or has no binary layer, or it has
+        running statistics and takes no flag that says whether it is trained.
     """
-    x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
-    _validate.first_batch(x)
+    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), x)
+    jax.tree.map(_validate.first_batch, x)
     kwargs = call_options(model, train=True, time_step=0)
 
     @jax.jit
     def make(key: chex.PRNGKey) -> dict[str, Any]:
-        variables = model.init(key, jnp.zeros(x.shape, x.dtype), **kwargs)
+        variables = model.init(key, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x), **kwargs)
         _validate.collections(variables, _KNOWN)
+        check_flag(model, variables)
         kept: dict[str, Any] = {name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")}
         return kept
 
@@ -93,7 +98,7 @@ def init(
         opt_state=opt_state,
         step=zero,
         skipped=zero + 0,  # two buffers: a step donates both
-        input_shape=x.shape[1:],
+        input_shape=shapes_of(x),
         **variables,
     )
 

@@ -3,33 +3,37 @@
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from bsojax import _validate
-from bsojax.online._model import forward, start
-from bsojax.online._state import TrainState, check_state
+from bsojax.online._batch import Batch, as_inputs, batch_of
+from bsojax.online._state import TrainState
+from bsojax.online._walk import LEARNING, Walk, walk
 from bsojax.optim import all_finite
 
 
-def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[Any], num_steps: int) -> TrainState:
+def refresh_statistics(
+    model: nn.Module, state: TrainState, batches: Iterable[Any], num_steps: int, *, rngs: Any = None
+) -> TrainState:
     """Re-estimates the running statistics of the norms by a forward pass over training data; returns the new state.
 
     Use it before evaluating and before saving: while signs flip, running statistics describe a network that no longer
-    exists. Every statistic becomes its mean over the given batches and time steps. It works for any norm that follows
-    its statistics by a moving average in "batch_stats", flax's own too; without one the state is returned as it is.
+    exists. Each mean becomes that of all given examples, each variance that of all of them around it, at a time step;
+    what time steps share is the average over them. It works for any norm that follows its statistics by a moving
+    average in "batch_stats" and calls them "mean" and "var", flax's own too, and averages what has other names.
+    Without statistics the state is returned as it is.
 
     Args:
       model: a Linen module (see init).
       state: the state; neither changed nor donated.
-      batches: training inputs as for the training step, each x or a pair (x, y); at least one, ten or more of the
-        training's batch size are better.
+      batches: training inputs as for the training step, each x, or a tuple (x, y) or (x, y, mask), of which y does not
+        matter. At least one; ten or more of the training's batch size are better. They may differ in size.
       num_steps: the number of time steps, as in training.
+      rngs: random keys, as in the training step; each batch has its own of them.
 
     Raises:
       TypeError: a batch is not floating.
@@ -40,27 +44,23 @@ def refresh_statistics(model: nn.Module, state: TrainState, batches: Iterable[An
     num_steps = _validate.steps(num_steps)
     if not jax.tree.leaves(state.batch_stats):
         return state
-    zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-    sums, count, depends = (zeros, zeros), 0, jnp.array(False)
+    found, count, depends = None, 0, jnp.array(False)
     for batch in batches:
-        x = batch[0] if isinstance(batch, tuple | list) else batch
-        x = x if isinstance(x, jax.Array) else np.asarray(x)
-        labels = np.zeros(x.shape[-1 - len(state.input_shape)] if x.ndim > len(state.input_shape) else 0, np.int32)
-        sequence = _validate.batch(x, labels, state.input_shape, num_steps)
-        sums, differs = _gather(_Static(model), num_steps, sequence, state, sums, jnp.asarray(x))
+        x, _, mask = (*batch, None, None)[:3] if isinstance(batch, tuple | list) else (batch, None, None)
+        x = as_inputs(x, state.input_shape)
+        batch_of(x, None, mask, state.input_shape, num_steps)
+        keys = None if rngs is None else jax.tree.map(lambda key: jax.random.fold_in(key, count), rngs)  # noqa: B023
+        seen, differs = _measure(Static(model), num_steps, state, x, mask, keys)
+        found = seen if found is None else _joined(found, seen)
         count, depends = count + 1, depends | differs
     _validate.some_batches(count)
     _validate.no_feedback(bool(depends))
-    fresh = jax.tree.map(
-        lambda old, value, weight: jnp.where(weight > 0, value / jnp.where(weight > 0, weight, 1), old),
-        state.batch_stats,
-        *sums,
-    )
+    fresh = _over_time(found, state.batch_stats)
     _validate.finite_statistics(bool(all_finite(fresh)))
     return dataclasses.replace(state, batch_stats=fresh)
 
 
-class _Static:
+class Static:
     """A model as a static argument of jit: equal to models of the same attributes, where these hash."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -74,40 +74,114 @@ class _Static:
         return self.key
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Static) or self.key != other.key:
+        if not isinstance(other, Static) or self.key != other.key:
             return False
         return self.model is other.model or self.model == other.model
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _gather(
-    static_model: _Static,
-    num_steps: int,
-    sequence: bool,
-    state: TrainState,
-    sums: tuple[Any, Any],
-    x: jax.Array,
-) -> tuple[tuple[Any, Any], jax.Array]:
-    """Adds one batch's statistics, and their weights, to the sums; says whether the output depends on running ones."""
-    model = static_model.model
-    begun = start(model, x[0] if sequence else x, num_steps, train=True, learns=False)
-    check_state(state, begun.variables)
+class Statistics(NamedTuple):
+    """Statistics of examples, each a tree like the running ones with a leading axis of time steps.
 
-    def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
-        t, neurons, values, weights, differs = carry
+    Attributes:
+      number: how many examples they are of; 0 where a time step does not touch an entry.
+      mean: of a leaf "var" the mean that stands beside it; of others the leaf itself.
+      spread: of a leaf "var" the sum of squares around that mean, in units of an example; of others nothing.
+    """
 
-        def followed(start: float) -> Any:
-            stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), state.batch_stats)
-            variables = {**state.variables, "batch_stats": stats}
-            return forward(model, variables, neurons, x[t] if sequence else x, t, train=True)
+    number: Any
+    mean: Any
+    spread: Any
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _measure(
+    static_model: Static, num_steps: int, state: TrainState, x: Any, mask: Any, rngs: Any
+) -> tuple[Statistics, jax.Array]:
+    """Returns one batch's statistics; and whether the output depends on the running ones."""
+    batch = batch_of(x, None, mask, state.input_shape, num_steps)
+    way, begun = walk(static_model.model, state, batch, train=True, rngs=rngs, form=LEARNING._replace(traces=False))
+
+    def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], Any]:
+        t, neurons, differs = carry
         # A moving average that starts at 0 ends at w * (this batch's statistic); one that starts at 1 ends 1 - w
         # higher. Their difference gives w without knowing the norm; w is 0 for entries of other time steps.
-        zero, one = followed(0.0), followed(1.0)
-        differs |= ~jnp.array_equal(zero.logits, one.logits, equal_nan=True)
-        weights = jax.tree.map(lambda w, low, high: w + 1 - (high - low), weights, zero.batch_stats, one.batch_stats)
-        return (t + 1, zero.neurons, optax.tree.add(values, zero.batch_stats), weights, differs), None
+        zero, one = (_followed(way, state, neurons, t, start) for start in (0.0, 1.0))
+        differs |= ~jax.tree.reduce(jnp.logical_and, jax.tree.map(_same, zero.logits, one.logits))
+        weight = jax.tree.map(lambda low, high: 1 - (high - low), zero.batch_stats, one.batch_stats)
+        value = jax.tree.map(lambda value, weight: value / jnp.where(weight > 0, weight, 1), zero.batch_stats, weight)
+        examples = _examples(batch, t)
+        number = jax.tree.map(lambda weight: jnp.where(weight > 1e-6, examples, 0), weight)
+        return (t + 1, zero.neurons, differs), _statistics(value, number)
 
-    first = (jnp.zeros((), jnp.int32), begun.neurons, *sums, jnp.array(False))
-    (_, _, values, weights, differs), _ = jax.lax.scan(body, first, None, length=num_steps)
-    return (values, weights), differs
+    first = (jnp.zeros((), jnp.int32), begun.neurons, jnp.array(False))
+    (_, _, differs), statistics = jax.lax.scan(body, first, None, length=batch.num_steps)
+    return statistics, differs
+
+
+def _followed(way: Walk, state: TrainState, neurons: Any, t: jax.Array, start: float) -> Any:
+    stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), state.batch_stats)
+    return way.at(t, neurons, {**state.variables, "batch_stats": stats})
+
+
+def _same(one: jax.Array, other: jax.Array) -> jax.Array:
+    return jnp.array_equal(one, other, equal_nan=True)
+
+
+def _examples(batch: Batch, t: jax.Array) -> jax.Array:
+    counted = batch.counted(t)
+    return jnp.float32(batch.size) if counted is None else jnp.sum(counted).astype(jnp.float32)
+
+
+def _statistics(value: Any, number: Any) -> Statistics:
+    """Returns the statistics of one time step of a batch."""
+    flat, structure = jax.tree_util.tree_flatten_with_path(value)
+    by_path = dict(flat)
+    means, spreads = [], []
+    for (path, leaf), n in zip(flat, jax.tree.leaves(number), strict=True):
+        mean = by_path.get(_beside(path))
+        means.append(leaf if mean is None else mean)
+        spreads.append(jnp.zeros_like(leaf) if mean is None else leaf * n)
+    return Statistics(number, jax.tree.unflatten(structure, means), jax.tree.unflatten(structure, spreads))
+
+
+def _beside(path: tuple[Any, ...]) -> Any:
+    """Returns the path of the mean that a variance is around, or None."""
+    last = path[-1] if path else None
+    is_var = isinstance(last, jax.tree_util.DictKey) and last.key == "var"
+    return (*path[:-1], jax.tree_util.DictKey("mean")) if is_var else None
+
+
+@jax.jit
+def _joined(one: Statistics, other: Statistics) -> Statistics:
+    """Returns the statistics of the examples of both (Chan et al., 1979, which does not cancel where means are large).
+
+    The other may have fewer time steps.
+    """
+
+    def join(n: Any, mean: Any, spread: Any, n2: Any, mean2: Any, spread2: Any) -> Any:
+        steps = max(len(n), len(n2))
+        n, mean, spread, n2, mean2, spread2 = (
+            jnp.pad(leaf, [(0, steps - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+            for leaf in (n, mean, spread, n2, mean2, spread2)
+        )
+        total = jnp.maximum(n + n2, 1)
+        apart = mean2 - mean
+        return n + n2, mean + apart * n2 / total, spread + spread2 + jnp.square(apart) * n * n2 / total
+
+    joined = jax.tree.map(join, *one, *other)
+    pick: Any = lambda index: jax.tree.map(  # noqa: E731
+        lambda triple: triple[index], joined, is_leaf=lambda node: isinstance(node, tuple)
+    )
+    return Statistics(pick(0), pick(1), pick(2))
+
+
+@jax.jit
+def _over_time(found: Statistics, old: Any) -> Any:
+    """Returns running statistics: each the average over the time steps that it is of, as it was where there is none."""
+    flat, structure = jax.tree_util.tree_flatten_with_path(old)
+    fresh = []
+    for (path, leaf), n, mean, spread in zip(flat, *map(jax.tree.leaves, found), strict=True):
+        total = jnp.sum(n, 0)
+        value = jnp.sum(spread if _beside(path) in dict(flat) else n * mean, 0) / jnp.maximum(total, 1)
+        fresh.append(jnp.where(total > 0, value, leaf))
+    return jax.tree.unflatten(structure, fresh)

@@ -8,21 +8,27 @@ import numpy as np
 
 from bsojax import _validate
 from bsojax._jax import is_traced
+from bsojax.losses import Loss
+from bsojax.online._batch import Batch, as_inputs, as_targets, batch_of, check_values
+from bsojax.online._judge import Seen, counted_labels
 from bsojax.online._state import TrainState
-
-
-class Seen:
-    """What tracing a step has shown.
-
-    Attributes:
-      num_classes: the number of logits of an example; None: it has not been traced yet.
-    """
-
-    num_classes: int | None = None
 
 
 class Step:
     """A jitted function of state, x and y that refuses NumPy batches with labels or inputs of no use.
+
+    Called with a state and
+
+    - x: a static frame of shape ``(batch, ...)``, shown at every time step, a sequence of shape ``(num_steps, batch,
+      ...)``, or a tree of such;
+    - y: integer labels of shape ``(batch,)``, or a tree of whatever the loss takes, of shape ``(batch, ...)``; where
+      there is a target for each time step, ``(num_steps, batch, ...)``;
+    - mask: boolean of shape ``(batch,)`` or ``(T, batch)``, True where an example counts; None: all do. Losses,
+      gradients, statistics, rates and metrics leave the rest out, and its neurons wait. With a mask of each time step x
+      may have fewer than num_steps;
+    - rngs: a random key, or a dict of keys by stream. Each time step has its own of them, but for the stream
+      "sequence"; training folds in ``state.step`` too, so that one key serves a whole run;
+    - neurons: the neurons' state, from :func:`rest` or the call before; then "neurons" is among the results.
 
     Arrays that already lie on a device are not looked at: what is wrong with them is skipped and counted. Attributes
     of the jitted function, such as ``lower``, are reached through it. As any function it is its own copy; pickled it
@@ -30,27 +36,46 @@ class Step:
     and pickle cannot.
 
     Args:
-      function: of state, x and y; while it is traced it fills in what it has seen.
+      function: of state, x, y, mask, rngs and neurons; while it is traced it fills in what it has seen.
       seen: that.
       num_steps: the number of time steps.
+      loss: the user's loss.
       **jit_options: as ``jax.jit`` takes them.
     """
 
-    def __init__(self, function: Callable[..., Any], seen: Seen, num_steps: int, **jit_options: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], seen: Seen, num_steps: int, loss: Loss, **jit_options: Any
+    ) -> None:
         self.__wrapped__ = function
-        self._arguments = (function, seen, num_steps), jit_options
-        self._seen, self._num_steps = seen, num_steps
+        self._arguments = (function, seen, num_steps, loss), jit_options
+        self._seen, self._num_steps, self._loss = seen, num_steps, loss
         self._jitted = jax.jit(function, **jit_options)
 
-    def __call__(self, state: TrainState, x: Any, y: Any) -> Any:
-        x, y = (value if isinstance(value, jax.Array) else np.asarray(value) for value in (x, y))
-        on_host = isinstance(x, np.ndarray) or isinstance(y, np.ndarray)
-        if on_host and not any(map(is_traced, jax.tree.leaves(state))):
-            if self._seen.num_classes is None:
-                self._jitted.eval_shape(state, x, y)  # the call below finds what is traced here
-            sequence = _validate.batch(x, y, state.input_shape, self._num_steps)
-            _validate.values(x, y, self._seen.num_classes, batch_axis=int(sequence))
-        return self._jitted(state, x, y)
+    def __call__(
+        self, state: TrainState, x: Any, y: Any, *, mask: Any = None, rngs: Any = None, neurons: Any = None
+    ) -> Any:
+        x, y = as_inputs(x, state.input_shape), as_targets(y)
+        mask = mask if mask is None or isinstance(mask, jax.Array) else np.asarray(mask)
+        options = {"mask": mask, "rngs": rngs, "neurons": neurons}
+        options = {name: value for name, value in options.items() if value is not None}
+        on_host = any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves((x, y)))
+        try:
+            if on_host and not any(map(is_traced, jax.tree.leaves((state, mask)))):
+                batch = batch_of(x, y, mask, state.input_shape, self._num_steps)
+                if batch.has_labels and self._seen.num_classes is None:
+                    self._jitted.eval_shape(state, x, y, **options)  # the call below finds what is traced here
+                self._check(batch)
+            return self._jitted(state, x, y, **options)
+        except RuntimeError as error:
+            if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+                raise _validate.donated(error) from error
+            raise
+
+    def _check(self, batch: Batch) -> None:
+        labels = batch.has_labels and isinstance(batch.y, np.ndarray)
+        counted = counted_labels(self._loss, batch) if labels else None
+        counts = None if counted is None else np.asarray(counted)
+        check_values(batch, counts, self._seen.num_classes if labels else None)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_jitted" not in self.__dict__:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bsojax.online._losses import Loss
+from bsojax.losses import Loss, takes
 from bsojax.online._model import Forward, forward
 from bsojax.signs import differentiable
 
@@ -32,12 +32,14 @@ def time_step(
     trainable: dict[str, Any],
     batch_stats: Any,
     neurons: Any,
-    frame: jax.Array,
-    y: jax.Array,
+    frame: Any,
+    y: Any,
     t: int | jax.Array,
     *,
     dtype: chex.ArrayDType = jnp.float32,
     backward: jax.Array | None = None,
+    counted: jax.Array | None = None,
+    rngs: Any = None,
 ) -> TimeStep:
     """Runs a model on one time step of training and returns the loss and its gradients.
 
@@ -68,7 +70,8 @@ def time_step(
 
     Args:
       model: a Linen module (see init).
-      loss: a function of logits and y that returns a real scalar.
+      loss: a function of logits and y that returns a real scalar; of "time_step", "spike_rates" and "sown" it is given
+        what it takes (see bsojax.losses.Loss).
       trainable: ``{"signs": ..., "params": ...}``, signs packed or not.
       batch_stats: the running statistics.
       neurons: the state of the neurons, from ``start(...).neurons`` or the step before.
@@ -77,13 +80,16 @@ def time_step(
       t: the time step.
       dtype: of the signs as numbers, and so of their gradients.
       backward: a boolean scalar: where it is False the backward pass is left out, and gradients are zero; None: True.
+      counted: which examples count (see :func:`forward`).
+      rngs: random keys of the sequence (see :func:`forward`).
     """
     weights, kernels = differentiable(trainable, dtype)
 
     def objective(weights: Any) -> tuple[jax.Array, Forward]:
         variables = {**kernels(weights), "batch_stats": batch_stats}
-        out = forward(model, variables, neurons, frame, t, train=True)
-        return loss(out.logits, y), out
+        out = forward(model, variables, neurons, frame, t, train=True, counted=counted, rngs=rngs)
+        seen = {"time_step": t, "spike_rates": out.spike_rates, "sown": out.sown}
+        return loss(out.logits, y, **{name: seen[name] for name in takes(loss)}), out
 
     value, pull_back, out = jax.vjp(objective, weights, has_aux=True)
     one = jnp.ones_like(value)

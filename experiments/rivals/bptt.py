@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import bsojax
-from bsojax import online, optim, signs
+from bsojax import losses, online, optim, signs
 from bsojax.nn import NEURONS, SPIKE_RATES
 
 
@@ -42,7 +42,7 @@ def make_bptt_step(
     tx: optax.GradientTransformation,
     num_steps: int,
     *,
-    loss: online.Loss | None = None,
+    loss: losses.Loss | None = None,
 ) -> Callable[..., Any]:
     """Returns ``step(state, x, y) -> (state, metrics)`` with one update a batch, from the gradient through all steps.
 
@@ -79,7 +79,7 @@ def make_bptt_step(
         updates, opt_state = optim.guarded_update(tx, grads, state.opt_state, state.trainable, finite, time_step=0)
         metrics = {
             "loss": value,
-            "accuracy": online.accuracy(logits, y),
+            "accuracy": losses.accuracy(logits, y).mean(),
             "flips": signs.count_flips(state.signs, updates["signs"]),
             "spikes": rates,
             "skipped": (~finite).astype(jnp.int32),

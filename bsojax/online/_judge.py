@@ -1,0 +1,243 @@
+"""Losses and metrics of a batch: of which examples and time steps, with what weights, and summed over time."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _validate
+from bsojax._validate import leaf_name
+from bsojax.losses import Around, AtLast, Ignoring, Loss, Metric, accuracy, per_example, takes
+from bsojax.online._batch import Batch, along
+from bsojax.online._model import LOSSES, Forward, Start
+
+Metrics = dict[str, Any]
+
+
+class Seen:
+    """What tracing a step has shown.
+
+    Attributes:
+      num_classes: the number of logits of an example where targets are class labels; None: it has not been traced yet.
+    """
+
+    num_classes: int | None = None
+
+
+class Weights(NamedTuple):
+    """Where a loss looks, if not at all examples and time steps alike.
+
+    Attributes:
+      steps: float32 of shape ``(T, batch)``: each example and time step's share of the loss; they sum up to one, or
+        with several devices to one on average.
+      examples: float32 of shape ``(batch,)``: the sums of these over time.
+      means: float32 of shape ``(T, batch)``: a time step's share of its example.
+      any: whether the loss looks at anything, on all devices together.
+    """
+
+    steps: jax.Array
+    examples: jax.Array
+    means: jax.Array
+    any: jax.Array
+
+
+class Tally(NamedTuple):
+    """What is summed over the time steps.
+
+    Attributes:
+      loss: a scalar.
+      outputs: float32 tree like what the model returns: its mean over the time steps that the loss looks at (without
+        weights, its sum).
+      total: the sum over all time steps that count, for losses that take it; else empty.
+      metrics: by name, where targets are per time step; else empty.
+    """
+
+    loss: jax.Array
+    outputs: Any
+    total: Any
+    metrics: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """The losses and metrics of a batch.
+
+    Attributes:
+      loss: the user's loss.
+      metrics: the user's metrics by name; None: the accuracy, where targets are class labels.
+      batch: the batch.
+      weights: where the loss looks; None: at everything.
+      learns: whether the loss is differentiated.
+    """
+
+    loss: Loss
+    metrics: Mapping[str, Metric] | None
+    batch: Batch
+    weights: Weights | None
+    learns: bool = False
+
+    @property
+    def chosen(self) -> Mapping[str, Metric]:
+        """The metrics by name."""
+        if self.metrics is not None:
+            return self.metrics
+        return {"accuracy": accuracy} if self.batch.has_labels else {}
+
+    def check(self, begun: Start, seen: Seen) -> None:
+        """Refuses a model whose outputs do not fit the batch, and losses that it sows in vain."""
+        if self.batch.has_labels:
+            _validate.class_logits(begun.logits, self.batch.size)
+            seen.num_classes = begun.logits.shape[-1]
+        _validate.outputs(begun.logits, self.batch.size)
+        sown = jax.tree_util.tree_leaves_with_path(begun.variables.get(LOSSES, {}))
+        _validate.sown_losses([leaf_name(path) for path, _ in sown], "sown" in takes(self.loss))
+
+    def looks(self, t: jax.Array) -> jax.Array | None:
+        """Returns whether the loss looks at a time step; None: it does."""
+        return None if self.weights is None else jnp.any(self.weights.steps[t] > 0)
+
+    def start(self, outputs: Any) -> Tally:
+        """Returns the tally before the first time step, of arrays like those that the model returns."""
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs)
+        metrics: Metrics = {}
+        if self.batch.per_step and self.chosen:
+            shapes = jax.eval_shape(lambda: self._averages(zeros, self.batch.target(0), self._step_weights(0)))
+            metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return Tally(jnp.zeros(()), zeros, zeros if "total" in takes(self.loss) else (), metrics)
+
+    def loss_at(self, out: Forward, y: Any, total: Any, t: jax.Array) -> jax.Array:
+        """Returns a time step's share of the loss: a scalar with a gradient."""
+        seen = {"time_step": t, "spike_rates": out.spike_rates, "sown": out.sown}
+        if "total" in takes(self.loss):
+            seen["total"] = jax.tree.map(lambda sum_, leaf: sum_ + leaf, total, self._counted(out.logits, t))
+        seen = {name: seen[name] for name in takes(self.loss)}
+        steps, labels = self.batch.num_steps, self.batch.has_labels
+        if self.weights is None:
+            value = self.loss(out.logits, y, **seen)
+            _validate.loss_value(value, self.batch.size, self.learns)
+            value = value if jnp.ndim(value) == 0 else jnp.mean(value)
+            return (_within_classes(value, out.logits, y) if labels else value) / steps
+        value = per_example(self.loss)(out.logits, y, **seen)
+        _validate.loss_value(value, self.batch.size, self.learns)
+        weights = self.weights.steps[t]
+        value = _weighted(value, weights, "loss")
+        return _within_classes(value, out.logits, y, weights > 0) if labels else value
+
+    def add(self, tally: Tally, out: Forward, loss: jax.Array, t: jax.Array) -> Tally:
+        """Returns the tally after a time step."""
+        logits = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), out.logits)
+        total = tally.total
+        if "total" in takes(self.loss):
+            total = optax.tree.add(total, self._counted(logits, t))
+        share, weights = logits, self._step_weights(t)
+        if self.weights is not None:
+            means = self.weights.means[t]
+            share = jax.tree.map(lambda leaf: along(means, leaf) * leaf, logits)
+        metrics = tally.metrics
+        if self.batch.per_step and self.chosen:
+            metrics = optax.tree.add(metrics, self._averages(logits, self.batch.target(t), weights))
+        return Tally(tally.loss + loss, optax.tree.add(tally.outputs, share), total, metrics)
+
+    def results(self, tally: Tally) -> Metrics:
+        """Returns the loss and the metrics of the batch; NaN where nothing counts, and not a plausible zero."""
+        results = {"loss": tally.loss, **self._metrics(tally)}
+        if self.weights is None:
+            return results
+        some = self.weights.any
+        return jax.tree.map(lambda leaf: jnp.where(some, leaf, jnp.nan), results)
+
+    def _metrics(self, tally: Tally) -> Metrics:
+        if self.batch.per_step:
+            steps = 1 if self.weights is not None else self.batch.num_steps
+            return jax.tree.map(lambda leaf: leaf / steps, tally.metrics)
+        outputs, weights = tally.outputs, None if self.weights is None else self.weights.examples
+        if weights is None:
+            outputs = jax.tree.map(lambda leaf: leaf / self.batch.num_steps, outputs)
+        # Any time step may be asked for: targets are the same at each, and are not blanked where examples count.
+        return self._averages(outputs, self._targets(), weights)
+
+    def _targets(self) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.int32) if self.batch.has_labels else leaf, self.batch.y)
+
+    def _averages(self, outputs: Any, y: Any, weights: jax.Array | None) -> Metrics:
+        return {
+            name: _average(name, metric(outputs, y), weights, self.batch.size) for name, metric in self.chosen.items()
+        }
+
+    def _step_weights(self, t: int | jax.Array) -> jax.Array | None:
+        return None if self.weights is None else self.weights.steps[t]
+
+    def _counted(self, outputs: Any, t: int | jax.Array) -> Any:
+        counted = self.batch.counted(t)
+        if counted is None:
+            return outputs
+        return jax.tree.map(lambda leaf: jnp.where(along(counted, leaf), leaf, 0), outputs)
+
+
+def weights_of(loss: Loss, batch: Batch, mean: Callable[[Any], Any] = lambda tree: tree) -> Weights | None:
+    """Returns where a loss looks in a batch: what the mask counts, less ignored labels, at all steps or at the last.
+
+    An example's loss is the mean over its own time steps, and a batch's the mean over examples that have any.
+
+    Args:
+      loss: the user's loss.
+      batch: the batch.
+      mean: over the devices that share the batch.
+    """
+    layers = list(_layers(loss))
+    last = any(isinstance(layer, AtLast) for layer in layers)
+    if batch.mask is None and not last and not any(isinstance(layer, Ignoring) for layer in layers):
+        return None
+    looks = jnp.ones((batch.num_steps, batch.size), bool) if batch.mask is None else batch.mask
+    if last:
+        looks = looks & (jnp.cumsum(looks[::-1], 0)[::-1] == 1)
+    counted = counted_labels(loss, batch)
+    looks = looks if counted is None else looks & jnp.broadcast_to(counted, looks.shape)
+    lengths = jnp.sum(looks, 0)
+    examples = mean(jnp.sum(lengths > 0).astype(jnp.float32))
+    means = looks / jnp.maximum(lengths, 1).astype(jnp.float32)[None]
+    share = (lengths > 0) / jnp.where(examples > 0, examples, 1)
+    return Weights(means * share[None], share, means, examples > 0)
+
+
+def counted_labels(loss: Loss, batch: Batch) -> jax.Array | None:
+    """Returns which labels a loss does not ignore, of their shape; None: it ignores none."""
+    counted = None
+    for layer in _layers(loss):
+        if isinstance(layer, Ignoring):
+            counted = layer.counted(batch.y) if counted is None else counted & layer.counted(batch.y)
+    return counted
+
+
+def _layers(loss: Any) -> Any:
+    while isinstance(loss, Around):
+        yield loss
+        loss = loss.loss
+
+
+def _weighted(value: jax.Array, weights: jax.Array, name: str) -> jax.Array:
+    """The weighted sum over examples of the mean of each."""
+    _validate.weighted_loss(name, value)
+    each = jnp.mean(value.reshape(len(value), -1), -1)
+    # Of an example without weight the value may be anything: it must not reach the sum, nor its gradient.
+    return jnp.sum(jnp.where(weights > 0, each, 0) * weights)
+
+
+def _average(name: str, value: Any, weights: jax.Array | None, size: int) -> jax.Array:
+    """The mean over examples of a metric, which may have further axes."""
+    value = jnp.asarray(value)
+    _validate.metric_value(name, value, size)
+    if weights is None:
+        return value if value.ndim == 0 else jnp.mean(value, 0, dtype=jnp.float32)
+    _validate.weighted_loss(f"metrics: '{name}'", value)
+    weights = along(weights, value)
+    return jnp.sum(jnp.where(weights > 0, value, 0) * weights, 0)
+
+
+def _within_classes(loss: jax.Array, logits: jax.Array, y: jax.Array, counted: jax.Array | None = None) -> jax.Array:
+    """Returns a loss, NaN where a label is outside the classes: it has no defined value, and NaN is skipped."""
+    good = (y >= 0) & (y < logits.shape[-1])
+    return jnp.where(jnp.all(good if counted is None else good | ~counted), loss, jnp.nan)

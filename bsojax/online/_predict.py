@@ -1,0 +1,155 @@
+"""What a network answers, and what its neurons do meanwhile."""
+
+import functools
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bsojax import _validate
+from bsojax._validate import leaf_name
+from bsojax.nn import RECORDINGS
+from bsojax.online._batch import along, as_inputs, batch_of
+from bsojax.online._state import TrainState
+from bsojax.online._statistics import Static
+from bsojax.online._walk import EVALUATION, LEARNING, walk
+
+
+def predict(
+    model: nn.Module,
+    state: TrainState,
+    x: Any,
+    num_steps: int,
+    *,
+    per_step: bool = False,
+    mask: Any = None,
+    rngs: Any = None,
+    neurons: Any = None,
+) -> Any:
+    """Returns what a model answers to a batch: its outputs summed over the time steps, or at each.
+
+    Use it with running statistics that are up to date (see refresh_statistics). The class of an example is the largest
+    of its logits; divided by the number of its time steps they are what metrics are given.
+
+    Args:
+      model: a Linen module (see init).
+      state: the training state.
+      x: a frame ``(batch, ...)``, a sequence ``(num_steps, batch, ...)``, or a tree of such, as in training.
+      num_steps: the number of time steps.
+      per_step: whether outputs are given for each time step: of shape ``(num_steps, batch, ...)``.
+      mask: boolean of shape ``(batch,)`` or ``(T, batch)``; outputs are zero where it is False.
+      rngs: random keys, for models that draw.
+      neurons: their state, from :func:`rest` or the call before.
+
+    Returns:
+      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; with neurons, a pair of these and
+      the state with which a stream goes on.
+
+    Raises:
+      TypeError, ValueError: x, mask, neurons, state and model do not fit each other.
+    """
+    outputs, after, _ = _run(model, state, x, num_steps, per_step, False, mask, rngs, neurons)
+    return outputs if neurons is None else (outputs, after)
+
+
+@flax.struct.dataclass
+class Recording:
+    """What the neurons of a layer did, each array of shape ``(num_steps, batch, ...)``.
+
+    Attributes:
+      spikes: 0 or 1.
+      membranes: before the reset, so that a spike shows where it passed the threshold.
+      currents: what came in.
+      traces: of their spikes; None where a neuron keeps none.
+    """
+
+    spikes: jax.Array | None = None
+    membranes: jax.Array | None = None
+    currents: jax.Array | None = None
+    traces: jax.Array | None = None
+
+
+def record(
+    model: nn.Module,
+    state: TrainState,
+    x: Any,
+    num_steps: int,
+    *,
+    mask: Any = None,
+    rngs: Any = None,
+    neurons: Any = None,
+) -> dict[str, Recording]:
+    """Returns what each layer of neurons does with a batch in evaluation, by the layer's name.
+
+    Use it to look at spikes and membranes; it holds all time steps in memory. Layers of neurons of your own are there
+    if they call ``bsojax.nn.report``.
+
+    Args:
+      model: a Linen module (see init).
+      state: the training state.
+      x: as in :func:`predict`, and so are the following.
+      num_steps: the number of time steps.
+      mask: which examples count.
+      rngs: random keys.
+      neurons: their state, of training.
+
+    Raises:
+      TypeError, ValueError: as predict.
+    """
+    _, _, found = _run(model, state, x, num_steps, False, True, mask, rngs, neurons)
+    layers: dict[str, dict[str, jax.Array]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        layers.setdefault(leaf_name(path[:-1]), {})[path[-1].key] = leaf
+    return {name: Recording(**fields) for name, fields in layers.items()}
+
+
+def _run(
+    model: nn.Module,
+    state: TrainState,
+    x: Any,
+    num_steps: int,
+    per_step: bool,
+    records: bool,
+    mask: Any,
+    rngs: Any,
+    neurons: Any,
+) -> tuple[Any, Any, Any]:
+    x = as_inputs(x, state.input_shape)
+    num_steps = _validate.steps(num_steps)
+    batch_of(x, None, mask, state.input_shape, num_steps)
+    return _outputs(Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _outputs(
+    static_model: Static,
+    num_steps: int,
+    per_step: bool,
+    records: bool,
+    state: TrainState,
+    x: Any,
+    mask: Any,
+    rngs: Any,
+    neurons: Any,
+) -> tuple[Any, Any, Any]:
+    """Returns outputs, the neurons after the last time step, and what they report at each."""
+    batch = batch_of(x, None, mask, state.input_shape, num_steps)
+    form, extra = (LEARNING, (RECORDINGS,)) if records else (EVALUATION, ())
+    way, begun = walk(static_model.model, state, batch, form=form, rngs=rngs, neurons=neurons, extra=extra)
+    _validate.outputs(begun.logits, batch.size)
+
+    def body(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], Any]:
+        t, neurons, total = carry
+        out, counted = way.at(t, neurons), batch.counted(t)
+        outputs = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), out.logits)
+        if counted is not None:
+            outputs = jax.tree.map(lambda leaf: jnp.where(along(counted, leaf), leaf, 0), outputs)
+        total = () if per_step else jax.tree.map(jnp.add, total, outputs)
+        return (t + 1, out.neurons, total), (outputs if per_step else (), out.recordings)
+
+    total = () if per_step else jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), begun.logits)
+    first = (jnp.zeros((), jnp.int32), begun.neurons, total)
+    (_, after, total), (outputs, found) = jax.lax.scan(body, first, None, length=batch.num_steps)
+    return (outputs if per_step else total), after, found

@@ -1,0 +1,98 @@
+"""The training step and its settings."""
+
+from collections.abc import Mapping
+
+import chex
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from bsojax import _validate
+from bsojax.losses import Loss, Metric
+from bsojax.online._evaluate import DEFAULT_LOSS
+from bsojax.online._exchange import Exchange, exchange_of
+from bsojax.online._judge import Seen
+from bsojax.online._loop import OnlineLoop
+from bsojax.online._schedule import UpdateAtEach, UpdateAtEnd, backward_of
+from bsojax.online._step import Step
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    *,
+    loss: Loss = DEFAULT_LOSS,
+    metrics: Mapping[str, Metric] | None = None,
+    accumulate: bool = False,
+    backward_steps: int | None = None,
+    axis_name: str | None = None,
+    vote: bool = False,
+    mesh: Mesh | None = None,
+    exchange: Exchange | None = None,
+    dtype: chex.ArrayDType = jnp.float32,
+) -> Step:
+    """Returns ``step(state, x, y) -> (state, metrics)``: online training on one batch, one time step after another.
+
+    Use it as the body of a training loop. Each time step runs the network on one frame, takes the gradient of this
+    step's loss through the layers alone, and updates signs and real parameters, so that memory does not grow with
+    num_steps. The state is donated: keep only the one returned. A loop of your own is written with
+    ``bsojax.online.time_step``.
+
+    What the step takes is told by :class:`bsojax.online.Step`: a static frame or a sequence, labels or any other
+    targets, and by name mask, rngs and neurons.
+
+    Its metrics, of the whole sequence, are: "loss" (mean over time), "accuracy" (of the logits' mean over time, if y
+    are class labels) or what metrics says; "flips" (number of flips, by sign leaf), "spikes" (spikes a neuron and time
+    step, by neuron layer) and "skipped" (number of updates skipped because the loss or a gradient was not finite, or a
+    label outside the classes). A skipped update changes nothing but counts: of batches, of skipped updates, and the
+    flip optimizer's own of its calls.
+
+    Args:
+      model: a Linen module (see init).
+      tx: an optimizer over ``{"signs": ..., "params": ...}``; it is given ``time_step``, ``value`` (the loss that was
+        differentiated) and ``grad``.
+      num_steps: T, the number of time steps of a sequence, >= 1.
+      loss: a function of logits and y at a time step, see :mod:`bsojax.losses`: the mean over the batch, or a value for
+        each example, which a mask needs. It is divided by num_steps, of a padded example by its own.
+      metrics: functions of logits and y by name, see :mod:`bsojax.losses`; None: "accuracy" if y are class labels.
+      accumulate: whether gradients are summed over the sequence for a single update (with time_step 0) at its end.
+      backward_steps: K: backpropagate at K of the T time steps only, drawn anew for each batch, and go forward alone at
+        the others, which changes no weight there. Use it to trade accuracy for time: a backward pass costs two forward
+        passes. None is all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
+      axis_name: the axis of pmap or shard_map over which the batch is split (see MeanOverAxis). Give the model's norms
+        the same name for statistics of the global batch; otherwise each device normalises by its own share. None under
+        jit.
+      vote: whether the devices of axis_name exchange votes on flips, 2 bits a weight, in the place of the signs'
+        gradients, 64 bits (see Votes).
+      mesh: under jit, the mesh of data_mesh over which the optimizer's state is split (see OnMesh and state_shardings).
+        None where that state is not split.
+      exchange: what the devices exchange, as an object; axis_name, vote and mesh are short forms of those there are.
+      dtype: dtype of the activations, and so of membranes and traces.
+
+    Returns:
+      A jitted function: it has ``lower``, and may be called inside jit, pmap, shard_map and scan.
+
+    Raises:
+      TypeError: num_steps is no int; at a call, x is not floating, y not what the loss takes or mask not boolean.
+      ValueError: num_steps < 1, backward_steps outside 1 .. num_steps, vote without axis_name, axis_name together with
+        mesh, or one of these with exchange; and at a call, x, y, the state, the model and the optimizer do not fit each
+        other. Labels outside the classes and inputs that are not finite are refused where x and y are NumPy arrays, and
+        skipped elsewhere.
+    """
+    _validate.metric_names(metrics or ())
+    num_steps = _validate.steps(num_steps)
+    loop = OnlineLoop(
+        model,
+        tx,
+        num_steps,
+        loss,
+        metrics,
+        UpdateAtEnd() if accumulate else UpdateAtEach(),
+        backward_of(backward_steps, num_steps),
+        exchange_of(axis_name, vote, mesh, exchange),
+        jnp.dtype(dtype),
+        Seen(),
+    )
+    return Step(loop.train, loop.seen, num_steps, loss, donate_argnums=0)
