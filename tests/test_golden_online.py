@@ -40,7 +40,8 @@ class ConvNet(nn.Module):
     neuron: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, train=False):
+        del train  # the recording's norms stand still
         spikes = []
         for index, width in zip((0, 3, 7), self.channels, strict=True):
             kind = bsojax.BinaryConv if index else bsojax.Conv

@@ -12,7 +12,7 @@ from bsojax import _validate
 from bsojax._validate import leaf_name
 from bsojax.nn import RECORDINGS
 from bsojax.online._batch import along, as_inputs, batch_of
-from bsojax.online._state import TrainState
+from bsojax.online._state import TrainState, not_donated
 from bsojax.online._statistics import Static
 from bsojax.online._walk import EVALUATION, LEARNING, walk
 
@@ -119,7 +119,8 @@ def _run(
     x = as_inputs(x, state.input_shape)
     num_steps = _validate.steps(num_steps)
     batch_of(x, None, mask, state.input_shape, num_steps)
-    return _outputs(Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons)
+    with not_donated(state):
+        return _outputs(Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

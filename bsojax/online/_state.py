@@ -1,5 +1,7 @@
 """The state of a training run: what outlives an input sequence."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import chex
@@ -101,6 +103,17 @@ def init(
         input_shape=shapes_of(x),
         **variables,
     )
+
+
+@contextlib.contextmanager
+def not_donated(state: TrainState) -> Iterator[None]:
+    """Within, what fails because a step took a state's memory over raises ValueError that says so."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+            raise _validate.donated(error) from error
+        raise
 
 
 def check_state(state: TrainState, variables: dict[str, Any], tx: optax.GradientTransformation | None = None) -> None:

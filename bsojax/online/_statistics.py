@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bsojax import _validate
 from bsojax.online._batch import Batch, as_inputs, batch_of
-from bsojax.online._state import TrainState
+from bsojax.online._state import TrainState, not_donated
 from bsojax.online._walk import LEARNING, Walk, walk
 from bsojax.optim import all_finite
 
@@ -50,7 +50,8 @@ def refresh_statistics(
         x = as_inputs(x, state.input_shape)
         batch_of(x, None, mask, state.input_shape, num_steps)
         keys = None if rngs is None else jax.tree.map(lambda key: jax.random.fold_in(key, count), rngs)  # noqa: B023
-        seen, differs = _measure(Static(model), num_steps, state, x, mask, keys)
+        with not_donated(state):
+            seen, differs = _measure(Static(model), num_steps, state, x, mask, keys)
         found = seen if found is None else _joined(found, seen)
         count, depends = count + 1, depends | differs
     _validate.some_batches(count)

@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from bsojax import _validate
 from bsojax._jax import is_traced
 from bsojax.losses import Loss
 from bsojax.online._batch import Batch, as_inputs, as_targets, batch_of, check_values
 from bsojax.online._judge import Seen, counted_labels
-from bsojax.online._state import TrainState
+from bsojax.online._state import TrainState, not_donated
 
 
 class Step:
@@ -59,17 +58,13 @@ class Step:
         options = {"mask": mask, "rngs": rngs, "neurons": neurons}
         options = {name: value for name, value in options.items() if value is not None}
         on_host = any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves((x, y)))
-        try:
+        with not_donated(state):
             if on_host and not any(map(is_traced, jax.tree.leaves((state, mask)))):
                 batch = batch_of(x, y, mask, state.input_shape, self._num_steps)
                 if batch.has_labels and self._seen.num_classes is None:
                     self._jitted.eval_shape(state, x, y, **options)  # the call below finds what is traced here
                 self._check(batch)
             return self._jitted(state, x, y, **options)
-        except RuntimeError as error:
-            if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-                raise _validate.donated(error) from error
-            raise
 
     def _check(self, batch: Batch) -> None:
         labels = batch.has_labels and isinstance(batch.y, np.ndarray)
