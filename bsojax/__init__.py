@@ -21,6 +21,7 @@ from bsojax.nn import BatchNorm as BatchNorm
 from bsojax.nn import BatchRenorm as BatchRenorm
 from bsojax.nn import BinaryConv as BinaryConv
 from bsojax.nn import BinaryDense as BinaryDense
+from bsojax.nn import concatenate as concatenate
 from bsojax.nn import Conv as Conv
 from bsojax.nn import conv as conv
 from bsojax.nn import Dense as Dense

@@ -24,3 +24,8 @@ def marked_varying(array: jax.Array, axis_name: str) -> jax.Array:
 def axis_size(axis_name: str) -> int:
     """The number of devices on an axis of pmap, shard_map or vmap."""
     return jax.lax.axis_size(axis_name)
+
+
+def jit_is_disabled() -> bool:
+    """Whether functions run without being compiled, as within ``jax.disable_jit``."""
+    return bool(getattr(jax.config, "jax_disable_jit", False))

@@ -17,8 +17,10 @@ from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import known_layers as known_layers
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
+from bsojax._validate._arrays import not_unpacked as not_unpacked
 from bsojax._validate._arrays import some_batches as some_batches
 from bsojax._validate._arrays import state_shape as state_shape
+from bsojax._validate._arrays import weights_of_spikes as weights_of_spikes
 from bsojax._validate._batches import ambiguous_targets as ambiguous_targets
 from bsojax._validate._batches import class_logits as class_logits
 from bsojax._validate._batches import donated as donated

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bsojax._jax import is_traced
 from bsojax._validate._batches import finite_values, frames, label_values, labels
 
 
@@ -46,6 +47,22 @@ def floating(name: str, value: Any, owner: str) -> None:
         raise TypeError(f"{name}: {owner} needs a floating input, not {value.dtype}; convert it first.")
 
 
+def not_unpacked() -> None:
+    """Refuses to take Spikes apart as other libraries' pairs of spikes and membranes."""
+    raise TypeError(
+        "Spikes: they cannot be unpacked or iterated over; take spikes.value and spikes.trace, and the membrane from "
+        "neuron.membrane_potential()."
+    )
+
+
+def weights_of_spikes(other: Any, is_spikes: bool) -> None:
+    """Refuses the product of two spikes, which has no trace."""
+    if is_spikes:
+        raise TypeError(
+            "Spikes: the product of spikes and spikes has no trace; multiply spikes.value with one of them, as weights."
+        )
+
+
 def kernel_shape(owner: str, held: tuple[int, ...], needed: tuple[int, ...]) -> None:
     """Refuses an input whose channels do not fit the signs that a layer holds."""
     if held != needed:
@@ -76,18 +93,18 @@ def some_batches(count: int) -> None:
         raise ValueError("batches: there is none; give at least one batch of training inputs.")
 
 
-def no_feedback(depends: bool) -> None:
+def no_feedback(depends: Any) -> None:
     """Refuses to re-estimate statistics that the model's output in training depends on."""
-    if depends:
+    if not is_traced(depends) and depends:
         raise ValueError(
             "model: its output in training depends on its running statistics (BatchRenorm normalises by them), so they "
             "cannot be re-estimated; they are what training used, so evaluate with them as they are."
         )
 
 
-def finite_statistics(finite: bool) -> None:
+def finite_statistics(finite: Any) -> None:
     """Refuses statistics that are not finite: evaluation would be NaN."""
-    if not finite:
+    if not is_traced(finite) and not finite:
         raise ValueError("batches: the statistics came out as NaN or infinity; are the inputs and parameters finite?")
 
 

@@ -26,6 +26,7 @@ from bsojax.nn._pooling import avg_pool as avg_pool
 from bsojax.nn._pooling import flatten as flatten
 from bsojax.nn._pooling import global_avg_pool as global_avg_pool
 from bsojax.nn._spikes import as_spikes as as_spikes
+from bsojax.nn._spikes import concatenate as concatenate
 from bsojax.nn._spikes import map_spikes as map_spikes
 from bsojax.nn._spikes import Spikes as Spikes
 from bsojax.nn._surrogates import atan as atan

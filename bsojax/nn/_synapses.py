@@ -29,7 +29,8 @@ def dense(x: Spikes | jax.Array, kernel: Any) -> jax.Array:
     Returns:
       The current, of shape ``(..., out)``.
     """
-    value, trace = as_spikes(x)
+    spikes = as_spikes(x)
+    value, trace = spikes.value, spikes.trace
     kernel = as_kernel(kernel, value.dtype)
     if trace is None and kernel.is_plain:
         return value @ kernel.view
@@ -89,7 +90,8 @@ def conv(
     Raises:
       ValueError: the kernel does not fit into the padded image, or an argument is none that a convolution has.
     """
-    value, trace = as_spikes(x)
+    spikes = as_spikes(x)
+    value, trace = spikes.value, spikes.trace
     kernel = as_kernel(kernel, value.dtype)
     size = (kernel.shape[0], kernel.shape[1])
     geometry = conv_geometry(value.shape, size, strides, padding, kernel_dilation, feature_group_count)

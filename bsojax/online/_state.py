@@ -87,7 +87,7 @@ def init(
         kept: dict[str, Any] = {name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")}
         return kept
 
-    if not _jax.is_traced(key) and jax.default_backend() == "cpu":
+    if not _jax.is_traced(key) and jax.default_backend() == "cpu" and not _jax.jit_is_disabled():
         # The random numbers' code is long and runs once: optimising it took longer than all the rest.
         variables = make.lower(key).compile({"xla_backend_optimization_level": "1"})(key)
     else:

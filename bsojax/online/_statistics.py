@@ -55,9 +55,9 @@ def refresh_statistics(
         found = seen if found is None else _joined(found, seen)
         count, depends = count + 1, depends | differs
     _validate.some_batches(count)
-    _validate.no_feedback(bool(depends))
+    _validate.no_feedback(depends)
     fresh = _over_time(found, state.batch_stats)
-    _validate.finite_statistics(bool(all_finite(fresh)))
+    _validate.finite_statistics(all_finite(fresh))
     return dataclasses.replace(state, batch_stats=fresh)
 
 
