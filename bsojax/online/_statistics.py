@@ -107,10 +107,11 @@ def _measure(
         # A moving average that starts at 0 ends at w * (this batch's statistic); one that starts at 1 ends 1 - w
         # higher. Their difference gives w without knowing the norm; w is 0 for entries of other time steps.
         zero, one = (_followed(way, state, neurons, t, start) for start in (0.0, 1.0))
-        differs |= ~jax.tree.reduce(jnp.logical_and, jax.tree.map(_same, zero.logits, one.logits))
+        examples = _examples(batch, t)
+        depends = ~jax.tree.reduce(jnp.logical_and, jax.tree.map(_same, zero.logits, one.logits))
+        differs |= depends & (examples > 1)  # where padding leaves one, norms take what they have
         weight = jax.tree.map(lambda low, high: 1 - (high - low), zero.batch_stats, one.batch_stats)
         value = jax.tree.map(lambda value, weight: value / jnp.where(weight > 0, weight, 1), zero.batch_stats, weight)
-        examples = _examples(batch, t)
         number = jax.tree.map(lambda weight: jnp.where(weight > 1e-6, examples, 0), weight)
         return (t + 1, zero.neurons, differs), _statistics(value, number)
 

@@ -1,0 +1,39 @@
+"""A stream without an end: digits go by row by row, and each row has a label; chunks of 16 rows, neurons go on."""
+
+import jax
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import bsojax
+
+CHUNK, STREAMS, DIGITS = 16, 32, 40
+images, labels = load_digits(return_X_y=True)
+images = (images / 16).reshape(-1, 8, 8).astype("float32")
+
+
+def stream(first, last):
+    """Rows of digits in a row, (time, streams, 8), and of each row the label of its digit, (time, streams)."""
+    chosen = np.random.default_rng(first).integers(first, last, (DIGITS, STREAMS))
+    return images[chosen].transpose(0, 2, 1, 3).reshape(-1, STREAMS, 8), np.repeat(labels[chosen], 8, axis=0)
+
+
+model = bsojax.models.SpikingMLP(features=(128, 128))
+tx = bsojax.split_optimizer(bsojax.t_bso(bsojax.noise_threshold(0.98), CHUNK, b1=0.98), optax.adam(2e-3))
+x, y = stream(0, 1400)
+state = bsojax.init(model, tx, jax.random.key(0), x[0])
+step = bsojax.make_train_step(model, tx, CHUNK)
+for _ in range(6):
+    neurons = bsojax.rest(model, x[0], train=True)
+    for t in range(0, len(x), CHUNK):
+        state, metrics = step(state, x[t : t + CHUNK], y[t : t + CHUNK], neurons=neurons)
+        neurons = metrics["neurons"]  # the next chunk goes on from here
+state = bsojax.refresh_statistics(model, state, np.split(x, len(x) // CHUNK), CHUNK)
+
+x, y = stream(1400, len(labels))
+neurons, right = bsojax.rest(model, x[0]), []
+for t in range(0, len(x), CHUNK):
+    logits, neurons = bsojax.predict(model, state, x[t : t + CHUNK], CHUNK, per_step=True, neurons=neurons)
+    right.append(np.argmax(logits, -1) == y[t : t + CHUNK])
+by_row = np.concatenate(right).reshape(-1, 8, STREAMS).mean((0, 2))
+print("right after each row of a digit:", " ".join(f"{share:.0%}" for share in by_row))
