@@ -37,7 +37,7 @@ class Neuron(nn.Module):
     def __post_init__(self) -> None:
         for name in self._constants:
             value = getattr(self, name)
-            if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+            if isinstance(value, list | np.ndarray | jax.Array):
                 # Modules are compared and hashed by their attributes, which arrays do not allow.
                 setattr(self, name, _as_tuple(np.asarray(value).tolist()))
         super().__post_init__()

@@ -36,6 +36,7 @@ def step(neuron: nn.Module, current: jax.Array, dynamics: Dynamics, rule: TraceR
     held: dict[str, Any] = {name: variable.value for name, variable in variables.items()}
     resets_first = isinstance(held[dynamics.names[0]], BeforeReset)
     before: State = {name: value.value if resets_first else value for name, value in held.items()}
+    before = jax.lax.stop_gradient(before)  # nothing flows back through time
     for value in before.values():
         _validate.state_shape(owner, value.shape, current.shape)
     spike, charged = dynamics.fire(resets_first, before, current)
@@ -82,7 +83,7 @@ def _filtered(neuron: nn.Module, name: str, mu: jax.Array | float, value: jax.Ar
     """Advances a variable that adds up what comes, and decays by mu."""
     kept = neuron.variable(NEURONS, name, lambda: jnp.zeros_like(value))
     mu = mu if jnp.ndim(mu) == 0 else jnp.broadcast_to(mu, value.shape)
-    advanced = in_place(_filter, kept.value, mu, value)
+    advanced = in_place(_filter, jax.lax.stop_gradient(kept.value), mu, value)
     if not neuron.is_initializing():
         kept.value = advanced
     return advanced
