@@ -31,7 +31,7 @@ class Resonator(nn.Module):
         if not self.is_initializing():
             swing.value = jax.lax.stop_gradient(jnp.stack([one - spike, two], -1))
             trace.value = jax.lax.stop_gradient(spikes.trace)
-        bsojax.nn.report(self, spikes, membranes=one, currents=current)  # for metrics and bsojax.record
+        bsojax.nn.report(self, spikes, current=current, before_reset=one)  # for metrics and bsojax.record
         return spikes
 
 

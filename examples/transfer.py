@@ -1,11 +1,6 @@
 """Transfer: a network of eight classes gets a readout for ten; what it had learned stays, and may be frozen."""
 
-import jax
-import numpy as np
-import optax
 from sklearn.datasets import load_digits
-
-import bsojax
 
 T, BATCH = 4, 32
 x, y = load_digits(return_X_y=True)

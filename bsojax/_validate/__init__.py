@@ -44,12 +44,15 @@ from bsojax._validate._batches import targets as targets
 from bsojax._validate._batches import train_flag as train_flag
 from bsojax._validate._batches import weighted_loss as weighted_loss
 from bsojax._validate._settings import backward_steps as backward_steps
+from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import no_seed as no_seed
 from bsojax._validate._settings import number as number
+from bsojax._validate._settings import one_a_neuron as one_a_neuron
 from bsojax._validate._settings import one_exchange as one_exchange
 from bsojax._validate._settings import one_of as one_of
 from bsojax._validate._settings import pooling_window as pooling_window
 from bsojax._validate._settings import positive as positive
+from bsojax._validate._settings import refractory_steps as refractory_steps
 from bsojax._validate._settings import ScalarOrSchedule as ScalarOrSchedule
 from bsojax._validate._settings import schedule as schedule
 from bsojax._validate._settings import Schedule as Schedule
@@ -57,6 +60,7 @@ from bsojax._validate._settings import sharpness as sharpness
 from bsojax._validate._settings import steps as steps
 from bsojax._validate._settings import time_step as time_step
 from bsojax._validate._settings import votes_differ as votes_differ
+from bsojax._validate._settings import was_called as was_called
 from bsojax._validate._settings import window as window
 from bsojax._validate._trees import collections as collections
 from bsojax._validate._trees import delta as delta

@@ -37,13 +37,49 @@ def schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, ope
     return lambda count: constant
 
 
-def positive(owner: str, name: str, value: float, at_least: float | None = None) -> float:
-    """Returns a neuron's constant as a float: finite, and above 0 or at least so much."""
-    value = float(value)  # under jit a comparison of JAX scalars would be traced
-    if not (value > 0 if at_least is None else value >= at_least) or not math.isfinite(value):
+def positive(owner: str, name: str, value: Any, at_least: float | None = None) -> Any:
+    """Returns a neuron's constant, a float or an array of them: finite, and above 0 or at least so much."""
+    # Under jit a comparison of JAX scalars would be traced.
+    value = float(value) if np.ndim(value) == 0 else np.asarray(value, np.float64)
+    good = np.isfinite(value) & (value > 0 if at_least is None else value >= at_least)
+    if not np.all(good):
         bound = "threshold > 0" if at_least is None else f"time constant >= {at_least:g} time step"
-        raise ValueError(f"{name}: {owner} needs a finite {bound}, got {value}.")
+        wrong = value if np.ndim(value) == 0 else value[~good][0]
+        raise ValueError(f"{name}: {owner} needs a finite {bound}, got {wrong}.")
     return value
+
+
+def leaking(owner: str, tau: float) -> float:
+    """Returns a time constant from which one is learned; refuses those at which a sigmoid has no end or no gradient."""
+    if not 1 < (tau := float(tau)) < math.inf:
+        raise ValueError(f"tau: {owner} learns from a finite time constant > 1 time step, got {tau}.")
+    return tau
+
+
+def one_a_neuron(owner: str, name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:
+    """Refuses constants of neurons that there are not: the spikes would be broadcast to their shape."""
+    last = needed[len(needed) - len(shape) :]
+    if len(shape) > len(needed) or any(size not in (1, own) for size, own in zip(shape, last, strict=True)):
+        raise ValueError(
+            f"{name}: {owner} needs a number, or an array that broadcasts to its current of shape {needed}, such as "
+            f"one of shape {needed[-1:]}; got {shape}."
+        )
+
+
+def refractory_steps(owner: str, value: Any) -> int:
+    """Returns a number of time steps; refuses one that is none, or that a byte does not hold."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= 255:
+        raise ValueError(f"refractory_steps: {owner} needs an int in 0 .. 255, got {value!r}.")
+    return int(value)
+
+
+def was_called(owner: str, called: bool) -> None:
+    """Refuses to tell a membrane that is not there, or that belongs to another time step."""
+    if not called:
+        raise ValueError(
+            f"membrane_potential: {owner} has not been called at this time step; call it first, as in "
+            "spikes = neuron(current). Where it is wrapped, as by nn.remat or nn.vmap, ask inside of the wrapping."
+        )
 
 
 def sharpness(alpha: float) -> None:

@@ -1,7 +1,11 @@
 """The parts of a network: what travels between layers, neurons, traces, surrogates, synapses, layers and norms."""
 
+from bsojax.nn._alif import ALIF as ALIF
 from bsojax.nn._counted import counted_examples as counted_examples
 from bsojax.nn._counted import counting as counting
+from bsojax.nn._cuba import CubaLIF as CubaLIF
+from bsojax.nn._dynamics import charge as charge
+from bsojax.nn._dynamics import reset as reset
 from bsojax.nn._layers import BinaryConv as BinaryConv
 from bsojax.nn._layers import BinaryDense as BinaryDense
 from bsojax.nn._layers import Conv as Conv
@@ -9,22 +13,25 @@ from bsojax.nn._layers import Dense as Dense
 from bsojax.nn._layers import rsqrt_fan_in as rsqrt_fan_in
 from bsojax.nn._layers import Scale as Scale
 from bsojax.nn._layers import unit_scale as unit_scale
-from bsojax.nn._neurons import BeforeReset as BeforeReset
-from bsojax.nn._neurons import charge as charge
+from bsojax.nn._neuron import Neuron as Neuron
+from bsojax.nn._neuron import RECORDINGS as RECORDINGS
+from bsojax.nn._neuron import report as report
+from bsojax.nn._neuron import SPIKE_RATES as SPIKE_RATES
+from bsojax.nn._neuron_state import BeforeReset as BeforeReset
+from bsojax.nn._neuron_state import NEURONS as NEURONS
+from bsojax.nn._neuron_state import resting_as as resting_as
+from bsojax.nn._neuron_state import StateForm as StateForm
 from bsojax.nn._neurons import IF as IF
 from bsojax.nn._neurons import LIF as LIF
-from bsojax.nn._neurons import NEURONS as NEURONS
-from bsojax.nn._neurons import RECORDINGS as RECORDINGS
-from bsojax.nn._neurons import reset as reset
-from bsojax.nn._neurons import resting_as as resting_as
-from bsojax.nn._neurons import SPIKE_RATES as SPIKE_RATES
-from bsojax.nn._neurons import StateForm as StateForm
 from bsojax.nn._norms import Affine as Affine
 from bsojax.nn._norms import BatchNorm as BatchNorm
 from bsojax.nn._norms import BatchRenorm as BatchRenorm
+from bsojax.nn._plif import PLIF as PLIF
 from bsojax.nn._pooling import avg_pool as avg_pool
 from bsojax.nn._pooling import flatten as flatten
 from bsojax.nn._pooling import global_avg_pool as global_avg_pool
+from bsojax.nn._readout import LeakyReadout as LeakyReadout
+from bsojax.nn._recurrent import BinaryRecurrent as BinaryRecurrent
 from bsojax.nn._spikes import as_spikes as as_spikes
 from bsojax.nn._spikes import concatenate as concatenate
 from bsojax.nn._spikes import map_spikes as map_spikes

@@ -1,155 +1,22 @@
-"""Spiking neurons: integrate a current, fire, reset. Nothing flows back through time."""
+"""LIF and IF: neurons that integrate a current, fire and reset. Nothing flows back through time."""
 
-import contextlib
-import contextvars
-import functools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, ClassVar
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
-from bsojax.nn._counted import mean_spike
+from bsojax.nn._dynamics import Constants, Dynamics, State, constant, spread
+from bsojax.nn._neuron import Neuron
+from bsojax.nn._neuron_step import step
 from bsojax.nn._spikes import Spikes
 from bsojax.nn._surrogates import Surrogate, sigmoid
-from bsojax.nn._traces import TraceInputs, TraceRule, ottt
-from bsojax.xla_cpu import in_place
-
-NEURONS = "neurons"
-"""The collection of the neurons' state."""
-
-SPIKE_RATES = "spike_rates"
-"""The collection into which neurons sow their mean spike."""
-
-RECORDINGS = "recordings"
-"""The collection into which neurons sow what they do at a time step, for ``bsojax.record``."""
+from bsojax.nn._traces import TraceRule, ottt
 
 
-def charge(membrane: jax.Array, current: jax.Array, decay: float, gain: float = 1.0, v_rest: float = 0.0) -> jax.Array:
-    """Returns the membrane before the reset, ``v_rest + decay * (membrane - v_rest) + gain * current`` (eq. 2)."""
-    return v_rest + decay * (jax.lax.stop_gradient(membrane) - v_rest) + gain * current
-
-
-def reset(membrane: jax.Array, spike: jax.Array, v_threshold: float, v_reset: float | None) -> jax.Array:
-    """Returns the membrane after the reset: minus the threshold (v_reset None), or at v_reset, where it spiked."""
-    if v_reset is None:
-        return membrane - v_threshold * spike
-    return jnp.where(spike > 0, jnp.asarray(v_reset, membrane.dtype), membrane)
-
-
-@flax.struct.dataclass
-class BeforeReset:
-    """A membrane as training carries it from one time step to the next: before the reset.
-
-    The gradient needs it, and spikes and the membrane after the reset follow from it, so that a loop carries one array
-    a neuron and no more. Where a neuron's variable "membrane" holds an array, it is the membrane after the reset.
-
-    Attributes:
-      value: the membrane.
-    """
-
-    value: jax.Array
-
-
-class StateForm(NamedTuple):
-    """How LIF and IF hold their state.
-
-    Attributes:
-      before_reset: whether the membrane is :class:`BeforeReset`, as training needs it.
-      traces: whether traces are kept.
-    """
-
-    before_reset: bool
-    traces: bool
-
-
-_PUBLIC = StateForm(before_reset=False, traces=True)
-_FORM = contextvars.ContextVar("bsojax_state_form", default=_PUBLIC)
-
-
-@contextlib.contextmanager
-def resting_as(form: StateForm) -> Iterator[None]:
-    """Within, LIF and IF that start hold their state in this form, and stay in it; so do classes derived from them.
-
-    Use it around ``model.init`` in a loop of your own; ``bsojax.online.start`` does.
-    """
-    token = _FORM.set(form)
-    try:
-        yield
-    finally:
-        _FORM.reset(token)
-
-
-class Dynamics(NamedTuple):
-    """The constants of a neuron's step.
-
-    Attributes:
-      decay: factor on the membrane's distance from rest.
-      gain: factor on the current.
-      v_threshold, v_reset: see LIF.
-      surrogate: the spike function and its gradient.
-      resets_first: whether the membrane that comes in is the one before the last reset.
-    """
-
-    decay: float
-    gain: float
-    v_threshold: float
-    v_reset: float | None
-    surrogate: Surrogate
-    resets_first: bool = False
-
-    def spikes(self, charged: jax.Array) -> jax.Array:
-        """The spikes of a membrane before the reset."""
-        return (charged >= self.v_threshold).astype(charged.dtype)
-
-    def after_reset(self, charged: jax.Array) -> jax.Array:
-        """The membrane after the reset that follows from the one before it."""
-        return reset(charged, self.spikes(charged), self.v_threshold, self.v_reset)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def fire(dynamics: Dynamics, membrane: jax.Array, current: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the spikes of one time step and the membrane before the reset; only the spikes have a gradient.
-
-    The membrane is all that it keeps for the gradient. Spikes and the membrane after the reset both follow from it, so
-    that a loop which carries it from one time step to the next carries no other.
-
-    Args:
-      dynamics: the neuron's constants.
-      membrane: the membrane of the last time step; nothing flows back into it.
-      current: of the same shape.
-    """
-    rest = 0.0 if dynamics.v_reset is None else dynamics.v_reset
-
-    def advance(membrane: jax.Array, current: jax.Array) -> jax.Array:
-        if dynamics.resets_first:
-            membrane = dynamics.after_reset(membrane)
-        return charge(membrane, current, dynamics.decay, dynamics.gain, rest).astype(membrane.dtype)
-
-    charged = in_place(advance, membrane, current)
-    return dynamics.spikes(charged), charged
-
-
-def _fire_forward(
-    dynamics: Dynamics, membrane: jax.Array, current: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    spike, charged = fire(dynamics, membrane, current)
-    return (spike, charged), charged
-
-
-def _fire_backward(
-    dynamics: Dynamics, charged: jax.Array, cotangents: tuple[jax.Array, jax.Array]
-) -> tuple[None, jax.Array]:
-    return None, dynamics.gain * cotangents[0] * dynamics.surrogate.gradient(charged - dynamics.v_threshold)
-
-
-fire.defvjp(_fire_forward, _fire_backward)
-
-
-class LIF(nn.Module):
+class LIF(Neuron):
     """Leaky integrate-and-fire neurons, one for each element of the current.
 
     Use it after every synapse and norm. Each call is one time step:
@@ -159,8 +26,11 @@ class LIF(nn.Module):
     the last one, each of the current's shape and dtype. The first call starts from rest; the owner of the collection
     carries it from one time step to the next and drops it at the end of a sequence. Given a state without a trace, the
     neuron keeps none: that is how evaluation saves it. In training "membrane" is :class:`BeforeReset`, for which the
-    gradient keeps less; a class derived from LIF finds it so too. The mean spike of each call is sown into the
-    collection "spike_rates".
+    gradient keeps less; a class derived from LIF finds it so too, and ``membrane_potential()`` tells v in either case.
+    The mean spike of each call is sown into the collection "spike_rates", with its gradient.
+
+    tau, v_threshold and v_reset may be one a neuron or channel: an array or tuple that broadcasts to the current, such
+    as one of shape ``(channels,)``. An array is kept as a tuple, so that modules can be compared and hashed.
 
     Attributes:
       tau: time constant in time steps, >= 1.
@@ -170,93 +40,91 @@ class LIF(nn.Module):
       trace: how the presynaptic trace decays: ottt, ndot, ndot_released, or None for no trace (SLTT).
       surrogate: the spike function and its gradient.
       decay_input: whether the current is divided by tau, so that a constant one is the membrane's limit.
+      refractory_steps: for so many time steps after a spike, at most 255, the membrane stays what the reset made of
+        it, without leak, current, spike and gradient. The count of what is left is one byte a neuron of state,
+        "refractory". Then no trace is exact: it takes currents into account that the neuron did not see.
 
     Raises:
       TypeError: the current is not floating.
-      ValueError: tau or v_threshold is out of range, or the current differs in shape from the state.
+      ValueError: an attribute is out of range or does not fit the current, or the current differs in shape from the
+        state.
 
     Source: Liang et al., BSO, ICML 2025, eq. 2-3, 7.
     """
 
-    tau: float = 2.0
-    v_threshold: float = 1.0
-    v_reset: float | None = None
+    tau: Constants = 2.0
+    v_threshold: Constants = 1.0
+    v_reset: Constants | None = None
     trace: TraceRule | None = ottt
     surrogate: Surrogate = sigmoid(4.0)
     decay_input: bool = False
+    refractory_steps: int = 0
+
+    _constants: ClassVar[tuple[str, ...]] = ("tau", "v_threshold", "v_reset")
 
     @nn.compact
     def __call__(self, current: jax.Array) -> Spikes:
-        tau = _validate.positive(f"LIF '{self.name}'", "tau", self.tau, at_least=1)
+        tau = constant(f"LIF '{self.name}'", "tau", self.tau, current, at_least=1)
         return _step(self, current, 1 - 1 / tau, 1 / tau if self.decay_input else 1.0)
 
 
-class IF(nn.Module):
+class IF(Neuron):
     """Integrate-and-fire neurons: LIF without a leak. Attributes, state and errors as there."""
 
-    v_threshold: float = 1.0
-    v_reset: float | None = None
+    v_threshold: Constants = 1.0
+    v_reset: Constants | None = None
     trace: TraceRule | None = ottt
     surrogate: Surrogate = sigmoid(4.0)
+    refractory_steps: int = 0
+
+    _constants: ClassVar[tuple[str, ...]] = ("v_threshold", "v_reset")
 
     @nn.compact
     def __call__(self, current: jax.Array) -> Spikes:
         return _step(self, current, 1.0, 1.0)
 
 
-def _step(neuron: LIF | IF, current: jax.Array, decay: float, gain: float) -> Spikes:
-    """One time step of a neuron module: advances its variables and returns its spikes."""
+def threshold_and_reset(neuron: Any, current: jax.Array) -> tuple[Any, Any]:
+    """Returns what a neuron module's attributes v_threshold and v_reset are to the arithmetic with a current."""
     owner = f"neuron '{neuron.name}'"
     _validate.floating("current", current, owner)
-    threshold = _validate.positive(owner, "v_threshold", neuron.v_threshold)
-    v_reset = None if neuron.v_reset is None else float(neuron.v_reset)
+    threshold = constant(owner, "v_threshold", neuron.v_threshold, current)
+    return threshold, None if neuron.v_reset is None else spread(owner, "v_reset", neuron.v_reset, current)
+
+
+def _step(neuron: LIF | IF, current: jax.Array, decay: Any, gain: Any) -> Spikes:
+    threshold, v_reset = threshold_and_reset(neuron, current)
     dynamics = Dynamics(decay, gain, threshold, v_reset, neuron.surrogate)
-    form = _FORM.get()
-    starts = not neuron.has_variable(NEURONS, "membrane")
-    keeps_trace = form.traces if starts else neuron.has_variable(NEURONS, "trace")
-
-    def rest() -> Any:
-        membrane = jnp.full_like(current, v_reset or 0.0)
-        return BeforeReset(membrane) if form.before_reset else membrane  # at rest they are equal
-
-    membrane = neuron.variable(NEURONS, "membrane", rest)
-    held: Any = membrane.value
-    if isinstance(held, BeforeReset):
-        dynamics, before = dynamics._replace(resets_first=True), held.value
-    else:
-        before = held
-    _validate.state_shape(owner, before.shape, current.shape)
-    spike, charged = fire(dynamics, before, current)
-    charged, fired = jax.lax.stop_gradient((charged, spike))
-    if not neuron.is_initializing():
-        after: Any = BeforeReset(charged) if dynamics.resets_first else dynamics.after_reset(charged)
-        membrane.value = after
-    rule = neuron.trace if keeps_trace else None
-    trace = None if rule is None else _traced(neuron, rule, dynamics, before, charged, fired)
-    neuron.sow(SPIKE_RATES, "rate", mean_spike(fired), reduce_fn=lambda _, rate: rate, init_fn=float)
-    return Spikes(spike, trace)
+    silent = _validate.refractory_steps(f"neuron '{neuron.name}'", neuron.refractory_steps)
+    if silent:
+        dynamics = _Refractory(**vars(dynamics), steps=silent)
+    return step(neuron, current, dynamics, neuron.trace)
 
 
-def _traced(
-    neuron: nn.Module, rule: TraceRule, dynamics: Dynamics, before: jax.Array, charged: jax.Array, fired: jax.Array
-) -> jax.Array:
-    """Advances the trace of a neuron module, and the spike that its rule may keep; returns the trace."""
-    trace = neuron.variable(NEURONS, "trace", lambda: jnp.zeros_like(fired))
-    previous_spike = None
-    if rule.keeps_spike:
-        last = neuron.variable(NEURONS, "spike", lambda: jnp.zeros_like(fired))
-        previous_spike = last.value
-        if not neuron.is_initializing():
-            last.value = fired
-    after = dynamics.after_reset(charged)
-    previous = dynamics.after_reset(before) if dynamics.resets_first else before
-    mu = rule.factor(TraceInputs(after, previous, fired, previous_spike, dynamics.decay, dynamics.v_threshold))
-    mu = mu if jnp.ndim(mu) == 0 else jnp.broadcast_to(mu, fired.shape)
-    advanced = in_place(_filter, trace.value, mu, fired)
-    if not neuron.is_initializing():
-        trace.value = advanced
-    return advanced
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Refractory(Dynamics):
+    """Dynamics with time steps of silence after a spike; "refractory" is the number of those that are left."""
 
+    steps: int
 
-def _filter(trace: jax.Array, mu: jax.Array | float, spike: jax.Array) -> jax.Array:
-    return (mu * trace + spike).astype(trace.dtype)
+    names: ClassVar[tuple[str, ...]] = ("membrane", "refractory")
+
+    def rest(self, name: str, current: jax.Array) -> jax.Array:
+        return jnp.zeros(current.shape, jnp.uint8) if name == "refractory" else super().rest(name, current)
+
+    def spikes(self, charged: State) -> jax.Array:
+        return jnp.where(charged["refractory"] > 0, jnp.zeros_like(charged["membrane"]), super().spikes(charged))
+
+    def after_reset(self, charged: State) -> State:
+        left = charged["refractory"]
+        left = jnp.where(self.spikes(charged) > 0, jnp.uint8(self.steps), left - (left > 0).astype(left.dtype))
+        return {**super().after_reset(charged), "refractory": left}
+
+    def charge(self, state: State, current: jax.Array) -> State:
+        charged = super().charge(state, current)["membrane"].astype(current.dtype)
+        waits = state["refractory"] > 0
+        return {"membrane": jnp.where(waits, state["membrane"], charged), "refractory": state["refractory"]}
+
+    def derivative(self, charged: State) -> jax.Array:
+        gradient = super().derivative(charged)
+        return jnp.where(charged["refractory"] > 0, jnp.zeros_like(gradient), gradient)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,17 @@ class TraceInputs(NamedTuple):
     Attributes:
       membrane, previous_membrane: the membrane after the reset, of this and of the last time step.
       spike, previous_spike: the spikes of this and of the last time step; the latter only for rules that keep it.
-      decay: the membrane's decay a time step, lambda = 1 - 1/tau (1 for integrate-and-fire).
-      v_threshold: the firing threshold.
+      decay: the membrane's decay a time step, lambda = 1 - 1/tau (1 for integrate-and-fire): a float, or where it is
+        one a neuron or learned, an array that broadcasts to the spikes.
+      v_threshold: the firing threshold, likewise; of ALIF that of this time step.
     """
 
     membrane: jax.Array
     previous_membrane: jax.Array
     spike: jax.Array
     previous_spike: jax.Array | None
-    decay: float
-    v_threshold: float
+    decay: Any
+    v_threshold: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _ottt(inputs: TraceInputs) -> jax.Array | float:
     return inputs.decay
 
 
-def _clamped_ratio(numerator: jax.Array, denominator: jax.Array, decay: float) -> jax.Array:
+def _clamped_ratio(numerator: jax.Array, denominator: jax.Array, decay: Any) -> jax.Array:
     ratio = numerator / denominator
     return jnp.where(jnp.isfinite(ratio), jnp.clip(ratio, -decay, decay), decay)
 
@@ -53,14 +54,16 @@ def _ndot(inputs: TraceInputs) -> jax.Array | float:
 
 
 def _ndot_released(inputs: TraceInputs) -> jax.Array | float:
-    if inputs.decay == 1:
+    same_for_all = isinstance(inputs.decay, float)
+    if same_for_all and inputs.decay == 1:
         return 1.0
     assert inputs.previous_spike is not None
-    return _clamped_ratio(
+    ratio = _clamped_ratio(
         inputs.membrane - inputs.v_threshold * inputs.spike,
         inputs.previous_membrane - inputs.v_threshold * inputs.previous_spike,
         inputs.decay,
     )
+    return ratio if same_for_all else jnp.where(inputs.decay == 1, 1.0, ratio)
 
 
 ottt = TraceRule(_ottt)

@@ -1,0 +1,106 @@
+"""What neurons tell of a time step: their mean spike, recordings, and membranes to the model around them."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from bsojax import _validate
+from bsojax.nn._counted import mean_spike
+from bsojax.nn._spikes import Spikes
+
+SPIKE_RATES = "spike_rates"
+"""The collection into which neurons sow their mean spike."""
+
+RECORDINGS = "recordings"
+"""The collection into which neurons sow "spikes", "membranes", "currents" and "traces" of a time step."""
+
+
+class _Membranes(NamedTuple):
+    """Of the last time step."""
+
+    before_reset: jax.Array
+    after_reset: jax.Array
+
+
+class Neuron(nn.Module):
+    """What the neurons of this library are derived from; derive one of your own for ``membrane_potential``.
+
+    A neuron is a module that takes a current and returns Spikes, keeps its state in the collection "neurons", and
+    calls :func:`report` once it knows its spikes.
+    """
+
+    _constants: ClassVar[tuple[str, ...]] = ()  # attributes that may be arrays
+    _membranes: ClassVar[Any] = None  # _Membranes of this call of the model; a copy of the module has none
+
+    def __post_init__(self) -> None:
+        for name in self._constants:
+            value = getattr(self, name)
+            if isinstance(value, list | np.ndarray | jax.Array):
+                # Modules are compared and hashed by their attributes, which arrays do not allow.
+                setattr(self, name, _as_tuple(np.asarray(value).tolist()))
+        super().__post_init__()
+
+    def membrane_potential(self, *, before_reset: bool = False) -> jax.Array:
+        """Returns the membrane of the neuron's last call, in training and in evaluation.
+
+        Use it in a model, after the neuron was called: ``spikes = neuron(current); v = neuron.membrane_potential()``.
+
+        Args:
+          before_reset: whether it is the membrane that the threshold was compared with, so that crossings show; else
+            it is the one after the reset.
+
+        Returns:
+          An array of the current's shape and dtype, without gradient.
+
+        Raises:
+          ValueError: the neuron has not been called in this call of the model.
+        """
+        _validate.was_called(f"neuron '{self.name}'", self._membranes is not None)
+        return self._membranes.before_reset if before_reset else self._membranes.after_reset
+
+
+def report(
+    neuron: nn.Module,
+    spikes: Spikes | None = None,
+    *,
+    current: jax.Array | None = None,
+    before_reset: jax.Array | None = None,
+    after_reset: jax.Array | None = None,
+) -> None:
+    """Tells the spikes and membranes of a neuron's time step to whoever asks.
+
+    Use it in a neuron of your own, once in a call: its rate then stands in the metrics of a training step and may be
+    part of a loss, ``bsojax.record`` records it, and ``membrane_potential`` answers if it is derived from Neuron. What
+    nobody asks for costs nothing. Whatever is left out is not told.
+
+    The mean spike of the examples that count is sown into the collection "spike_rates", with its gradient; spikes,
+    membranes before the reset, currents and traces into "recordings" where that is mutable.
+
+    Args:
+      neuron: the module that is called.
+      spikes: what it returns; None: it does not spike.
+      current: what it was given.
+      before_reset: the membrane that was compared with the threshold.
+      after_reset: the membrane after the reset.
+    """
+    if spikes is not None:
+        _sow(neuron, SPIKE_RATES, "rate", mean_spike(spikes.value))
+    if not neuron.is_initializing():  # a model's variables are those that it keeps
+        _sow(neuron, RECORDINGS, "spikes", None if spikes is None else spikes.value)
+        _sow(neuron, RECORDINGS, "traces", None if spikes is None else spikes.trace)
+        _sow(neuron, RECORDINGS, "membranes", before_reset)
+        _sow(neuron, RECORDINGS, "currents", current)
+    if isinstance(neuron, Neuron) and before_reset is not None and after_reset is not None:
+        membranes = _Membranes(*jax.lax.stop_gradient((before_reset, after_reset)))
+        object.__setattr__(neuron, "_membranes", membranes)  # not a variable: it ends with this call of the model
+
+
+def _sow(neuron: nn.Module, collection: str, name: str, value: Any) -> None:
+    if value is not None:
+        neuron.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=float)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
