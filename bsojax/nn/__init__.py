@@ -2,6 +2,7 @@
 
 from bsojax.nn._counted import counted_examples as counted_examples
 from bsojax.nn._counted import counting as counting
+from bsojax.nn._dropout import SpikingDropout as SpikingDropout
 from bsojax.nn._layers import BinaryConv as BinaryConv
 from bsojax.nn._layers import BinaryDense as BinaryDense
 from bsojax.nn._layers import Conv as Conv
