@@ -1,5 +1,6 @@
 """Binary spiking neural networks, trained online and without latent weights, in JAX."""
 
+from bsojax import encoders as encoders
 from bsojax import inspect as inspect
 from bsojax import losses as losses
 from bsojax import models as models
@@ -45,6 +46,7 @@ from bsojax.nn import rsqrt_fan_in as rsqrt_fan_in
 from bsojax.nn import sigmoid as sigmoid
 from bsojax.nn import softsign as softsign
 from bsojax.nn import Spikes as Spikes
+from bsojax.nn import SpikingDropout as SpikingDropout
 from bsojax.nn import Surrogate as Surrogate
 from bsojax.nn import TraceInputs as TraceInputs
 from bsojax.nn import TraceRule as TraceRule

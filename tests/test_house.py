@@ -10,7 +10,7 @@ import pytest
 import bsojax
 
 ROOT = pathlib.Path(bsojax.__file__).parent
-LAYERS = ("_jax", "_validate", "xla_cpu", "signs", "nn", "optim", "losses", "online", "inspect", "models")
+LAYERS = ("_jax", "_validate", "xla_cpu", "signs", "nn", "optim", "losses", "encoders", "online", "inspect", "models")
 """The rooms of the library; each may import from those before it."""
 
 SUBPACKAGES = (
@@ -18,6 +18,7 @@ SUBPACKAGES = (
     bsojax.nn,
     bsojax.optim,
     bsojax.losses,
+    bsojax.encoders,
     bsojax.online,
     bsojax.inspect,
     bsojax.models,

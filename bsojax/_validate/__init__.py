@@ -18,6 +18,8 @@ from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import known_layers as known_layers
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import not_unpacked as not_unpacked
+from bsojax._validate._arrays import positive_values as positive_values
+from bsojax._validate._arrays import probabilities as probabilities
 from bsojax._validate._arrays import some_batches as some_batches
 from bsojax._validate._arrays import state_shape as state_shape
 from bsojax._validate._arrays import weights_of_spikes as weights_of_spikes
@@ -45,6 +47,8 @@ from bsojax._validate._batches import train_flag as train_flag
 from bsojax._validate._batches import weighted_loss as weighted_loss
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
+from bsojax._validate._settings import between as between
+from bsojax._validate._settings import needs_width as needs_width
 from bsojax._validate._settings import no_seed as no_seed
 from bsojax._validate._settings import number as number
 from bsojax._validate._settings import one_a_neuron as one_a_neuron

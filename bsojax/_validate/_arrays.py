@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -61,6 +62,26 @@ def weights_of_spikes(other: Any, is_spikes: bool) -> None:
         raise TypeError(
             "Spikes: the product of spikes and spikes has no trace; multiply spikes.value with one of them, as weights."
         )
+
+
+def probabilities(name: str, value: Any, owner: str) -> Any:
+    """Returns floating values as an array; refuses those outside [0, 1] in NumPy arrays, such as unscaled pixels."""
+    if not isinstance(value, jax.Array):
+        value = np.asarray(value)
+        floating(name, value, owner)
+        if (outside := ~((value >= 0) & (value <= 1))).any():
+            raise ValueError(
+                f"{name}: {owner} needs values in [0, 1], and {outside.sum()} of {value.size} are outside, the first "
+                f"of them {value[outside].flat[0]}; scale them first."
+            )
+    floating(name, value, owner)
+    return jnp.asarray(value)
+
+
+def positive_values(name: str, value: Any) -> None:
+    """Refuses numbers that are not positive, where they are known: a division by them would be NaN or infinite."""
+    if not isinstance(value, jax.Array) and not np.all(np.asarray(value) > 0):
+        raise ValueError(f"{name}: must be positive, got {value}.")
 
 
 def kernel_shape(owner: str, held: tuple[int, ...], needed: tuple[int, ...]) -> None:

@@ -82,6 +82,18 @@ def was_called(owner: str, called: bool) -> None:
         )
 
 
+def between(name: str, value: float, low: float, high: float) -> None:
+    """Refuses a number that does not lie between two others."""
+    if not low < value < high:
+        raise ValueError(f"{name}: must be in ({low:g}, {high:g}), got {value!r}.")
+
+
+def needs_width(count: int) -> None:
+    """Refuses a single centre whose Gaussian has no width: it would answer to nothing, or with NaN."""
+    if count < 2:
+        raise ValueError("width: a single centre has no neighbour to take it from; give it.")
+
+
 def sharpness(alpha: float) -> None:
     """Refuses a surrogate's sharpness with which no gradient would flow, or one of the wrong sign."""
     if not 0 < alpha < math.inf:

@@ -6,6 +6,7 @@ from bsojax.nn._counted import counting as counting
 from bsojax.nn._cuba import CubaLIF as CubaLIF
 from bsojax.nn._dynamics import charge as charge
 from bsojax.nn._dynamics import reset as reset
+from bsojax.nn._dropout import SpikingDropout as SpikingDropout
 from bsojax.nn._layers import BinaryConv as BinaryConv
 from bsojax.nn._layers import BinaryDense as BinaryDense
 from bsojax.nn._layers import Conv as Conv
