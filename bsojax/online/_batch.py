@@ -98,6 +98,14 @@ class Batch:
             kept.append(jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim)), leaf, 0))
         return jax.tree.unflatten(structure, kept)
 
+    def finite_examples(self) -> jax.Array:
+        """Returns of which examples all inputs that count are finite, boolean of shape ``(batch,)``."""
+        found = jnp.ones((self.size,), bool)
+        for leaf, moves in zip(jax.tree.leaves(self.counted_x()), self.moving_x, strict=True):
+            axes = tuple(axis for axis in range(leaf.ndim) if axis != int(moves))
+            found &= jnp.all(jnp.isfinite(leaf), axes)
+        return found
+
     def _kept(self, tree: Any, t: int | jax.Array) -> Any:
         counted = self.counted(t)
         if counted is None:

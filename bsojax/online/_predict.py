@@ -44,7 +44,7 @@ def predict(
       neurons: their state, from :func:`rest` or the call before.
 
     Returns:
-      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; with neurons, a pair of these and
+      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one, NaN of an example that is not finite; with neurons, a pair of these and
       the state with which a stream goes on.
 
     Raises:
@@ -153,4 +153,9 @@ def _outputs(
     total = () if per_step else jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), begun.logits)
     first = (jnp.zeros((), jnp.int32), begun.neurons, total)
     (_, after, total), (outputs, found) = jax.lax.scan(body, first, None, length=batch.num_steps)
-    return (outputs if per_step else total), after, found
+    finite = batch.finite_examples()  # spikes hide what is not: the answer would look like any other
+
+    def told(leaf: jax.Array) -> jax.Array:
+        return jnp.where(along(finite, leaf, int(per_step)), leaf, jnp.nan)
+
+    return jax.tree.map(told, outputs if per_step else total), after, found
