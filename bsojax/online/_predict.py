@@ -44,8 +44,8 @@ def predict(
       neurons: their state, from :func:`rest` or the call before.
 
     Returns:
-      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one, NaN of an example that is not finite; with neurons, a pair of these and
-      the state with which a stream goes on.
+      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; NaN of examples that are not finite.
+      With neurons, a pair of these and the state with which a stream goes on.
 
     Raises:
       TypeError, ValueError: x, mask, neurons, state and model do not fit each other.
