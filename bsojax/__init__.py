@@ -1,5 +1,7 @@
 """Binary spiking neural networks, trained online and without latent weights, in JAX."""
 
+from importlib.metadata import version as _version
+
 from bsojax import encoders as encoders
 from bsojax import inspect as inspect
 from bsojax import losses as losses
@@ -82,3 +84,5 @@ from bsojax.signs import to_signs as to_signs
 from bsojax.signs import to_weights as to_weights
 from bsojax.signs import unpack_signs as unpack_signs
 from bsojax.signs import value_and_grad as value_and_grad
+
+__version__ = _version("bsojax")

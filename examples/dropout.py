@@ -16,17 +16,17 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         pixels = bsojax.encoders.rate_step(self.make_rng("pixels"), x)  # a spike with the probability of its grey
-        x = bsojax.LIF()(bsojax.BatchNorm()(bsojax.BinaryDense(128)(pixels), train))
-        x = bsojax.SpikingDropout(0.2)(x, deterministic=not train)  # the same neurons at all time steps
+        x = bsojax.LIF()(bsojax.BatchNorm()(bsojax.Dense(128)(pixels), train))
+        x = bsojax.SpikingDropout(0.1)(x, deterministic=not train)  # the same neurons at all time steps
         x = bsojax.LIF()(bsojax.BatchNorm()(bsojax.BinaryDense(128)(x), train))
         return bsojax.Dense(10)(x)
 
 
 key = jax.random.key(1)
-tx = bsojax.split_optimizer(bsojax.t_bso(bsojax.noise_threshold(0.95), T, b1=0.95), optax.adam(2e-3))
+tx = bsojax.split_optimizer(bsojax.t_bso(bsojax.noise_threshold(0.98), T, b1=0.98), optax.adam(2e-3))
 state = bsojax.init(Net(), tx, jax.random.key(0), x[:BATCH])
 step = bsojax.make_train_step(Net(), tx, T)
-for _ in range(4):
+for _ in range(8):
     for i in range(0, 1440, BATCH):
         state, metrics = step(state, x[i : i + BATCH], y[i : i + BATCH], rngs=key)
 state = bsojax.refresh_statistics(Net(), state, [x[:720], x[720:1440]], T, rngs=key)

@@ -1,5 +1,6 @@
 """Sequences of unequal length: the rows of a digit that hold ink, one row a time step, padded to few lengths."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -7,7 +8,7 @@ from sklearn.datasets import load_digits
 
 import bsojax
 
-LONGEST, BATCH = 8, 32
+LONGEST, BATCH, EPOCHS = 8, 32, 20
 images, y = load_digits(return_X_y=True)
 images = (images / 16).reshape(-1, 8, 8).astype("float32")
 sequences = [image[image.max(1) > 0.6] for image in images]  # of five to eight rows
@@ -24,19 +25,27 @@ def batches(indices):
         yield x, y[chosen], np.arange(steps)[:, None] < lengths  # (T, batch, 8), (batch,), (T, batch)
 
 
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        spikes = bsojax.BinaryRecurrent()(bsojax.BatchNorm()(bsojax.Dense(128)(x), train))
+        return bsojax.LeakyReadout()(bsojax.Dense(10)(spikes))
+
+
 rng = np.random.default_rng(0)
 train, test = np.arange(1440), np.arange(1440, len(y))
-model = bsojax.models.SpikingMLP(features=(128, 128), neuron=bsojax.LIF)
-flip = bsojax.t_bso(bsojax.noise_threshold(0.95), LONGEST, b1=0.95)
-tx = bsojax.split_optimizer(flip, optax.adam(2e-3))
-state = bsojax.init(model, tx, jax.random.key(0), np.zeros((BATCH, 8), np.float32))
-step = bsojax.make_train_step(model, tx, num_steps=LONGEST)
-for _ in range(6):
+updates = EPOCHS * (len(train) // BATCH)  # the loss looks at the last row of each digit: one update a batch
+real = optax.adam(optax.cosine_decay_schedule(1e-2, updates))
+tx = bsojax.split_optimizer(bsojax.calibrated(LONGEST, updates), real)
+state = bsojax.init(Net(), tx, jax.random.key(0), np.zeros((BATCH, 8), np.float32))
+loss = bsojax.losses.at_last(bsojax.losses.cross_entropy)
+step = bsojax.make_train_step(Net(), tx, num_steps=LONGEST, loss=loss)
+for _ in range(EPOCHS):
     epoch = list(batches(rng.permutation(train)))
     for i in rng.permutation(len(epoch)):
         x, labels, mask = epoch[i]
         state, metrics = step(state, x, labels, mask=mask)
-state = bsojax.refresh_statistics(model, state, epoch, LONGEST)
-evaluate = bsojax.make_eval_step(model, LONGEST)
+state = bsojax.refresh_statistics(Net(), state, epoch, LONGEST)
+evaluate = bsojax.make_eval_step(Net(), LONGEST, loss=loss)
 accuracy = np.mean([evaluate(state, x, labels, mask=mask)["accuracy"] for x, labels, mask in batches(test)])
 print(f"{accuracy:.1%} of the digits are recognised from their rows, {step._cache_size()} compilations")

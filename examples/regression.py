@@ -7,12 +7,12 @@ from sklearn.datasets import load_diabetes
 
 import bsojax
 
-T, BATCH, EPOCHS = 4, 32, 40
+T, BATCH, EPOCHS = 8, 32, 12
 x, y = load_diabetes(return_X_y=True)
 x, y = (x / x.std(0)).astype("float32"), ((y - y.mean()) / y.std())[:, None].astype("float32")
 train, test = np.split(np.random.default_rng(0).permutation(len(x)), [352])
 
-model = bsojax.models.SpikingMLP(features=(128, 128), num_classes=1)
+model = bsojax.models.SpikingMLP(features=(64, 64), num_classes=1)
 updates = EPOCHS * (len(train) // BATCH) * T
 tx = bsojax.split_optimizer(bsojax.calibrated(T, updates), optax.sgd(optax.cosine_decay_schedule(0.05, updates)))
 options = {"loss": bsojax.losses.mean_squared_error, "metrics": {"mse": bsojax.losses.mean_squared_error}}

@@ -217,3 +217,12 @@ WRONG_UPDATES = {
 def test_apply_updates_refuses_other_trees_and_shapes(updates, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(bsojax.apply_updates, PARAMS, updates)
+
+
+def test_exported_programs_take_packed_signs():
+    packed = bsojax.pack_signs({"kernel": jnp.ones((3, 5), bool), "scale": jnp.ones(())})
+    program = jax.jit(lambda tree, x: x @ bsojax.to_weights(tree)["kernel"])
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(program)(packed, jax.ShapeDtypeStruct((batch, 3), jnp.float32))
+    again = jax.export.deserialize(exported.serialize())
+    np.testing.assert_array_equal(again.call(packed, jnp.ones((4, 3))), np.full((4, 5), 3))

@@ -1,5 +1,6 @@
 """What a network answers, and what its neurons do meanwhile."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -44,7 +45,7 @@ def predict(
       neurons: their state, from :func:`rest` or the call before.
 
     Returns:
-      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; NaN of examples that are not finite.
+      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; NaN of examples not finite.
       With neurons, a pair of these and the state with which a stream goes on.
 
     Raises:
@@ -99,9 +100,11 @@ def record(
       TypeError, ValueError: as predict.
     """
     _, _, found = _run(model, state, x, num_steps, False, True, mask, rngs, neurons)
+    known = {field.name for field in dataclasses.fields(Recording)}
     layers: dict[str, dict[str, jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-        layers.setdefault(leaf_name(path[:-1]), {})[path[-1].key] = leaf
+        if path[-1].key in known:  # models may sow what they like
+            layers.setdefault(leaf_name(path[:-1]), {})[path[-1].key] = leaf
     return {name: Recording(**fields) for name, fields in layers.items()}
 
 

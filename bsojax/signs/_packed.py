@@ -1,5 +1,6 @@
 """Signs at rest: eight to a byte."""
 
+import json
 import math
 from typing import Any
 
@@ -24,6 +25,14 @@ class PackedSigns:
 
     bits: jax.Array
     shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+jax.export.register_pytree_node_serialization(
+    PackedSigns,
+    serialized_name="bsojax.PackedSigns",
+    serialize_auxdata=lambda aux: json.dumps(aux).encode(),
+    deserialize_auxdata=lambda text: tuple(tuple(shape) for shape in json.loads(text)),
+)  # exported programs may take packed signs as arguments
 
 
 def is_packed(node: Any) -> bool:
