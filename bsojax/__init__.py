@@ -66,13 +66,16 @@ from bsojax.online import refresh_statistics as refresh_statistics
 from bsojax.online import rest as rest
 from bsojax.online import state_shardings as state_shardings
 from bsojax.online import TrainState as TrainState
+from bsojax.online import transfer as transfer
 from bsojax.optim import bso as bso
 from bsojax.optim import BSOState as BSOState
 from bsojax.optim import calibrated as calibrated
 from bsojax.optim import checked as checked
+from bsojax.optim import freeze as freeze
 from bsojax.optim import IntegerMomentum as IntegerMomentum
 from bsojax.optim import noise_threshold as noise_threshold
 from bsojax.optim import on_weights as on_weights
+from bsojax.optim import per_batch as per_batch
 from bsojax.optim import scale_by_channel_rms as scale_by_channel_rms
 from bsojax.optim import split_optimizer as split_optimizer
 from bsojax.optim import t_bso as t_bso

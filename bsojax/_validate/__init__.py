@@ -77,4 +77,6 @@ from bsojax._validate._trees import packed as packed
 from bsojax._validate._trees import same as same
 from bsojax._validate._trees import same_shapes as same_shapes
 from bsojax._validate._trees import sign_values as sign_values
+from bsojax._validate._trees import some_frozen as some_frozen
+from bsojax._validate._trees import some_taken as some_taken
 from bsojax._validate._trees import weights_dtype as weights_dtype

@@ -120,7 +120,7 @@ def mask(value: Any, size: int, num_steps: int) -> None:
 
 def class_logits(value: Any, size: int) -> None:
     """Refuses what is not logits of shape (batch, classes), where targets are class labels."""
-    if getattr(value, "ndim", None) != 2 or value.shape[0] != size:
+    if not isinstance(value, jax.Array) or value.ndim != 2 or value.shape[0] != size:
         raise ValueError(
             f"model: it must return logits of shape (batch, classes), here ({size}, ...), as y are class labels; got "
             f"{value}. Targets that are no classes are floating."

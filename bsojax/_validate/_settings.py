@@ -107,14 +107,14 @@ def one_of(name: str, value: str, known: Any) -> str:
     return value
 
 
-def steps(num_steps: Any) -> int:
+def steps(num_steps: Any, name: str = "num_steps") -> int:
     """Returns the number of time steps of a sequence."""
     if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):
         raise TypeError(
-            f"num_steps: needs an int, not {num_steps!r}; under optax.inject_hyperparams name it in static_args."
+            f"{name}: needs an int, not {num_steps!r}; under optax.inject_hyperparams name it in static_args."
         )
     if num_steps < 1:
-        raise ValueError(f"num_steps: a sequence has at least 1 time step, got {num_steps}.")
+        raise ValueError(f"{name}: a sequence has at least 1 time step, got {num_steps}.")
     return int(num_steps)
 
 

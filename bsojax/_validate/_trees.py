@@ -50,6 +50,21 @@ def sign_values(signs: Any) -> None:
             )
 
 
+def some_frozen(frozen: list[bool], names: list[str], rest_is_owned: bool) -> None:
+    """Refuses to freeze nothing, or to leave signs without an owner."""
+    if not any(frozen):
+        raise ValueError(f"frozen: no leaf of signs matches; they are {names}.")
+    if not rest_is_owned and not all(frozen):
+        left = [name for name, stays in zip(names, frozen, strict=True) if not stays]
+        raise ValueError(f"flip: needs an optimizer for the signs that are not frozen: {left}.")
+
+
+def some_taken(taken: bool, names: list[str]) -> None:
+    """Refuses to take over a network of which nothing fits."""
+    if not taken:
+        raise ValueError(f"into: no leaf of the trained network has the name, shape and dtype of one of its {names}.")
+
+
 def needs_params(params: Any) -> None:
     """Refuses an update without the parameters, as optax transforms do that need them."""
     if params is None:
@@ -62,7 +77,8 @@ def delta(name: str, kind: str, update: Any, dtype: Any) -> None:
         raise TypeError(
             f"updates: sign leaf '{name}' got a {jnp.result_type(update)} update, but needs an {kind}. Make bso or "
             "t_bso the last transform that touches this leaf (optax.scale, add_decayed_weights or ema after it break "
-            "the delta), and let no other optimizer own it: see bsojax.split_optimizer."
+            "the delta), and let no other optimizer own it: see bsojax.split_optimizer. Signs that shall stay belong "
+            "to bsojax.freeze, not to optax.set_to_zero."
         )
 
 

@@ -107,7 +107,8 @@ def _normalise_backward(
     else:
         share = counted.examples.reshape((-1,) + (1,) * (x.ndim - 1)) & counted.enough
         x_grad = _spread(scale * factor * inverse, x) * (g - jnp.where(share, _spread(mean_g, x) + along, 0))
-    return x_grad.astype(x.dtype), None, None, factor * projected + drift * total, total, None, None
+    scale_grad = (factor * projected + drift * total).astype(scale.dtype)
+    return x_grad.astype(x.dtype), None, None, scale_grad, total.astype(scale.dtype), None, None
 
 
 normalise.defvjp(_normalise_forward, _normalise_backward)

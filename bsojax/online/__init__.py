@@ -25,5 +25,6 @@ from bsojax.online._step import Step as Step
 from bsojax.online._time_step import time_step as time_step
 from bsojax.online._time_step import TimeStep as TimeStep
 from bsojax.online._train import make_train_step as make_train_step
+from bsojax.online._transfer import transfer as transfer
 from bsojax.online._votes import majority as majority
 from bsojax.online._walk import rest as rest

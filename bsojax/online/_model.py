@@ -62,6 +62,8 @@ def call_options(model: nn.Module, *, train: bool, time_step: int | jax.Array) -
     The latter is "train" or one of the names that it has elsewhere: "training", "is_training", "deterministic" and
     "use_running_average", of which the last two are False in training.
     """
+    if isinstance(model, nn.Sequential):
+        return {}  # whatever it is given it hands to its first layer
     parameters = inspect.signature(type(model).__call__).parameters
     options: dict[str, Any] = {
         name: train == when_training for name, when_training in _FLAGS.items() if name in parameters

@@ -111,7 +111,8 @@ def not_donated(state: TrainState) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+        arrays = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array) and not _jax.is_traced(leaf)]
+        if any(leaf.is_deleted() for leaf in arrays):
             raise _validate.donated(error) from error
         raise
 

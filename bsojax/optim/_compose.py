@@ -1,12 +1,24 @@
 """Composition with optax: who owns which leaf, and wrappers for transforms that know nothing of booleans."""
 
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
 from bsojax import _validate
-from bsojax.signs import check_updates, to_weights
+from bsojax.signs import check_updates, deltas_like, to_weights, unpack_signs
+
+
+class SplitState(NamedTuple):
+    """The state of split_optimizer.
+
+    Attributes:
+      signs: the state of the flip optimizer.
+      params: the state of the optimizer of the real parameters.
+    """
+
+    signs: optax.OptState
+    params: optax.OptState
 
 
 def split_optimizer(
@@ -14,18 +26,47 @@ def split_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """One optimizer over ``{"signs": ..., "params": ...}``: flip owns the signs, real the real parameters.
 
-    Use it to train a whole network: every leaf has exactly one owner, chosen by its place in the tree. Extra arguments
-    such as ``time_step`` reach both; its updates are checked as by :func:`checked`.
+    Use it to train a whole network: every leaf has exactly one owner, chosen by its place in the tree. Each is shown
+    its own tree, without "signs" or "params" on top, and the signs as booleans in whatever form they are held; labels
+    and masks within flip are of that tree. Extra arguments such as ``time_step`` reach both; updates are checked as by
+    :func:`checked`.
 
     Args:
-      flip: bso, t_bso, or a chain that ends in one.
+      flip: bso, t_bso, a chain that ends in one, or freeze.
       real: any optax optimizer.
+
+    Returns:
+      A transformation with state :class:`SplitState`.
 
     Raises:
       TypeError, ValueError: what flip, real and :func:`checked` raise.
     """
-    owners = {"signs": pass_extra_args(flip), "params": pass_extra_args(real)}
-    return checked(optax.partition(owners, {name: name for name in owners}))
+    flip, real = pass_extra_args(flip), pass_extra_args(real)
+
+    def init_fn(params: optax.Params) -> SplitState:
+        return SplitState(flip.init(unpack_signs(params["signs"])), real.init(params["params"]))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SplitState,
+        params: optax.Params | None = None,
+        *,
+        grad: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SplitState]:
+        _validate.needs_params(params)
+        trees: Any = params
+        owned = {"signs": unpack_signs(trees["signs"]), "params": trees["params"]}
+        found, states = {}, {}
+        for name, owner in (("signs", flip), ("params", real)):
+            own = {} if grad is None else {"grad": grad[name]}
+            found[name], states[name] = owner.update(
+                updates[name], getattr(state, name), owned[name], **own, **extra_args
+            )
+        check_updates(owned, found)
+        return {**found, "signs": deltas_like(trees["signs"], found["signs"])}, SplitState(**states)
+
+    return checked(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
 
 def checked(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

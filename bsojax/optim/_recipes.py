@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bsojax import _validate
 from bsojax._validate import Schedule
 from bsojax.optim._bso import noise_threshold, t_bso
 from bsojax.optim._channel_rms import scale_by_channel_rms
@@ -56,6 +57,32 @@ def calibrated(
     threshold = noise_threshold(b1_at, c)
     flip = t_bso(threshold, num_steps, b1_at, b2, debias=True, momentum_dtype=momentum_dtype, seed=seed)
     return optax.chain(scale_by_channel_rms(), flip)
+
+
+def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
+    """Returns a schedule of updates that follows a schedule of batches.
+
+    Use it wherever an online step is given a schedule: it updates after every time step, so that what counts updates,
+    as all of optax's schedules do, comes to its end num_steps times as fast as one that counts batches.
+
+    Example:
+      >>> import optax, bsojax
+      >>> learning_rate = bsojax.per_batch(optax.cosine_decay_schedule(0.1, decay_steps=1000), updates_per_batch=4)
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, 4), optax.sgd(learning_rate))
+
+    Args:
+      schedule: a function of the number of batches.
+      updates_per_batch: num_steps; 1 where gradients are accumulated.
+
+    Raises:
+      TypeError, ValueError: updates_per_batch is no int, or less than 1.
+    """
+    each = _validate.steps(updates_per_batch, "updates_per_batch")
+
+    def of_updates(count: jax.Array) -> jax.Array:
+        return schedule(count // each)
+
+    return of_updates
 
 
 def window_schedule(b1: float, growth: float, total_updates: int) -> Schedule:

@@ -35,6 +35,28 @@ def deltas(signs: chex.ArrayTree, flips: chex.ArrayTree, dtype: Any = jnp.int8) 
     return jax.tree.map(delta, signs, flips, is_leaf=is_packed)
 
 
+def deltas_like(signs: chex.ArrayTree, updates: optax.Updates) -> optax.Updates:
+    """Returns deltas of booleans as deltas of the form in which signs are held: packed where those are."""
+    leaves, found = _leaves(signs, updates)
+    made = [
+        _packed_delta(leaf, bits_of(update != 0)) if is_packed(leaf) else update
+        for leaf, update in zip(leaves, found, strict=True)
+    ]
+    structure: Any = jax.tree.structure(signs, is_leaf=is_packed)
+    return jax.tree.unflatten(structure, made)
+
+
+def no_flips(signs: chex.ArrayTree) -> optax.Updates:
+    """Returns deltas that flip nothing, of the form in which signs are held."""
+
+    def nothing(leaf: Any) -> Any:
+        if isinstance(leaf, PackedSigns):
+            return PackedSigns(jnp.zeros_like(leaf.bits), leaf.shape)
+        return jnp.zeros(jnp.shape(leaf), jnp.int8 if is_sign(leaf) else leaf.dtype)
+
+    return jax.tree.map(nothing, signs, is_leaf=is_packed)
+
+
 def flip_bits(signs: chex.ArrayTree, updates: optax.Updates) -> list[jax.Array]:
     """Returns which signs deltas flip, as packed bits, an array for each leaf; packed signs are not unpacked."""
     return [

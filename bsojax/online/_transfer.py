@@ -1,0 +1,61 @@
+"""What one network has learned, taken over by another."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bsojax import _validate
+from bsojax._validate import leaf_name
+from bsojax.online._state import TrainState
+from bsojax.signs import is_packed, pack_signs, unpack_signs
+
+
+def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[str]]:
+    """Takes over the signs, real parameters and statistics of a trained network where they fit another one.
+
+    Use it to give a trained network another readout, or more layers. The optimizer's state and all counts are those of
+    the new network.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, 4), optax.adam(1e-3))
+      >>> ten = bsojax.init(bsojax.models.SpikingMLP(num_classes=10), tx, jax.random.key(0), jnp.ones((2, 5)))
+      >>> twelve = bsojax.init(bsojax.models.SpikingMLP(num_classes=12), tx, jax.random.key(1), jnp.ones((2, 5)))
+      >>> state, fresh = bsojax.transfer(ten, into=twelve)
+      >>> fresh
+      ['params/readout/bias', 'params/readout/kernel']
+
+    Args:
+      state: of the trained network, from init or a step; its signs packed or not.
+      into: of the new one; neither is changed, and it says in which form signs are held.
+
+    Returns:
+      The new state, and the names of the leaves that were not taken over, as the trained network has none of their
+      name, shape and dtype: they are as they were drawn.
+
+    Raises:
+      ValueError: nothing fits.
+    """
+    old, new = _by_name(state), _by_name(into)
+    taken = {name: old[name] for name, leaf in new.items() if name in old and _kind(old[name]) == _kind(leaf)}
+    _validate.some_taken(bool(taken), list(new))
+
+    def merged_leaf(path: Any, leaf: Any) -> Any:
+        return jnp.copy(taken.get(leaf_name(path), leaf))
+
+    merged = jax.tree_util.tree_map_with_path(merged_leaf, unpack_signs(into.variables))
+    signs = jax.tree.map(
+        lambda held, leaf: pack_signs(leaf) if is_packed(held) else leaf, into.signs, merged["signs"], is_leaf=is_packed
+    )
+    return dataclasses.replace(into, **{**merged, "signs": signs}), sorted(new.keys() - taken.keys())
+
+
+def _by_name(state: TrainState) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(unpack_signs(state.variables))
+    return {leaf_name(path): leaf for path, leaf in leaves}
+
+
+def _kind(leaf: Any) -> tuple[Any, Any]:
+    return jnp.shape(leaf), jnp.result_type(leaf)
