@@ -24,11 +24,14 @@ from bsojax.nn import avg_pool as avg_pool
 from bsojax.nn import BatchNorm as BatchNorm
 from bsojax.nn import BatchRenorm as BatchRenorm
 from bsojax.nn import BinaryConv as BinaryConv
+from bsojax.nn import BinaryConvTranspose as BinaryConvTranspose
 from bsojax.nn import BinaryDense as BinaryDense
 from bsojax.nn import BinaryRecurrent as BinaryRecurrent
+from bsojax.nn import BinarySeparableConv as BinarySeparableConv
 from bsojax.nn import concatenate as concatenate
 from bsojax.nn import Conv as Conv
 from bsojax.nn import conv as conv
+from bsojax.nn import conv_transpose as conv_transpose
 from bsojax.nn import CubaLIF as CubaLIF
 from bsojax.nn import Dense as Dense
 from bsojax.nn import dense as dense
@@ -38,6 +41,7 @@ from bsojax.nn import global_avg_pool as global_avg_pool
 from bsojax.nn import IF as IF
 from bsojax.nn import LeakyReadout as LeakyReadout
 from bsojax.nn import LIF as LIF
+from bsojax.nn import max_pool as max_pool
 from bsojax.nn import ndot as ndot
 from bsojax.nn import ndot_released as ndot_released
 from bsojax.nn import ottt as ottt

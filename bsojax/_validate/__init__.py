@@ -49,10 +49,13 @@ from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between
 from bsojax._validate._settings import needs_width as needs_width
+from bsojax._validate._settings import dimensions as dimensions
+from bsojax._validate._settings import has_space as has_space
 from bsojax._validate._settings import no_seed as no_seed
 from bsojax._validate._settings import number as number
 from bsojax._validate._settings import one_a_neuron as one_a_neuron
 from bsojax._validate._settings import one_exchange as one_exchange
+from bsojax._validate._settings import one_each as one_each
 from bsojax._validate._settings import one_of as one_of
 from bsojax._validate._settings import pooling_window as pooling_window
 from bsojax._validate._settings import positive as positive

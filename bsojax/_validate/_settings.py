@@ -174,14 +174,39 @@ def window(
     reach: tuple[int, ...],
 ) -> None:
     """Refuses a kernel that is larger than the padded image: the result would be empty, and its mean NaN."""
-    if any(size + sum(side) < extent for size, side, extent in zip(input_shape[1:3], padding, reach, strict=True)):
+    space = input_shape[1 : 1 + len(reach)]
+    if any(size + sum(side) < extent for size, side, extent in zip(space, padding, reach, strict=True)):
         raise ValueError(
             f"kernel_size: {tuple(kernel_size)} with dilation {dilation} does not fit into an input of shape "
             f"{input_shape} with padding {padding}."
         )
 
 
-def pooling_window(window: tuple[int, int], shape: tuple[int, ...]) -> None:
+def pooling_window(window: tuple[int, ...], shape: tuple[int, ...]) -> None:
     """Refuses a window that is larger than the image: the result would be empty, and its mean NaN."""
-    if not (1 <= window[0] <= shape[1] and 1 <= window[1] <= shape[2]):
+    space = shape[1:-1]
+    if len(window) != len(space) or not all(1 <= side <= size for side, size in zip(window, space, strict=False)):
         raise ValueError(f"window: cannot pool an image of shape {shape} by {window}.")
+
+
+def has_space(shape: tuple[int, ...]) -> None:
+    """Refuses to pool what has no space: something else would be pooled in silence."""
+    if not 3 <= len(shape) <= 5:
+        raise ValueError(
+            f"x: needs the shape (batch, *space, channels), with one to three dimensions of space; got {shape}."
+        )
+
+
+def dimensions(name: str, shape: tuple[int, ...], dims: int) -> None:
+    """Refuses an image of another number of dimensions than its kernel, or of none that there are layers for."""
+    if not 1 <= dims <= 3 or len(shape) != dims + 2:
+        raise ValueError(
+            f"{name}: a kernel of {dims} dimensions takes the shape (batch, *space, channels) with as many dimensions "
+            f"of space, one to three; got {shape}."
+        )
+
+
+def one_each(name: str, values: tuple[object, ...], dims: int) -> None:
+    """Refuses settings that are not one for each dimension of space."""
+    if len(values) != dims:
+        raise ValueError(f"{name}: needs a number for all {dims} dimensions of space or one for each, got {values}.")

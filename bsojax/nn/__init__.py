@@ -1,6 +1,8 @@
 """The parts of a network: what travels between layers, neurons, traces, surrogates, synapses, layers and norms."""
 
 from bsojax.nn._alif import ALIF as ALIF
+from bsojax.nn._convolutions import conv as conv
+from bsojax.nn._convolutions import conv_transpose as conv_transpose
 from bsojax.nn._counted import counted_examples as counted_examples
 from bsojax.nn._counted import counting as counting
 from bsojax.nn._cuba import CubaLIF as CubaLIF
@@ -8,7 +10,9 @@ from bsojax.nn._dynamics import charge as charge
 from bsojax.nn._dynamics import reset as reset
 from bsojax.nn._dropout import SpikingDropout as SpikingDropout
 from bsojax.nn._layers import BinaryConv as BinaryConv
+from bsojax.nn._layers import BinaryConvTranspose as BinaryConvTranspose
 from bsojax.nn._layers import BinaryDense as BinaryDense
+from bsojax.nn._layers import BinarySeparableConv as BinarySeparableConv
 from bsojax.nn._layers import Conv as Conv
 from bsojax.nn._layers import Dense as Dense
 from bsojax.nn._layers import rsqrt_fan_in as rsqrt_fan_in
@@ -31,6 +35,7 @@ from bsojax.nn._plif import PLIF as PLIF
 from bsojax.nn._pooling import avg_pool as avg_pool
 from bsojax.nn._pooling import flatten as flatten
 from bsojax.nn._pooling import global_avg_pool as global_avg_pool
+from bsojax.nn._pooling import max_pool as max_pool
 from bsojax.nn._readout import LeakyReadout as LeakyReadout
 from bsojax.nn._recurrent import BinaryRecurrent as BinaryRecurrent
 from bsojax.nn._spikes import as_spikes as as_spikes
@@ -44,7 +49,6 @@ from bsojax.nn._surrogates import rectangle as rectangle
 from bsojax.nn._surrogates import sigmoid as sigmoid
 from bsojax.nn._surrogates import softsign as softsign
 from bsojax.nn._surrogates import Surrogate as Surrogate
-from bsojax.nn._synapses import conv as conv
 from bsojax.nn._synapses import dense as dense
 from bsojax.nn._traces import ndot as ndot
 from bsojax.nn._traces import ndot_released as ndot_released

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from bsojax import _validate
 from bsojax.nn import _synapses
+from bsojax.nn._convolutions import conv, conv_transpose
 from bsojax.nn._geometry import Padding
 from bsojax.nn._spikes import Spikes, as_spikes
 
@@ -55,17 +56,17 @@ class BinaryDense(nn.Module):
 
 
 class BinaryConv(nn.Module):
-    """A two-dimensional convolution whose weights are signs, without bias.
+    """A convolution in one, two or three dimensions whose weights are signs, without bias.
 
-    Use it for ``(batch, height, width, channels)`` inputs; Spikes or an array, whose gradient for the weights is taken
-    at the trace.
+    Use it for ``(batch, *space, channels)`` inputs; Spikes or an array, whose gradient for the weights is taken at the
+    trace.
 
     Variables: "kernel" in the collection "signs", boolean of shape ``(*kernel_size, channels // groups, features)``.
     ``apply`` also takes it as floating +1 and -1 and as PackedSigns.
 
     Attributes:
       features: the number of output channels.
-      kernel_size: height and width of the kernel.
+      kernel_size: the sides of the kernel, one for each dimension of space; an int is one dimension.
       strides, padding, kernel_dilation, feature_group_count: as in flax.linen.Conv.
       scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
 
@@ -75,7 +76,7 @@ class BinaryConv(nn.Module):
     """
 
     features: int
-    kernel_size: tuple[int, int]
+    kernel_size: int | Sequence[int]
     strides: int | Sequence[int] = 1
     padding: Padding = "SAME"
     kernel_dilation: int | Sequence[int] = 1
@@ -87,6 +88,77 @@ class BinaryConv(nn.Module):
         shape = _kernel_shape(self, x)
         current = _convolved(self, x, _sign_kernel(self, shape))
         return _scaled(current, self.scale(math.prod(shape[:-1])))
+
+
+class BinaryConvTranspose(nn.Module):
+    """A transposed convolution whose weights are signs, without bias: images become ``strides`` times larger.
+
+    Use it in decoders; input as in BinaryConv.
+
+    Variables: "kernel" in the collection "signs", boolean of shape ``(*kernel_size, channels, features)``. ``apply``
+    also takes it as floating +1 and -1 and as PackedSigns.
+
+    Attributes:
+      features: the number of output channels.
+      kernel_size: the sides of the kernel, one for each dimension of space; an int is one dimension.
+      strides, padding, kernel_dilation: as in flax.linen.ConvTranspose.
+      scale: a function of the fan-in, here the mean number of inputs that an output sees: unit_scale or rsqrt_fan_in.
+
+    Raises:
+      TypeError, ValueError: as BinaryConv.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    scale: Scale = unit_scale
+
+    @nn.compact
+    def __call__(self, x: Spikes | jax.Array) -> jax.Array:
+        sides = _sides(self)
+        shape = (*sides, _channels(self, x), self.features)
+        kernel = _sign_kernel(self, shape)
+        current = conv_transpose(x, kernel, self.strides, self.padding, self.kernel_dilation)
+        spread = self.strides ** len(sides) if isinstance(self.strides, int) else math.prod(self.strides)
+        return _scaled(current, self.scale(max(1, math.prod(shape[:-1]) // spread)))
+
+
+class BinarySeparableConv(nn.Module):
+    """A binary convolution of each channel by itself, and a binary mixture of them, without bias.
+
+    Use it in the place of BinaryConv where weights are to be few: of channels times kernel plus channels times features
+    in the place of their product. Between the two there is no neuron; the mixture's gradient is taken at the trace as
+    the first convolution makes it. Input as in BinaryConv.
+
+    Modules: "depthwise", a BinaryConv with as many groups as channels, and "pointwise", a BinaryDense.
+
+    Attributes:
+      features: the number of output channels.
+      kernel_size: the sides of the kernel, one for each dimension of space; an int is one dimension.
+      strides, padding, kernel_dilation: as in flax.linen.Conv.
+      scale: a function of the fan-in of each of the two that gives the factor on its current.
+
+    Raises:
+      TypeError, ValueError: as BinaryConv.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    scale: Scale = unit_scale
+
+    @nn.compact
+    def __call__(self, x: Spikes | jax.Array) -> jax.Array:
+        channels, spikes = _channels(self, x), as_spikes(x)
+        window = self.strides, self.padding, self.kernel_dilation
+        depthwise = BinaryConv(channels, self.kernel_size, *window, channels, self.scale, name="depthwise")
+        value = depthwise(spikes)
+        trace = None if spikes.trace is None else jax.lax.stop_gradient(depthwise(spikes.trace))
+        return BinaryDense(self.features, self.scale, name="pointwise")(Spikes(value, trace))
 
 
 class Dense(nn.Module):
@@ -112,14 +184,14 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A two-dimensional convolution with real weights; for first layers and shortcuts. Input as in BinaryConv.
+    """A convolution with real weights; for first layers and shortcuts. Input as in BinaryConv.
 
     Variables, in the collection "params": "kernel" of shape ``(*kernel_size, channels // groups, features)`` and
     "bias", float32.
 
     Attributes:
       features: the number of output channels.
-      kernel_size: height and width of the kernel.
+      kernel_size: the sides of the kernel, one for each dimension of space; an int is one dimension.
       strides, padding, kernel_dilation, feature_group_count: as in flax.linen.Conv.
       use_bias: whether to add a bias.
       kernel_init: initialiser of the kernel.
@@ -129,7 +201,7 @@ class Conv(nn.Module):
     """
 
     features: int
-    kernel_size: tuple[int, int]
+    kernel_size: int | Sequence[int]
     strides: int | Sequence[int] = 1
     padding: Padding = "SAME"
     kernel_dilation: int | Sequence[int] = 1
@@ -157,12 +229,16 @@ def _channels(module: nn.Module, x: Spikes | jax.Array) -> int:
 
 
 def _kernel_shape(module: Any, x: Spikes | jax.Array) -> tuple[int, ...]:
-    return (*module.kernel_size, _channels(module, x) // module.feature_group_count, module.features)
+    return (*_sides(module), _channels(module, x) // module.feature_group_count, module.features)
+
+
+def _sides(module: Any) -> tuple[int, ...]:
+    return (module.kernel_size,) if isinstance(module.kernel_size, int) else tuple(module.kernel_size)
 
 
 def _convolved(module: Any, x: Spikes | jax.Array, kernel: Any) -> jax.Array:
     window = module.strides, module.padding, module.kernel_dilation, module.feature_group_count
-    return _synapses.conv(x, kernel, *window)
+    return conv(x, kernel, *window)
 
 
 def _scaled(current: jax.Array, scale: float) -> jax.Array:

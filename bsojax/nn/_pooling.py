@@ -1,41 +1,72 @@
-"""Pooling, and other changes of shape, of spikes and their traces alike."""
+"""Pooling, and other changes of shape, of spikes and their traces alike; images of one, two or three dimensions."""
 
 import math
 
 import jax
+import jax.numpy as jnp
 
 from bsojax import _validate
-from bsojax.nn._spikes import Spikes, map_spikes
+from bsojax.nn._spikes import Spikes, as_spikes, map_spikes
 
 
-def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, int]) -> Spikes | jax.Array:
-    """Averages value and trace over windows that do not overlap; a rest at the lower and right edge is dropped.
+def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | jax.Array:
+    """Averages value and trace over windows that do not overlap; a rest at the far edges is dropped.
 
     Args:
-      x: Spikes or an array of shape ``(batch, height, width, channels)``.
-      window: height and width of a window, or an int for both.
+      x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space.
+      window: the sides of a window, or an int for all.
 
     Raises:
-      ValueError: the window is larger than the image.
+      ValueError: the window is larger than the image, or has another number of sides.
     """
-    high, wide = (window, window) if isinstance(window, int) else window
 
     def pool(image: jax.Array) -> jax.Array:
-        batch, height, width, channels = image.shape
-        _validate.pooling_window((high, wide), image.shape)
-        rows, columns = height // high, width // wide
-        tiles = image[:, : rows * high, : columns * wide].reshape(batch, rows, high, columns, wide, channels)
-        return tiles.mean((2, 4))
+        tiles = _tiles(image, window)
+        return tiles.mean(tuple(range(2, tiles.ndim - 1, 2)))
 
     return map_spikes(pool, x)
 
 
+def max_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | jax.Array:
+    """Takes the largest value of each window that does not overlap another, and the trace of that winner.
+
+    Use it where spikes shall stay 0 or 1. The gradient of the value is the winner's, and what the weights of the next
+    layer learn is taken at its trace. Ties are the rule among spikes: of equal values the one with the largest trace
+    wins, that is, of neurons that fire together the one that fired most of late; then the first.
+
+    Args:
+      x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space; a rest at the
+        far edges is dropped.
+      window: the sides of a window, or an int for all.
+
+    Raises:
+      ValueError: the window is larger than the image, or has another number of sides.
+    """
+    spikes = as_spikes(x)
+    values = _windows(spikes.value, window)
+    if spikes.trace is None:
+        winner = jnp.argmax(values, -1, keepdims=True)
+    else:
+        traces = _windows(jax.lax.stop_gradient(spikes.trace), window)
+        best = values == jnp.max(values, -1, keepdims=True)
+        winner = jnp.argmax(jnp.where(best, traces, -jnp.inf), -1, keepdims=True)
+    winner = jax.lax.stop_gradient(winner)
+    value = jnp.take_along_axis(values, winner, -1)[..., 0]
+    if not isinstance(x, Spikes):
+        return value
+    return Spikes(value, None if spikes.trace is None else jnp.take_along_axis(traces, winner, -1)[..., 0])
+
+
 def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
-    """Averages value and trace over height and width: ``(batch, height, width, channels)`` to ``(batch, channels)``."""
+    """Averages value and trace over space: ``(batch, *space, channels)`` to ``(batch, channels)``.
+
+    Raises:
+      ValueError: x has no space, and its channels would be averaged in silence.
+    """
 
     def pool(image: jax.Array) -> jax.Array:
-        _batch, _height, _width, _channels = image.shape  # axes of anything else would be averaged in silence
-        return image.mean((1, 2))
+        _validate.has_space(image.shape)
+        return image.mean(tuple(range(1, image.ndim - 1)))
 
     return map_spikes(pool, x)
 
@@ -43,3 +74,24 @@ def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
 def flatten(x: Spikes | jax.Array) -> Spikes | jax.Array:
     """Ravels all axes but the batch, of value and trace alike."""
     return map_spikes(lambda value: value.reshape(value.shape[0], math.prod(value.shape[1:])), x)
+
+
+def _tiles(image: jax.Array, window: int | tuple[int, ...]) -> jax.Array:
+    """Returns an image with each dimension of space as two: which window, and where in it."""
+    _validate.has_space(image.shape)
+    space = image.shape[1:-1]
+    sides = (window,) * len(space) if isinstance(window, int) else tuple(window)
+    _validate.pooling_window(sides, image.shape)
+    counts = [size // side for size, side in zip(space, sides, strict=True)]
+    kept = image[:, *(slice(count * side) for count, side in zip(counts, sides, strict=True))]
+    shape = [size for pair in zip(counts, sides, strict=True) for size in pair]
+    return kept.reshape(image.shape[0], *shape, image.shape[-1])
+
+
+def _windows(image: jax.Array, window: int | tuple[int, ...]) -> jax.Array:
+    """Returns an image of windows: ``(batch, *windows, channels, elements)``."""
+    tiles = _tiles(image, window)
+    dims = (tiles.ndim - 2) // 2
+    order = (0, *range(1, 2 * dims, 2), tiles.ndim - 1, *range(2, 2 * dims + 1, 2))
+    ordered = tiles.transpose(order)
+    return ordered.reshape(*ordered.shape[: dims + 2], -1)

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-from bsojax.nn._geometry import Padding, conv_geometry
 from bsojax.nn._spikes import Spikes, as_spikes
 from bsojax.signs import Kernel, as_kernel
 from bsojax.xla_cpu import ConvGeometry, conv_gradients, convolve, not_before
@@ -63,39 +62,9 @@ def _dense_backward(residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
-def conv(
-    x: Spikes | jax.Array,
-    kernel: Any,
-    strides: int | tuple[int, int] = 1,
-    padding: Padding = "SAME",
-    kernel_dilation: int | tuple[int, int] = 1,
-    feature_group_count: int = 1,
-) -> jax.Array:
-    """Returns the convolution of value and kernel, with the kernel's gradient taken at the trace.
-
-    Use it in layers of your own; BinaryConv and Conv are made of it.
-
-    Args:
-      x: Spikes or a floating array of shape ``(batch, height, width, channels)``.
-      kernel: shape ``(height, width, channels // groups, out)``: numbers, which are cast to the dtype of x, or signs,
-        packed or not.
-      strides: as in flax.linen.Conv, and so are the following.
-      padding: "SAME", "VALID", an int, or for height and width an int or a pair (before, after).
-      kernel_dilation: spacing of the kernel's elements.
-      feature_group_count: the number of groups of channels that do not see each other.
-
-    Returns:
-      The current, of shape ``(batch, height', width', out)``.
-
-    Raises:
-      ValueError: the kernel does not fit into the padded image, or an argument is none that a convolution has.
-    """
-    spikes = as_spikes(x)
-    value, trace = spikes.value, spikes.trace
-    kernel = as_kernel(kernel, value.dtype)
-    size = (kernel.shape[0], kernel.shape[1])
-    geometry = conv_geometry(value.shape, size, strides, padding, kernel_dilation, feature_group_count)
-    return _conv(geometry, value, value if trace is None else trace, kernel)
+def convolved(geometry: ConvGeometry, x: Spikes, kernel: Kernel) -> jax.Array:
+    """Returns the two-dimensional convolution of value and kernel, with the kernel's gradient taken at the trace."""
+    return _conv(geometry, x.value, x.value if x.trace is None else x.trace, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
