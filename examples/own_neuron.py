@@ -44,5 +44,6 @@ for _ in range(3):
         state, metrics = step(state, x[i : i + BATCH], y[i : i + BATCH])
 state = bsojax.refresh_statistics(model, state, [x[:720], x[720:1440]], T)
 accuracy = bsojax.make_eval_step(model, T)(state, x[1440:], y[1440:])["accuracy"]
-swings = bsojax.record(model, state, x[1440:1441], T)["neuron_0"].membranes[:, 0, 0]
+seen = bsojax.record(model, state, x[1440:1441], T)["neuron_0"]
+swings = seen.membranes[:, 0, jnp.argmax(seen.spikes.sum((0, 1)))]
 print(f"accuracy {accuracy:.1%}; a resonator that swings:", " ".join(f"{value:+.1f}" for value in swings))

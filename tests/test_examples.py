@@ -11,18 +11,18 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 EXPECTED = {
-    "dropout": lambda found: found[1] > 80 and found[3] > found[1] - 2,
+    "dropout": lambda found: found[1] > 75 and found[3] > found[1] - 2,
     "ensemble": lambda found: found[3] > found[0] > 75,
-    "nnx_network": lambda found: found[-1] > 80,
+    "nnx_network": lambda found: found[-1] > 75,
     "own_flip_rule": lambda found: found[0] > found[2] + 3 and found[3] == 0,
     "own_neuron": lambda found: found[0] > 80,
     "padded_sequences": lambda found: found[0] > 70 and found[1] == 2,
     "recurrent_speech": lambda found: found[-1] > 50,
     "regression": lambda found: found[0] < 0.8 * found[1],
-    "residual": lambda found: found[-1] > 90,
+    "residual": lambda found: found[-1] > 80,
     "several_labels": lambda found: found[0] > found[1] + 20,
     "streaming": lambda found: found[7] > 2 * found[0],
-    "transfer": lambda found: found[-1] > 80,
+    "transfer": lambda found: found[0] > 80,
 }
 """What must hold of the numbers of the last lines, in their order."""
 

@@ -8,9 +8,23 @@ import typing
 import pytest
 
 import bsojax
+import bsojax.nnx
 
 ROOT = pathlib.Path(bsojax.__file__).parent
-LAYERS = ("_jax", "_validate", "xla_cpu", "signs", "nn", "optim", "losses", "encoders", "online", "inspect", "models")
+LAYERS = (
+    "_jax",
+    "_validate",
+    "xla_cpu",
+    "signs",
+    "nn",
+    "optim",
+    "losses",
+    "encoders",
+    "online",
+    "inspect",
+    "models",
+    "nnx",
+)
 """The rooms of the library; each may import from those before it."""
 
 SUBPACKAGES = (

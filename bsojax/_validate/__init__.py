@@ -51,6 +51,7 @@ from bsojax._validate._settings import between as between
 from bsojax._validate._settings import needs_width as needs_width
 from bsojax._validate._settings import dimensions as dimensions
 from bsojax._validate._settings import has_space as has_space
+from bsojax._validate._settings import linen as linen
 from bsojax._validate._settings import no_seed as no_seed
 from bsojax._validate._settings import number as number
 from bsojax._validate._settings import one_a_neuron as one_a_neuron

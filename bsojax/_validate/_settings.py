@@ -132,6 +132,16 @@ def time_step(owner: str, value: Any, num_steps: int) -> Any:
     return value
 
 
+def linen(model: Any) -> None:
+    """Refuses a model of another library, or a class in the place of its instance, before its text fills the screen."""
+    if not hasattr(type(model), "init_with_output"):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise TypeError(
+            f"model: needs a flax.linen module, not {kind}; make an instance of a class, and see bsojax.nnx for models "
+            "of Flax NNX."
+        )
+
+
 def no_seed(seed: Any) -> None:
     """Refuses a seed beside a momentum that is an object and has its own."""
     if not isinstance(seed, int) or seed != 0:

@@ -40,6 +40,7 @@ def make_eval_step(
     Raises:
       TypeError, ValueError: as make_train_step.
     """
+    _validate.linen(model)
     num_steps, seen = _validate.steps(num_steps), Seen()
     _validate.metric_names(metrics or ())
     extra = tuple(name for name, asked in ((SPIKE_RATES, "spike_rates"), (LOSSES, "sown")) if asked in takes(loss))

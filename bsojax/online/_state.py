@@ -71,10 +71,11 @@ def init(
         layers unpack their signs when they need them. Layers must be bsojax's.
 
     Raises:
-      TypeError: x is not floating.
+      TypeError: x is not floating, or the model is no Linen module.
       ValueError: x holds no example, the model keeps state in an unknown collection or has no binary layer, or it has
         running statistics and takes no flag that says whether it is trained.
     """
+    _validate.linen(model)
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), x)
     jax.tree.map(_validate.first_batch, x)
     kwargs = call_options(model, train=True, time_step=0)

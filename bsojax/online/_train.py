@@ -81,6 +81,7 @@ def make_train_step(
         other. Labels outside the classes and inputs that are not finite are refused where x and y are NumPy arrays, and
         skipped elsewhere.
     """
+    _validate.linen(model)
     _validate.metric_names(metrics or ())
     num_steps = _validate.steps(num_steps)
     loop = OnlineLoop(

@@ -1,0 +1,103 @@
+"""Training NNX models that hold signs: gradients of booleans, and an optimizer of both kinds of weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from bsojax import signs
+from bsojax.nnx._network import Signs
+from bsojax.optim import all_finite, guarded_update
+
+
+def trainable(model: nnx.Module) -> dict[str, Any]:
+    """Returns what an optimizer owns of a model: ``{"signs": ..., "params": ...}``, pure trees of arrays.
+
+    Signs are its variables :class:`Signs`, params its ``nnx.Param``; whatever else it holds is none of the two.
+    """
+    return {"signs": _pure(model, Signs), "params": _pure(model, nnx.Param)}
+
+
+def value_and_grad(
+    loss: Callable[..., Any], *, has_aux: bool = False, dtype: chex.ArrayDType = jnp.float32
+) -> Callable[..., Any]:
+    """As ``nnx.value_and_grad`` by the first argument, a model whose signs are differentiated as +1 and -1.
+
+    Use it on one time step of an NNX model. What the call changes of the model stays changed: the state of neurons,
+    running statistics, random counts. The gradient is a tree like :func:`trainable`.
+
+    Args:
+      loss: a function of a model, and any other arguments, that returns a real scalar, or with ``has_aux`` a pair.
+      has_aux: whether it returns a pair.
+      dtype: the floating dtype in which signs are seen.
+    """
+
+    def value_and_grad_fun(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        split: Any = nnx.split(model, nnx.Any(Signs, nnx.Param), ...)
+        graph, weights, rest = split
+
+        def objective(weights: Any) -> Any:
+            seen = nnx.merge(graph, weights, rest, copy=True)
+            result = loss(seen, *args, **kwargs)
+            value, aux = result if has_aux else (result, None)
+            return value, (aux, nnx.state(seen, nnx.Not(nnx.Any(Signs, nnx.Param))))
+
+        (value, (aux, after)), grads = signs.value_and_grad(objective, has_aux=True, dtype=dtype)(weights)
+        nnx.update(model, after)
+        parts = {
+            name: nnx.to_pure_dict(nnx.filter_state(grads, kind))
+            for name, kind in (("signs", Signs), ("params", nnx.Param))
+        }
+        return ((value, aux) if has_aux else value), parts
+
+    return value_and_grad_fun
+
+
+class Optimizer(nnx.Module):
+    """The state of an optimizer of an NNX model's signs and real parameters.
+
+    Use it as ``nnx.Optimizer``, after each time step of a sequence: an update whose gradients are not finite changes
+    nothing, as in bsojax's own training step.
+
+    Attributes:
+      tx: the optimizer.
+      state: its state, one variable ``nnx.OptState``.
+
+    Args:
+      model: the model.
+      tx: an optimizer over ``{"signs": ..., "params": ...}``, see bsojax.split_optimizer.
+    """
+
+    def __init__(self, model: nnx.Module, tx: optax.GradientTransformation) -> None:
+        self.tx = tx
+        self.state = nnx.OptState(tx.init(trainable(model)))
+
+    def update(self, model: nnx.Module, grads: Any, **extra_args: Any) -> None:
+        """Changes the model by an update.
+
+        Args:
+          model: the model.
+          grads: of value_and_grad.
+          **extra_args: what the optimizer is told besides, such as ``time_step``.
+
+        Raises:
+          TypeError: an update of a sign leaf is not an int8 delta.
+        """
+        weights = trainable(model)
+        updates, state = guarded_update(
+            self.tx, grads, self.state.get_value(), weights, all_finite(grads), **extra_args
+        )
+        self.state.set_value(state)
+        changed = signs.apply_updates(weights, updates)
+        for name, kind in (("signs", Signs), ("params", nnx.Param)):
+            held = nnx.state(model, kind)
+            structure: Any = jax.tree.structure(held)  # a pure tree has the same leaves in the same order
+            nnx.update(model, jax.tree.unflatten(structure, jax.tree.leaves(changed[name])))
+
+
+def _pure(model: nnx.Module, kind: type[nnx.Variable]) -> Any:
+    return nnx.to_pure_dict(nnx.state(model, kind))

@@ -1,0 +1,145 @@
+"""The bridge to NNX: the same training as in Linen, and the pieces of the README on NNX state."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import bsojax
+import bsojax.nnx
+
+T, B, C = 3, 8, 4
+rng = np.random.default_rng(0)
+X, Y = rng.random((B, 5), np.float32), np.arange(B) % C
+LINEN = bsojax.models.SpikingMLP(features=(12, 12), num_classes=C)
+TX = bsojax.split_optimizer(bsojax.t_bso(0.1, T, b1=0.5), optax.sgd(0.1))
+
+
+def loss(model, x, y, t):
+    return bsojax.cross_entropy_mse()(model(x, train=True, time_step=t), y) / T
+
+
+def one_batch(model, optimizer):
+    model.rest(X, T, train=True)
+    value = 0.0
+    for t in range(T):
+        share, grads = bsojax.nnx.value_and_grad(loss)(model, X, Y, t)
+        optimizer.update(model, grads, time_step=t)
+        value += share
+    return value
+
+
+def linen_twin(model):
+    """A training state with the weights of an NNX network."""
+    state = bsojax.init(LINEN, TX, jax.random.key(0), X)
+    held = {
+        name: jax.tree.map(jnp.copy, getattr(model, name).get_value()) for name in ("signs", "params", "batch_stats")
+    }
+    return state.replace(**held)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_network_trains_as_in_linen(jit):
+    model = bsojax.nnx.Network(LINEN, X, rngs=nnx.Rngs(3))
+    optimizer = bsojax.nnx.Optimizer(model, TX)
+    state, step = linen_twin(model), bsojax.make_train_step(LINEN, TX, T)
+    run = nnx.jit(one_batch) if jit else one_batch
+    for _ in range(4):
+        value = run(model, optimizer)
+        state, metrics = step(state, X, Y)
+        np.testing.assert_allclose(value, metrics["loss"], rtol=1e-5)
+    chex.assert_trees_all_equal(model.signs.get_value(), state.signs)
+    chex.assert_trees_all_close(model.params.get_value(), state.params, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(model.batch_stats.get_value(), state.batch_stats, rtol=1e-5, atol=1e-6)
+    held = map(jax.tree.leaves, (optimizer.state.get_value(), state.opt_state))
+    chex.assert_trees_all_close(*held, rtol=1e-5, atol=1e-6)
+    model.rest(X, T)
+    told = sum(model(X, time_step=t) for t in range(T))
+    np.testing.assert_allclose(told, bsojax.predict(LINEN, state, X, T), rtol=1e-4, atol=1e-5)
+
+
+class Mixed(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(5, 6, rngs=rngs)
+        self.body = bsojax.nnx.Network(LINEN, jnp.ones((B, 6)), rngs=rngs)
+        self.drop = nnx.Dropout(0.2, rngs=rngs)
+
+    def __call__(self, x, train, time_step):
+        return self.drop(self.body(self.first(x), train=train, time_step=time_step), deterministic=not train)
+
+
+def test_a_network_within_a_larger_model_learns_with_all_of_it():
+    model = Mixed(nnx.Rngs(0))
+    optimizer = bsojax.nnx.Optimizer(model, TX)
+    before = jax.tree.map(np.asarray, bsojax.nnx.trainable(model))
+    assert set(before["params"]) == {"first", "body"}
+
+    def of(model, t):
+        return bsojax.cross_entropy_mse()(model(X, True, t), Y), t
+
+    model.body.rest(jnp.ones((B, 6)), T, train=True)
+    for t in range(T):
+        (_, seen), grads = bsojax.nnx.value_and_grad(of, has_aux=True)(model, t)
+        assert seen == t
+        optimizer.update(model, grads, time_step=t)
+    after = bsojax.nnx.trainable(model)
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        assert (old != new).any(), path
+    assert model.drop.rngs.count.get_value() == T  # what a call draws stays drawn
+
+
+def test_an_update_that_is_not_finite_changes_nothing():
+    model = bsojax.nnx.Network(LINEN, X, rngs=nnx.Rngs(3))
+    optimizer = bsojax.nnx.Optimizer(model, TX)
+    before = jax.tree.map(np.asarray, bsojax.nnx.trainable(model))
+    grads = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan), before)
+    optimizer.update(model, grads, time_step=0)
+    chex.assert_trees_all_equal(before, bsojax.nnx.trainable(model))
+    assert optax.tree.get(optimizer.state.get_value(), "skipped") == 1
+
+
+class Boolean(nnx.Module):
+    """A binary layer by hand."""
+
+    def __init__(self, rngs):
+        self.kernel = bsojax.nnx.Signs(jax.random.bernoulli(rngs.params(), shape=(5, C)))
+
+    def __call__(self, x):
+        return x @ self.kernel.get_value()
+
+
+def test_the_pieces_work_on_nnx_state():
+    model = Boolean(nnx.Rngs(0))
+    graph, state = nnx.split(model)
+    tx = bsojax.bso(0.001, b1=0.5)
+    opt_state, first = tx.init(state), np.asarray(model.kernel.get_value())
+
+    def objective(state):
+        return bsojax.cross_entropy_mse()(nnx.merge(graph, state, copy=True)(X), Y)
+
+    values = []
+    for _ in range(15):
+        value, grads = bsojax.value_and_grad(objective)(state)
+        updates, opt_state = tx.update(grads, opt_state, state)
+        state = bsojax.apply_updates(state, updates)
+        values.append(float(value))
+    assert jax.tree.leaves(state)[0].dtype == jnp.bool_
+    assert min(values) < values[0]
+    assert (jax.tree.leaves(state)[0] != first).any()
+    kept = nnx.to_pure_dict(state)
+    nnx.replace_by_pure_dict(state, kept)
+    np.testing.assert_array_equal(nnx.merge(graph, state).kernel.get_value(), kept["kernel"])
+
+
+def test_an_nnx_module_in_the_place_of_a_linen_one_is_told_apart():
+    model = Boolean(nnx.Rngs(0))
+    for call in (
+        lambda: bsojax.init(model, TX, jax.random.key(0), X),
+        lambda: bsojax.make_train_step(model, TX, T),
+        lambda: bsojax.make_eval_step(model, T),
+    ):
+        with pytest.raises(TypeError, match="model: needs a flax.linen module, not Boolean.*bsojax.nnx"):
+            call()
