@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bsojax import _validate
-from bsojax.online import TrainState, start
+from bsojax.online import TrainState, as_inputs, as_targets, start
 from bsojax.signs import count_signs, pack_signs
 
 
@@ -54,6 +54,7 @@ def memory_report(
         "optimizer_other": _bytes(state.opt_state) - _bytes(momentum),
         "latent_adam": 12 * count_signs(state.signs),
     }
+    x, y = None if x is None else as_inputs(x, state.input_shape), as_targets(y)
     if model is not None:
         report["neurons"] = _bytes(jax.eval_shape(lambda x: start(model, x, 1, train=True).neurons, x))
     if step is not None:

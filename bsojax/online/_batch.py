@@ -145,7 +145,7 @@ def as_targets(y: Any) -> Any:
 
 
 def _array(value: Any) -> Any:
-    return value if isinstance(value, jax.Array) else np.asarray(value)
+    return value if isinstance(value, jax.Array | jax.ShapeDtypeStruct) else np.asarray(value)
 
 
 def batch_of(x: Any, y: Any, mask: Any, input_shape: Any, num_steps: int) -> Batch:
