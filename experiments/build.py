@@ -18,6 +18,7 @@ from experiments import epochs
 from experiments.config import Config
 from experiments.data import DataSet
 from experiments.epochs import Epochs
+from experiments.front_ends.sequences import Padded
 from experiments.networks import TRACES, make_model
 from experiments.rivals import ThroughTimeLIF, make_bptt_step
 from experiments.running.devices import Devices, find_devices
@@ -90,6 +91,8 @@ def prepare(config: Config, data: DataSet) -> Run:
         )
     if config.evaluations > len(data.train) // config.batch_size:
         raise ValueError(f"--evaluations: {config.evaluations} an epoch are more than its batches.")
+    if config.rule().through_time and isinstance(_seen(config, data), Padded):
+        raise ValueError(f"--optimizer: '{config.optimizer}' takes no padded sequences; choose a rule that is online.")
     devices = find_devices(config.session, config.batch_size)
     model = make_model(config, data.num_classes, make_neuron(config))
     tx = make_optimizer(config, config.epochs * (len(data.train) // config.batch_size))
@@ -107,11 +110,11 @@ def prepare(config: Config, data: DataSet) -> Run:
 
     @functools.partial(jax.jit, donate_argnums=0, **placed)
     def step(state: bsojax.TrainState, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-        return online(state, data.front_end.train(key, devices.split(x)), devices.split(y))
+        return called(online, state, data.front_end.train(key, devices.split(x)), devices.split(y))
 
     @jax.jit
     def evaluate(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
-        return judge(state, data.front_end.evaluate(x), y)
+        return called(judge, state, data.front_end.evaluate(x), y)
 
     way = epochs.make_epochs(step, data.train, config.batch_size, devices, shardings)
     return Run(config, data, model, state, step, way, evaluate, devices)
@@ -143,6 +146,11 @@ def make_step(
     return bsojax.make_train_step(model, tx, config.num_steps, backward_steps=config.backward_steps, mesh=mesh)
 
 
+def called(step: Callable[..., Any], state: bsojax.TrainState, seen: Any, y: jax.Array) -> Any:
+    """Calls a step with what a front end gives: frames, or padded sequences and their mask."""
+    return step(state, seen.x, y, mask=seen.mask) if isinstance(seen, Padded) else step(state, seen, y)
+
+
 def _chosen(config: Config, data: DataSet) -> DataSet:
     """The data set with no more training examples than the config asks for."""
     if config.train_examples is None or config.train_examples >= len(data.train):
@@ -152,8 +160,15 @@ def _chosen(config: Config, data: DataSet) -> DataSet:
 
 
 def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
-    example = data.train.example
-    stored = jax.ShapeDtypeStruct((config.batch_size, *example.shape), example.dtype)
-    seen = jax.eval_shape(data.front_end.evaluate, stored)
+    seen = _seen(config, data)
+    if isinstance(seen, Padded):
+        return jax.ShapeDtypeStruct(seen.x.shape[1:], seen.x.dtype)
     # A static frame has four axes, a sequence of frames five.
     return seen if len(seen.shape) < 5 else jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
+
+
+def _seen(config: Config, data: DataSet) -> Any:
+    """What a front end gives of a batch, as shapes."""
+    example = data.train.example
+    stored = jax.ShapeDtypeStruct((config.batch_size, *example.shape), example.dtype)
+    return jax.eval_shape(data.front_end.evaluate, stored)

@@ -70,9 +70,9 @@ class Config:
     dataset: str
     """The data set, by its TensorFlow Datasets name."""
     channels: tyro.conf.Suppress[Channels] = ()
-    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands; widths of the SpikingMLP."""
-    network: Literal["vgg", "mlp", "resnet18", "resnet18-small"] = "vgg"
-    """The network; resnet18-small takes small images, resnet18 those of ImageNet."""
+    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands; widths of mlp and rnn layers."""
+    network: Literal["vgg", "mlp", "rnn", "resnet18", "resnet18-small"] = "vgg"
+    """The network; resnet18-small takes small images, resnet18 those of ImageNet, rnn sequences of features."""
     binary_ends: bool = False
     """Make the first layer and the readout binary too, so that flips alone do the learning."""
     norm: Literal["shared", "per-step", "across-time", "fast", "none"] = "per-step"

@@ -14,6 +14,7 @@ from bsojax.optim import all_finite
 from experiments import epochs
 from experiments.build import Run
 from experiments.data import Split
+from experiments.front_ends.sequences import Padded
 from experiments.running.progress import Progress
 
 STATISTICS_BATCHES = 20
@@ -34,9 +35,10 @@ def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
         return state  # training normalised by the running statistics: they are the right ones
     key = jax.random.fold_in(jax.random.key(run.config.seed), 0)
     batches = run.devices.feed(run.data.train, run.config.batch_size, key)
-    frames = (run.data.front_end.evaluate(x) for x, _ in itertools.islice(batches, STATISTICS_BATCHES))
-    good = (frame for frame in frames if all_finite(frame))  # training skipped the others too
-    state = bsojax.refresh_statistics(run.model, state, good, run.config.num_steps)
+    seen = (run.data.front_end.evaluate(x) for x, _ in itertools.islice(batches, STATISTICS_BATCHES))
+    good = (frames for frames in seen if all_finite(frames))  # training skipped the others too
+    given = ((frames.x, None, frames.mask) if isinstance(frames, Padded) else frames for frames in good)
+    state = bsojax.refresh_statistics(run.model, state, given, run.config.num_steps)
     return dataclasses.replace(state, batch_stats=run.devices.everywhere(state.batch_stats))
 
 

@@ -32,6 +32,8 @@ def make_model(config: Config, num_classes: int, neuron: Callable[..., nn.Module
     if not config.channels:
         raise ValueError(f"channels: '{config.network}' needs the width of each layer; the config has none.")
     options |= {"binary_ends": config.binary_ends}
+    if config.network == "rnn":
+        return bsojax.models.SpikingRNN(features=[width for width in config.channels if width != "M"], **options)
     if config.network == "mlp":
         return bsojax.models.SpikingMLP(features=[width for width in config.channels if width != "M"], **options)
     return bsojax.models.SpikingVGG(channels=config.channels, **options)

@@ -5,8 +5,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from experiments.data.sequences import spectra, spike_counts
 from experiments.data.stored import FIXED_POINT, ToStored, decode_square, event_frames, pixels, spectrograms
-from experiments.front_ends import FrontEnd, audio, events, images
+from experiments.front_ends import FrontEnd, audio, events, images, sequences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,27 @@ SETS: dict[str, KnownSet] = {
         spectrograms(8000),
         ours("fsdd", "Fsdd"),
         "the Free Spoken Digit Dataset: its repository or a zip",
+    ),
+    "fsdd_sequence": KnownSet(
+        10,
+        sequences.standardised(),
+        spectra(8000),
+        ours("fsdd", "FsddSequence"),
+        "the Free Spoken Digit Dataset: its repository or a zip",
+    ),
+    "shd": KnownSet(
+        20,
+        sequences.counts(),
+        spike_counts(700, pooled=5, bin_us=10_000),
+        ours("heidelberg", "Shd"),
+        "a folder with shd_train.h5 and shd_test.h5",
+    ),
+    "ssc": KnownSet(
+        35,
+        sequences.counts(),
+        spike_counts(700, pooled=5, bin_us=10_000),
+        ours("heidelberg", "Ssc"),
+        "a folder with ssc_train.h5, ssc_valid.h5 and ssc_test.h5",
     ),
     "speech_commands_12": KnownSet(
         12,

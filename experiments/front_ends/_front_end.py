@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -12,9 +13,10 @@ class FrontEnd:
 
     Attributes:
       train: a function of a key and a stored batch of shape ``(batch, ...)``: augmented float32 frames, either static,
-        ``(batch, height, width, channels)``, or a sequence, ``(num_steps, batch, height, width, channels)``.
+        ``(batch, height, width, channels)``, or a sequence, ``(num_steps, batch, height, width, channels)``, or
+        sequences of unequal length, as ``sequences.Padded``.
       evaluate: the same of a stored batch alone, without augmentation.
     """
 
-    train: Callable[[jax.Array, jax.Array], jax.Array]
-    evaluate: Callable[[jax.Array], jax.Array]
+    train: Callable[[jax.Array, jax.Array], Any]
+    evaluate: Callable[[jax.Array], Any]

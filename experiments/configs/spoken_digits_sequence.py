@@ -1,0 +1,10 @@
+"""The Free Spoken Digit Dataset frame by frame, each as long as it lasts, a recurrent network, T = 32, T-BSO.
+
+Row: none of the paper's; sequences of unequal length, padded, with a mask.
+Command: python -m experiments.train spoken-digits-sequence
+Expected: see docs/USING.md; a few minutes on 2 CPU cores.
+"""
+
+from experiments.config import Config
+
+CONFIG = Config(dataset="fsdd_sequence", network="rnn", channels=(256,), norm="shared", num_steps=32, epochs=10)
