@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import bsojax
+import bsojax.nnx
+from experiments.data.known import SETS
+from experiments.front_ends import sequences
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "USING.md").read_text()
 
@@ -37,8 +40,8 @@ def test_the_page_runs_and_says_what_is(names):
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(?:bsojax\.)?([A-Za-z_.]+)(?:\(.*?\))?`", PAGE))))
 def test_the_names_on_the_page_exist(name):
-    known = [bsojax, bsojax.losses, bsojax.encoders, bsojax.nn]
+    known = [bsojax, bsojax.losses, bsojax.encoders, bsojax.nn, bsojax.nnx, sequences]
     first = name.split(".")[0]
     outside = {"optax", "flax", "a", "x", "y", "b", "neuron", "state", "time_step", "total", "spike_rates", "sown"}
     outside |= {"value", "grad", "spike", "refractory_steps"}
-    assert first in outside or any(hasattr(room, first) for room in known), name
+    assert first in outside | SETS.keys() or any(hasattr(room, first) for room in known), name

@@ -80,8 +80,8 @@ def bso(
       [False, False]
 
     Args:
-      threshold: gamma, in the units of the gradient: a number >= 0 (infinity freezes the signs), or a schedule of the
-        number of updates.
+      threshold: gamma, in the units of the gradient: a number >= 0 (infinity freezes the signs but keeps a momentum,
+        where freeze keeps none), or a schedule of the number of updates, num_steps a batch (see per_batch).
       b1: decay of the momentum, in [0, 1), or a schedule. A float is complemented in double precision; a schedule works
         in float32, where ``1 - b1`` cannot be told from 0 below about 6e-8.
       reset_on_flip: whether the momentum of a weight that flips starts again at zero.
@@ -132,9 +132,11 @@ def t_bso(
     b2 near 0.99; ``calibrated`` is such an optimizer, ready to use.
 
     Args:
-      threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs), or a
-        schedule of the number of updates.
-      num_steps: T, the number of time steps of a sequence.
+      threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs, see
+        bso), or a schedule of the number of updates, num_steps a batch (see per_batch).
+      num_steps: T, the number of time steps of a sequence. Within optax.MultiSteps an update falls on the time step at
+        which the gradients are complete: with a multiple of T it is always the last, whose second moment is then that
+        of the accumulated gradients, and the others rest.
       b1: decay of the momentum, in [0, 1), or a schedule (see bso about its precision).
       b2: decay of the second moment, in [0, 1).
       eps: added inside the root. It must stay far below ``(1 - b2) * g**2``, about 1e-15 on the first updates, or it

@@ -39,7 +39,7 @@ def calibrated(
     Args:
       num_steps: T, the number of time steps of a sequence.
       total_updates: the number of updates of the run. An online step updates after every time step: it is the number of
-        batches times num_steps, not the number of batches.
+        batches times num_steps, not the number of batches; with losses.at_last or accumulation it is that of batches.
       b1: decay of the momentum at the start, in [0, 1).
       growth: how many updates the momentum's window, 1 / (1 - b1), grows an update.
       c: the threshold, in standard deviations of the momentum's noise (see noise_threshold).
