@@ -235,3 +235,21 @@ def test_masks_on_several_devices_are_those_of_one(axis_name):
         state, metrics = jax.tree.map(lambda leaf: leaf[0], (state, metrics))
     agree(one, state)
     chex.assert_trees_all_close(told, jax.device_get(metrics), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(6, 6), (6, 3, 2), (11, 1), (4, 4, 4), (2,) * 6])
+def test_statistics_of_unequal_batches_are_those_of_all_examples(sizes):
+    """Of the first norm, whose input no other norm has seen."""
+    if 1 in sizes:
+        kind, image = bsojax.models.SpikingVGG(channels=(4, 4), num_classes=C), (12, 5, 5, 1)
+    else:
+        kind, image = MLP(), (12, 7)
+    x = 3 + rng.standard_normal(image).astype(np.float32)
+    state = bsojax.init(kind, optimizer(), jax.random.key(0), x)
+    batches = np.split(x, np.cumsum(sizes)[:-1])
+    fresh = bsojax.refresh_statistics(kind, state, batches, T).batch_stats["norm_0"]
+    layer = "conv_0" if 1 in sizes else "dense_0"
+    make = bsojax.Conv(4, (3, 3)) if 1 in sizes else bsojax.Dense(12)
+    current = np.asarray(make.apply({"params": state.params[layer]}, x), np.float64).reshape(-1, len(fresh["mean"]))
+    np.testing.assert_allclose(fresh["mean"], current.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fresh["var"], current.var(0), rtol=1e-4, atol=1e-5)

@@ -125,6 +125,36 @@ def test_several_inputs_and_heads():
 
 
 @pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("classes", [(C, C), (C, C + 1)])
+def test_class_labels_with_several_heads(per_step, classes):
+    """Local losses at each layer, as in DECOLLE: labels are theirs, and are looked at where all heads agree."""
+
+    class Heads(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            found = []
+            for size in classes:
+                spikes = bsojax.LIF()(bsojax.BinaryDense(12, scale=bsojax.rsqrt_fan_in)(x))
+                found.append(bsojax.Dense(size)(spikes))
+                x = bsojax.Spikes(jax.lax.stop_gradient(spikes.value), spikes.trace)
+            return tuple(found)
+
+    def local(outputs, y):
+        return sum(losses.cross_entropy(logits, y) for logits in outputs)
+
+    y = np.tile(Y, (T, 1)) if per_step else Y
+    told = {"first": lambda outputs, y: losses.accuracy(outputs[0], y)}
+    _, metrics = trained(y, model=Heads(), loss=local, metrics=told)
+    assert 0 <= metrics["first"] <= 1
+    assert metrics["skipped"] == 0
+    _, metrics = trained(y, model=Heads(), loss=local)
+    assert "accuracy" not in metrics
+    if classes[0] == classes[1]:
+        with pytest.raises(ValueError, match="y: .* labels are outside the classes 0 .. 2"):
+            trained(y + 1, model=Heads(), loss=local)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
 def test_ignored_labels_leave_an_example_out(per_step):
     y = Y.copy()
     y[[1, 4]] = -1

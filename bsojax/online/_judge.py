@@ -21,9 +21,11 @@ class Seen:
     """What tracing a step has shown.
 
     Attributes:
-      num_classes: the number of logits of an example where targets are class labels; None: it has not been traced yet.
+      traced: whether it has been.
+      num_classes: the number of classes where targets are class labels; None: only the loss knows.
     """
 
+    traced: bool = False
     num_classes: int | None = None
 
 
@@ -79,18 +81,17 @@ class Judge:
     weights: Weights | None
     learns: bool = False
 
-    @property
-    def chosen(self) -> Mapping[str, Metric]:
-        """The metrics by name."""
+    def chosen(self, outputs: Any) -> Mapping[str, Metric]:
+        """Returns the metrics of what a model returns, by name."""
         if self.metrics is not None:
             return self.metrics
-        return {"accuracy": accuracy} if self.batch.has_labels else {}
+        return {"accuracy": accuracy} if self.batch.has_labels and _is_array(outputs) else {}
 
     def check(self, begun: Start, seen: Seen) -> None:
         """Refuses a model whose outputs do not fit the batch, and losses that it sows in vain."""
-        if self.batch.has_labels:
+        if self.batch.has_labels and _is_array(begun.logits):
             _validate.class_logits(begun.logits, self.batch.size)
-            seen.num_classes = begun.logits.shape[-1]
+        seen.traced, seen.num_classes = True, _num_classes(begun.logits) if self.batch.has_labels else None
         _validate.outputs(begun.logits, self.batch.size)
         sown = jax.tree_util.tree_leaves_with_path(begun.variables.get(LOSSES, {}))
         _validate.sown_losses([leaf_name(path) for path, _ in sown], "sown" in takes(self.loss))
@@ -103,7 +104,7 @@ class Judge:
         """Returns the tally before the first time step, of arrays like those that the model returns."""
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs)
         metrics: Metrics = {}
-        if self.batch.per_step and self.chosen:
+        if self.batch.per_step and self.chosen(zeros):
             shapes = jax.eval_shape(lambda: self._averages(zeros, self.batch.target(0), self._step_weights(0)))
             metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return Tally(jnp.zeros(()), zeros, zeros if "total" in takes(self.loss) else (), metrics)
@@ -137,7 +138,7 @@ class Judge:
             means = self.weights.means[t]
             share = jax.tree.map(lambda leaf: along(means, leaf) * leaf, logits)
         metrics = tally.metrics
-        if self.batch.per_step and self.chosen:
+        if self.batch.per_step and self.chosen(logits):
             metrics = optax.tree.add(metrics, self._averages(logits, self.batch.target(t), weights))
         return Tally(tally.loss + loss, optax.tree.add(tally.outputs, share), total, metrics)
 
@@ -163,9 +164,8 @@ class Judge:
         return jax.tree.map(lambda leaf: leaf.astype(jnp.int32) if self.batch.has_labels else leaf, self.batch.y)
 
     def _averages(self, outputs: Any, y: Any, weights: jax.Array | None) -> Metrics:
-        return {
-            name: _average(name, metric(outputs, y), weights, self.batch.size) for name, metric in self.chosen.items()
-        }
+        found = {name: metric(outputs, y) for name, metric in self.chosen(outputs).items()}
+        return {name: _average(name, value, weights, self.batch.size) for name, value in found.items()}
 
     def _step_weights(self, t: int | jax.Array) -> jax.Array | None:
         return None if self.weights is None else self.weights.steps[t]
@@ -237,7 +237,20 @@ def _average(name: str, value: Any, weights: jax.Array | None, size: int) -> jax
     return jnp.sum(jnp.where(weights > 0, value, 0) * weights, 0)
 
 
-def _within_classes(loss: jax.Array, logits: jax.Array, y: jax.Array, counted: jax.Array | None = None) -> jax.Array:
+def _within_classes(loss: jax.Array, logits: Any, y: jax.Array, counted: jax.Array | None = None) -> jax.Array:
     """Returns a loss, NaN where a label is outside the classes: it has no defined value, and NaN is skipped."""
-    good = (y >= 0) & (y < logits.shape[-1])
+    classes = _num_classes(logits)
+    if classes is None:
+        return loss
+    good = (y >= 0) & (y < classes)
     return jnp.where(jnp.all(good if counted is None else good | ~counted), loss, jnp.nan)
+
+
+def _num_classes(outputs: Any) -> int | None:
+    """The number of classes that labels are among; None where heads differ, and only the loss knows."""
+    shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)}
+    return shapes.pop()[-1] if len(shapes) == 1 and len(next(iter(shapes))) == 2 else None
+
+
+def _is_array(outputs: Any) -> bool:
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(outputs))

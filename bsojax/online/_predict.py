@@ -57,13 +57,13 @@ def predict(
 
 @flax.struct.dataclass
 class Recording:
-    """What the neurons of a layer did, each array of shape ``(num_steps, batch, ...)``.
+    """What the neurons of a layer did, each array of shape ``(num_steps, batch, ...)``; None: they have none.
 
     Attributes:
       spikes: 0 or 1.
       membranes: before the reset, so that a spike shows where it passed the threshold.
       currents: what came in.
-      traces: of their spikes; None where a neuron keeps none.
+      traces: of their spikes.
     """
 
     spikes: jax.Array | None = None

@@ -61,7 +61,7 @@ class Step:
         with not_donated(state):
             if on_host and not any(map(is_traced, jax.tree.leaves((state, mask)))):
                 batch = batch_of(x, y, mask, state.input_shape, self._num_steps)
-                if batch.has_labels and self._seen.num_classes is None:
+                if batch.has_labels and not self._seen.traced:
                     self._jitted.eval_shape(state, x, y, **options)  # the call below finds what is traced here
                 self._check(batch)
             return self._jitted(state, x, y, **options)
