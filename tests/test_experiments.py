@@ -282,7 +282,8 @@ def test_every_config_builds_its_network_and_optimizer_without_its_data(summary,
     side, channels = {"imagenet2012": (224, 3), "cifar10_dvs": (48, 2), "nmnist_small": (34, 2)}.get(
         config.dataset, (32, 3 if "cifar" in config.dataset else 1)
     )
-    x = jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
+    image = (side, side, channels) if config.network != "rnn" else (32,)
+    x = jax.ShapeDtypeStruct((2, *image), jnp.float32)
     tx = build.make_optimizer(config, 10)
     state = jax.eval_shape(lambda key: bsojax.init(model, tx, key, x), jax.random.key(0))
     if config.channels == bsojax.models.VGG11:
