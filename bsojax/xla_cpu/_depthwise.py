@@ -4,7 +4,9 @@ XLA (jaxlib 0.10) makes a depthwise convolution a full one, most of whose kernel
 these sums forward, and some hundred times backward within a loop.
 """
 
+import functools
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,10 +20,7 @@ MANY = 128
 
 def is_depthwise(groups: int, image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> bool:
     """Whether each channel is a group of its own, and the kernel small."""
-    elements = 1
-    for size in kernel_shape[:-2]:
-        elements *= size
-    return groups == image_shape[-1] > 1 and elements < MANY
+    return groups == image_shape[-1] > 1 and math.prod(kernel_shape[:-2]) < MANY
 
 
 def convolve_depthwise(geometry: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -32,12 +31,7 @@ def convolve_depthwise(geometry: Any, image: jax.Array, kernel: jax.Array) -> ja
       image: floating.
       kernel: floating.
     """
-    accurate, channels = jnp.promote_types(image.dtype, jnp.float32), image.shape[-1]
-    total: Any = 0
-    for place, seen in _seen(geometry, image, kernel.shape):
-        weights = _by_channel(kernel[place], channels, seen.ndim)
-        total = total + seen[..., None].astype(accurate) * weights.astype(accurate)
-    return total.reshape(*total.shape[:-2], -1).astype(image.dtype)
+    return _summed(geometry, _repeated(image, kernel.shape[-1]), kernel).astype(image.dtype)
 
 
 def depthwise_transposition(geometry: Any, g: jax.Array, kernel: jax.Array, channels: int) -> jax.Array:
@@ -49,37 +43,57 @@ def depthwise_transposition(geometry: Any, g: jax.Array, kernel: jax.Array, chan
       kernel: with its space reversed.
       channels: of the image.
     """
-    accurate = jnp.promote_types(g.dtype, jnp.float32)
-    total: Any = 0
-    for place, seen in _seen(geometry, g, kernel.shape):
-        parts = seen.reshape(*seen.shape[:-1], channels, -1).astype(accurate)
-        total = total + jnp.sum(parts * _by_channel(kernel[place], channels, seen.ndim).astype(accurate), axis=-1)
+    total = _summed(geometry, g, kernel)
+    if g.shape[-1] > channels:
+        total = total.reshape(*total.shape[:-1], channels, -1).sum(-1)
     return total.astype(g.dtype)
 
 
 def depthwise_kernel_gradient(geometry: Any, trace: jax.Array, shape: tuple[int, ...], g: jax.Array) -> jax.Array:
     """Returns the gradient of a kernel of this shape; arguments as in kernel_gradient_on_cpu."""
-    parts = g.reshape(*g.shape[:-1], trace.shape[-1], -1)
-    axes = tuple(range(g.ndim - 1))
-    found = [jnp.sum(seen[..., None] * parts, axes).reshape(-1) for _, seen in _seen(geometry, trace, shape)]
-    return jnp.stack(found).reshape(shape)
+    padded, steps = _padded(geometry, _repeated(trace, shape[-1]), shape)
+    size = (trace.shape[0], *(step + 1 for step in steps), shape[-1])
+
+    def of_place(first: list[jax.Array]) -> jax.Array:
+        seen = lax.dynamic_slice(padded, (0, *first, 0), size)
+        seen = lax.slice(seen, (0,) * seen.ndim, seen.shape, (1, *geometry.strides, 1))
+        return jnp.sum(seen * g, tuple(range(g.ndim - 1)))
+
+    # One after the other, or the compiler would keep the products of all places at once.
+    firsts = [jnp.asarray(first) for first in zip(*(first for _, first in _places(geometry, shape)), strict=True)]
+    return lax.map(of_place, firsts).reshape(shape)
 
 
-def _seen(
-    geometry: Any, image: jax.Array, kernel_shape: tuple[int, ...]
-) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
-    """Each place in a kernel, and what of the image its element sees."""
+def _summed(geometry: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The sum over the places of a kernel of what each sees of the image times its weights, in float32 or better."""
+    accurate = jnp.promote_types(image.dtype, jnp.float32)
+    padded, steps = _padded(geometry, image, kernel.shape)
+
+    def product(place: tuple[int, ...], first: tuple[int, ...]) -> jax.Array:
+        sides = zip(first, steps, geometry.strides, strict=True)
+        seen = padded[:, *(slice(start, start + step + 1, stride) for start, step, stride in sides)]
+        weights = kernel[place].reshape((1,) * (image.ndim - 1) + (-1,))
+        return seen.astype(accurate) * weights.astype(accurate)
+
+    return functools.reduce(jnp.add, (product(*at) for at in _places(geometry, kernel.shape)))
+
+
+def _places(geometry: Any, kernel_shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Each place in a kernel, and what its element sees first of a padded image."""
+    for place in itertools.product(*map(range, kernel_shape[:-2])):
+        yield place, tuple(index * spacing for index, spacing in zip(place, geometry.dilation, strict=True))
+
+
+def _padded(geometry: Any, image: jax.Array, kernel_shape: tuple[int, ...]) -> tuple[jax.Array, list[int]]:
+    """Returns the padded image, and how far an element of the kernel moves over it."""
     around = [(0, 0, 0), *((before, after, 0) for before, after in geometry.padding), (0, 0, 0)]
     padded = lax.pad(image, jnp.zeros((), image.dtype), around)
-    size, strides = kernel_shape[:-2], geometry.strides
-    reach = [(length - 1) * spacing for length, spacing in zip(size, geometry.dilation, strict=True)]
-    steps = [(have - far - 1) // by * by for have, far, by in zip(padded.shape[1:-1], reach, strides, strict=True)]
-    for place in itertools.product(*map(range, size)):
-        first = [index * spacing for index, spacing in zip(place, geometry.dilation, strict=True)]
-        last = [start + step + 1 for start, step in zip(first, steps, strict=True)]
-        yield place, lax.slice(padded, (0, *first, 0), (len(image), *last, image.shape[-1]), (1, *strides, 1))
+    reach = [(side - 1) * spacing for side, spacing in zip(kernel_shape[:-2], geometry.dilation, strict=True)]
+    sizes = zip(padded.shape[1:-1], reach, geometry.strides, strict=True)
+    return padded, [(have - far - 1) // step * step for have, far, step in sizes]
 
 
-def _by_channel(weights: jax.Array, channels: int, dims: int) -> jax.Array:
-    """The weights of one place in a kernel as an array that broadcasts to ``(batch, *space, channels, each)``."""
-    return weights.reshape((1,) * (dims - 1) + (channels, -1))
+def _repeated(image: jax.Array, outputs: int) -> jax.Array:
+    """An image with each channel as often as channels of the result are made of it."""
+    times = outputs // image.shape[-1]
+    return image if times == 1 else jnp.repeat(image, times, axis=-1)
