@@ -179,6 +179,31 @@ def test_max_pooling_takes_the_trace_of_the_winner(dims):
     assert np.count_nonzero(grad) == g.size
 
 
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("with_trace", [False, True])
+def test_the_maximum_of_a_window_with_what_is_no_number_is_none(place, with_trace):
+    value = jnp.ones((1, 4, 1)).at[0, place].set(jnp.nan)
+    x = bsojax.Spikes(value, jnp.ones_like(value)) if with_trace else value
+    assert np.isnan(bsojax.nn.as_spikes(bsojax.max_pool(x, 4)).value)
+
+
+def test_of_equal_spikes_without_traces_the_first_has_the_gradient():
+    grad = jax.grad(lambda value: bsojax.max_pool(value, 2).sum())(jnp.ones((1, 4, 2, 1)))
+    np.testing.assert_array_equal(grad[0, :, :, 0], [[1, 0], [0, 0], [1, 0], [0, 0]])
+
+
+def test_the_gradient_is_the_winner_s_and_no_window_is_copied():
+    value = jnp.asarray([1.0, 1.0, 0.0, 1.0]).reshape(1, 4, 1)
+    trace = jnp.asarray([1.0, 1.5, 9.0, 1.5]).reshape(1, 4, 1)
+    grads = jax.grad(lambda x: bsojax.max_pool(x, 4).value.sum() + bsojax.max_pool(x, 4).trace.sum())
+    grad = grads(bsojax.Spikes(value, trace))
+    np.testing.assert_array_equal(grad.value.ravel(), [0, 1, 0, 0])
+    np.testing.assert_array_equal(grad.trace, 0)
+    large = jax.ShapeDtypeStruct((16, 32, 32, 8), jnp.float32)
+    program = jax.jit(lambda v, t: bsojax.max_pool(bsojax.Spikes(v, t), 2)).lower(large, large).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4096
+
+
 @each_dims
 def test_averages_in_any_number_of_dimensions(dims):
     x = random(2, *SIZES[dims], 3)

@@ -1,5 +1,6 @@
 """Pooling, and other changes of shape, of spikes and their traces alike; images of one, two or three dimensions."""
 
+import itertools
 import math
 
 import jax
@@ -43,18 +44,16 @@ def max_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | j
       ValueError: the window is larger than the image, or has another number of sides.
     """
     spikes = as_spikes(x)
-    values = _windows(spikes.value, window)
-    if spikes.trace is None:
-        winner = jnp.argmax(values, -1, keepdims=True)
-    else:
-        traces = _windows(jax.lax.stop_gradient(spikes.trace), window)
-        best = values == jnp.max(values, -1, keepdims=True)
-        winner = jnp.argmax(jnp.where(best, traces, -jnp.inf), -1, keepdims=True)
-    winner = jax.lax.stop_gradient(winner)
-    value = jnp.take_along_axis(values, winner, -1)[..., 0]
+    values = _elements(spikes.value, window)
+    traces = values if spikes.trace is None else _elements(jax.lax.stop_gradient(spikes.trace), window)
+    # Element against element: arg max and gather would sort all windows in memory first, and take ten times as long.
+    value, trace = values[0], traces[0]
+    for other, its_trace in zip(values[1:], traces[1:], strict=True):
+        wins = (other > value) | jnp.isnan(other) | ((other == value) & (its_trace > trace))
+        value, trace = jnp.where(wins, other, value), jnp.where(wins, its_trace, trace)
     if not isinstance(x, Spikes):
         return value
-    return Spikes(value, None if spikes.trace is None else jnp.take_along_axis(traces, winner, -1)[..., 0])
+    return Spikes(value, None if spikes.trace is None else trace)
 
 
 def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
@@ -88,10 +87,8 @@ def _tiles(image: jax.Array, window: int | tuple[int, ...]) -> jax.Array:
     return kept.reshape(image.shape[0], *shape, image.shape[-1])
 
 
-def _windows(image: jax.Array, window: int | tuple[int, ...]) -> jax.Array:
-    """Returns an image of windows: ``(batch, *windows, channels, elements)``."""
+def _elements(image: jax.Array, window: int | tuple[int, ...]) -> list[jax.Array]:
+    """Returns each element of all windows, in the order of rows, as images ``(batch, *windows, channels)``."""
     tiles = _tiles(image, window)
-    dims = (tiles.ndim - 2) // 2
-    order = (0, *range(1, 2 * dims, 2), tiles.ndim - 1, *range(2, 2 * dims + 1, 2))
-    ordered = tiles.transpose(order)
-    return ordered.reshape(*ordered.shape[: dims + 2], -1)
+    places = itertools.product(*map(range, tiles.shape[2:-1:2]))
+    return [tiles[:, *(index for side in place for index in (slice(None), side))] for place in places]

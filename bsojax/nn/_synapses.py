@@ -4,14 +4,13 @@ A synapse computes ``value * kernel``. Backward, the gradient of the value is th
 kernel is the ordinary one with the trace in the place of the value.
 """
 
-import functools
 from typing import Any
 
 import jax
 
 from bsojax.nn._spikes import Spikes, as_spikes
 from bsojax.signs import Kernel, as_kernel
-from bsojax.xla_cpu import ConvGeometry, conv_gradients, convolve, not_before
+from bsojax.xla_cpu import not_before
 
 Residuals = tuple[jax.Array, Kernel]
 
@@ -60,30 +59,3 @@ def _dense_backward(residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
-
-
-def convolved(geometry: ConvGeometry, x: Spikes, kernel: Kernel) -> jax.Array:
-    """Returns the two-dimensional convolution of value and kernel, with the kernel's gradient taken at the trace."""
-    return _conv(geometry, x.value, x.value if x.trace is None else x.trace, kernel)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: Kernel) -> jax.Array:
-    return convolve(geometry, value, kernel.weights(value.dtype))
-
-
-def _conv_forward(
-    geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: Kernel
-) -> tuple[jax.Array, Residuals]:
-    return _conv(geometry, value, trace, kernel), (trace, kernel.kept())
-
-
-def _conv_backward(geometry: ConvGeometry, residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None, Kernel]:
-    trace, kernel = residuals
-    value_grad, kernel_grad = conv_gradients(
-        geometry, trace, kernel, kernel.shape, g, lambda kept: kept.weights(trace.dtype)
-    )
-    return value_grad, None, kernel.gradient(kernel_grad)
-
-
-_conv.defvjp(_conv_forward, _conv_backward)

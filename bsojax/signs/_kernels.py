@@ -8,7 +8,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from bsojax.signs._packed import PackedSigns, is_packed, is_sign, pack_signs, unpack_signs
+from bsojax.signs._packed import PackedSigns, is_packed, is_sign
 from bsojax.signs._weights import to_weights
 
 
@@ -38,16 +38,6 @@ class Kernel:
     def weights(self, dtype: chex.ArrayDType) -> jax.Array:
         """The weights as numbers."""
         return self.view.astype(dtype) if self.packed is None else to_weights(self.packed, dtype)
-
-    def reshape(self, *shape: int) -> "Kernel":
-        """The same weights in another shape."""
-        packed = None if self.packed is None else PackedSigns(self.packed.bits, shape)
-        return Kernel(self.view.reshape(shape), packed)
-
-    def __getitem__(self, index: int) -> "Kernel":
-        """The weights at an index of the first axis."""
-        packed = None if self.packed is None else pack_signs(unpack_signs(self.packed)[index])
-        return Kernel(self.view[index], packed)
 
     def kept(self) -> "Kernel":
         """What a backward pass must keep of it: not the probe, a constant, but for its dtype."""

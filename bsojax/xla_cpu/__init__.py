@@ -10,3 +10,5 @@ from bsojax.xla_cpu._gradients import conv_gradients as conv_gradients
 from bsojax.xla_cpu._order import in_place as in_place
 from bsojax.xla_cpu._order import not_before as not_before
 from bsojax.xla_cpu._switch import plain as plain
+from bsojax.xla_cpu._transposed import convolve_transposed as convolve_transposed
+from bsojax.xla_cpu._transposed import transposed_gradients as transposed_gradients

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from bsojax.xla_cpu._convolutions import ConvGeometry, convolve_on_cpu, plain_convolve
+from bsojax.xla_cpu._depthwise import depthwise_kernel_gradient, depthwise_transposition, is_depthwise
 from bsojax.xla_cpu._order import copied_transposition, not_before
+from bsojax.xla_cpu._planes import gathered, parted
 from bsojax.xla_cpu._rows import kernel_gradient
 from bsojax.xla_cpu._switch import by_platform
 
@@ -35,10 +37,10 @@ def conv_gradients(
 
     Args:
       geometry: of the convolution.
-      trace: NHWC, what stands for the image in the kernel's gradient.
+      trace: what stands for the image in the kernel's gradient, ``(batch, *space, in)``.
       kernel: a tree of arrays that is the kernel once ``weights`` has made numbers of it; on a CPU no earlier than the
         gradient is there, so that unpacked signs do not wait in memory for it.
-      shape: of the kernel, HWIO.
+      shape: of the kernel, ``(*size, in // groups, out)``.
       g: the gradient of the convolution.
       weights: a function of kernel that returns an array of that shape.
     """
@@ -46,26 +48,44 @@ def conv_gradients(
     def by_transposition(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
         return gradients_by_transposition(geometry, trace, weights(kernel), g)
 
-    def both(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
-        of_kernel = kernel_gradient_on_cpu(geometry, trace, shape, g)
-        return value_gradient(geometry, trace.shape, weights(kernel), g), of_kernel
-
-    def in_one_branch(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
-        return not_before(g, both, trace, kernel, g)
-
-    def one_by_one(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
-        # One after the other, so that they share their memory. The kernel's first: nothing asks for the value's in a
-        # first layer, and it must not be computed there.
-        of_kernel = not_before(g, lambda trace, g: kernel_gradient_on_cpu(geometry, trace, shape, g), trace, g)
-        of_value = not_before(
-            of_kernel, lambda kernel, g: value_gradient(geometry, trace.shape, weights(kernel), g), kernel, g
+    def on_cpu(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
+        return one_after_the_other(
+            trace,
+            kernel,
+            g,
+            of_value=lambda kernel, g: value_gradient(geometry, trace.shape, weights(kernel), g),
+            of_kernel=lambda trace, g: kernel_gradient_on_cpu(geometry, trace, shape, g),
+            size=trace.size,
         )
-        return of_value, of_kernel
 
-    if geometry.groups > 1:
+    if geometry.groups > 1 and not is_depthwise(geometry.groups, trace.shape, shape):
         return by_transposition(trace, kernel, g)
-    small = isinstance(trace.size, int) and trace.size < SMALL  # a symbolic batch has no size to compare
-    return by_platform(trace, kernel, g, cpu=in_one_branch if small else one_by_one, default=by_transposition)
+    return by_platform(trace, kernel, g, cpu=on_cpu, default=by_transposition)
+
+
+def one_after_the_other(
+    trace: jax.Array,
+    kernel: Any,
+    g: jax.Array,
+    *,
+    of_value: Callable[[Any, jax.Array], jax.Array],
+    of_kernel: Callable[[jax.Array, jax.Array], jax.Array],
+    size: Any,
+) -> Gradients:
+    """Returns ``of_value(kernel, g)`` and ``of_kernel(trace, g)``, no part of which starts before g is there.
+
+    From so many elements of an image on as SMALL says, one is done before the other starts, so that they share their
+    memory. The kernel's first: nothing asks for the value's in a first layer, and it must not be computed there.
+    """
+
+    def both(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
+        kernel_grad = of_kernel(trace, g)
+        return of_value(kernel, g), kernel_grad
+
+    if isinstance(size, int) and size < SMALL:  # a symbolic batch has no size to compare
+        return not_before(g, both, trace, kernel, g)
+    kernel_grad = not_before(g, of_kernel, trace, g)
+    return not_before(kernel_grad, of_value, kernel, g), kernel_grad
 
 
 def gradients_by_transposition(geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array) -> Gradients:
@@ -77,25 +97,57 @@ def gradients_by_transposition(geometry: ConvGeometry, trace: jax.Array, kernel:
 
 def value_gradient(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Array) -> jax.Array:
     """The gradient of a value of this shape; the kernel is turned behind a barrier, or XLA would turn it back."""
-    spread, rest = _spread(geometry, shape, kernel.shape, g)
-    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    reach = [(kernel.shape[axis] - 1) * geometry.dilation[axis] for axis in (0, 1)]
-    top_bottom, left_right = (
-        (reach[axis] - geometry.padding[axis][0], reach[axis] - geometry.padding[axis][1] + rest[axis])
-        for axis in (0, 1)
+    if geometry.groups > 1:
+        spread, around = spread_for_transposition(geometry, shape, kernel.shape, g)
+        return depthwise_transposition(around, spread, jnp.flip(kernel, range(kernel.ndim - 2)), shape[-1])
+    return transposed_on_cpu(geometry, shape, lax.optimization_barrier(turned(kernel)), g)
+
+
+def turned(kernel: jax.Array) -> jax.Array:
+    """A kernel with its space reversed, and its channels swapped."""
+    return jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-2, -1)
+
+
+def transposed_on_cpu(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Array) -> jax.Array:
+    """The transposition of a convolution over an image of this shape, applied to g; its kernel comes turned."""
+    spread, around = spread_for_transposition(geometry, shape, kernel.shape, g)
+    return convolve_on_cpu(around, spread, kernel)
+
+
+def spread_for_transposition(
+    geometry: ConvGeometry, shape: Shape, kernel_shape: Shape, g: jax.Array
+) -> tuple[jax.Array, ConvGeometry]:
+    """Returns g with zeros for what strides left out, and the convolution that makes an image of this shape of it."""
+    spread, rest = _spread(geometry, shape, kernel_shape, g)
+    padding = tuple(
+        (reach - before, reach - after + unseen)
+        for reach, (before, after), unseen in zip(_reach(geometry, kernel_shape), geometry.padding, rest, strict=True)
     )
-    return convolve_on_cpu(ConvGeometry((1, 1), (top_bottom, left_right), geometry.dilation, 1), spread, flipped)
+    return spread, ConvGeometry((1,) * len(rest), padding, geometry.dilation, 1)
 
 
 def kernel_gradient_on_cpu(geometry: ConvGeometry, trace: jax.Array, shape: Shape, g: jax.Array) -> jax.Array:
     """The gradient of a kernel of this shape."""
+    if geometry.groups > 1:
+        return depthwise_kernel_gradient(geometry, trace, shape, g)
+    if trace.ndim == 3:
+        return kernel_gradient_on_cpu(geometry.of_rows, trace[:, None], (1, *shape), g[:, None])[0]
+    if trace.ndim == 5:
+        images, _ = gathered(geometry, trace, shape[0])
+        of_joined = (*shape[1:3], shape[0] * shape[3], shape[4])
+        found = kernel_gradient_on_cpu(geometry.of_planes, images, of_joined, g.reshape(-1, *g.shape[2:]))
+        return parted(found, shape[0])
     by_rows = kernel_gradient(trace, g, shape, geometry.padding) if geometry.is_simple else None
     if by_rows is not None:
         return by_rows
     spread, rest = _spread(geometry, trace.shape, shape, g)
-    images, errors = copied_transposition(trace, (3, 1, 2, 0), 0), copied_transposition(spread, (1, 2, 0, 3), 2)
-    padding = [(before, after - rest[axis]) for axis, (before, after) in enumerate(geometry.padding)]
-    return copied_transposition(plain_convolve(images, errors, geometry.dilation, padding, (1, 1)), (1, 2, 0, 3), 2)
+    dims = len(rest)
+    space, last = tuple(range(1, 1 + dims)), 1 + dims
+    images = copied_transposition(trace, (last, *space, 0), 0)
+    errors = copied_transposition(spread, (*space, 0, last), dims)
+    padding = [(before, after - unseen) for (before, after), unseen in zip(geometry.padding, rest, strict=True)]
+    found = plain_convolve(images, errors, geometry.dilation, padding, (1,) * dims)
+    return copied_transposition(found, (*space, 0, last), dims)
 
 
 def _spread(geometry: ConvGeometry, shape: Shape, kernel_shape: Shape, g: jax.Array) -> tuple[jax.Array, list[int]]:
@@ -103,8 +155,13 @@ def _spread(geometry: ConvGeometry, shape: Shape, kernel_shape: Shape, g: jax.Ar
 
     The latter get no gradient, but the shapes must agree.
     """
-    (sh, sw), none = geometry.strides, jnp.zeros((), g.dtype)
-    spread = g if (sh, sw) == (1, 1) else lax.pad(g, none, ((0, 0, 0), (0, 0, sh - 1), (0, 0, sw - 1), (0, 0, 0)))
-    reach = [(kernel_shape[axis] - 1) * geometry.dilation[axis] for axis in (0, 1)]
-    rest = [shape[1 + axis] + sum(geometry.padding[axis]) - reach[axis] - spread.shape[1 + axis] for axis in (0, 1)]
-    return spread, rest
+    between = [(0, 0, stride - 1) for stride in geometry.strides]
+    strided = max(geometry.strides) > 1
+    spread = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *between, (0, 0, 0))) if strided else g
+    sizes = zip(shape[1:-1], geometry.padding, _reach(geometry, kernel_shape), spread.shape[1:-1], strict=True)
+    return spread, [size + sum(added) - reach - seen for size, added, reach, seen in sizes]
+
+
+def _reach(geometry: ConvGeometry, kernel_shape: Shape) -> list[int]:
+    """How far the kernel reaches from its first element, along each dimension of space."""
+    return [(size - 1) * spacing for size, spacing in zip(kernel_shape[:-2], geometry.dilation, strict=True)]

@@ -56,7 +56,7 @@ def not_before(cause: jax.Array, function: Callable[..., Any], *operands: Any) -
     return by_platform(cause, *operands, cpu=branch, default=lambda cause, *operands: function(*operands))
 
 
-def copied_transposition(x: jax.Array, axes: tuple[int, int, int, int], joined: int) -> jax.Array:
+def copied_transposition(x: jax.Array, axes: tuple[int, ...], joined: int) -> jax.Array:
     """Returns the transposition as one copy in memory, with its bytes in the order of its axes.
 
     Use it where a convolution takes it: that needs this order, and XLA would fold a plain transposition into the
@@ -64,7 +64,7 @@ def copied_transposition(x: jax.Array, axes: tuple[int, int, int, int], joined: 
     before, or XLA (jaxlib 0.12) would copy the array twice: once in its old order, up to the barrier, and once behind.
 
     Args:
-      x: of four axes.
+      x: of three axes or more.
       axes: as in jnp.transpose.
       joined: the axis of the result that is joined to the one behind it. The two must not have been neighbours in x in
         this order; and if one of them is the batch it must be the first, or the devices of a mesh that split it would

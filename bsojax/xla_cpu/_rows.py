@@ -15,7 +15,7 @@ SMALL_OUTPUTS, SMALL_KERNEL = 128, 2**17
 FEW_INPUTS = 64
 """Below so many input channels it is cheaper to gather rows of the input than to add rows of the output (measured)."""
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = tuple[tuple[int, int], ...]
 
 
 WORTH = 2**23
