@@ -18,8 +18,9 @@ class Spikes:
     the gradient of its weights (eq. 6). A plain array counts as its own trace.
 
     What is linear acts on value and trace alike: ``a + b``, ``a - b``, ``-a``, ``a * 0.5``, ``a / 2``, ``a[:, 3:]``,
-    ``a.reshape``, and :func:`concatenate`. Arrays of numbers that are added count as their own trace; those that are
-    multiplied are weights. It is no pair: nothing can be unpacked from it.
+    ``a.reshape``, and :func:`concatenate`. Arrays of numbers that are added count as their own trace. The gradient of a
+    factor that is learned is taken at the value and not at the trace: learned gains belong after a synapse, as in
+    Affine. It is no pair: nothing can be unpacked from it.
 
     Attributes:
       value: the spikes of this time step, any floating dtype.
