@@ -21,7 +21,7 @@ class Seen:
     """What tracing a step has shown.
 
     Attributes:
-      traced: whether it has been.
+      traced: whether it has been, with class labels.
       num_classes: the number of classes where targets are class labels; None: only the loss knows.
     """
 
@@ -91,7 +91,8 @@ class Judge:
         """Refuses a model whose outputs do not fit the batch, and losses that it sows in vain."""
         if self.batch.has_labels and _is_array(begun.logits):
             _validate.class_logits(begun.logits, self.batch.size)
-        seen.traced, seen.num_classes = True, _num_classes(begun.logits) if self.batch.has_labels else None
+        if self.batch.has_labels:
+            seen.traced, seen.num_classes = True, _num_classes(begun.logits)
         _validate.outputs(begun.logits, self.batch.size)
         sown = jax.tree_util.tree_leaves_with_path(begun.variables.get(LOSSES, {}))
         _validate.sown_losses([leaf_name(path) for path, _ in sown], "sown" in takes(self.loss))
