@@ -11,6 +11,7 @@ import optax
 from bsojax import _validate
 from bsojax._validate import leaf_name
 from bsojax.losses import Around, AtLast, Ignoring, Loss, Metric, accuracy, per_example, takes
+from bsojax.nn import Spikes
 from bsojax.online._batch import Batch, along
 from bsojax.online._model import LOSSES, Forward, Start
 
@@ -89,7 +90,7 @@ class Judge:
 
     def check(self, begun: Start, seen: Seen) -> None:
         """Refuses a model whose outputs do not fit the batch, and losses that it sows in vain."""
-        if self.batch.has_labels and _is_array(begun.logits):
+        if self.batch.has_labels and (_is_array(begun.logits) or isinstance(begun.logits, Spikes)):
             _validate.class_logits(begun.logits, self.batch.size)
         if self.batch.has_labels:
             seen.traced, seen.num_classes = True, _num_classes(begun.logits)
