@@ -17,6 +17,8 @@ import bsojax
 from bsojax import Spikes, conv, conv_transpose
 from bsojax.nn._geometry import conv_geometry, transposed_geometry
 
+pytestmark = pytest.mark.slow  # many programs are compiled
+
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="what a CPU needs")
 

@@ -12,6 +12,8 @@ import pytest
 
 import bsojax
 
+pytestmark = pytest.mark.slow  # many programs are compiled
+
 SIZES = {1: (11,), 2: (7, 6), 3: (6, 5, 4)}
 IN, OUT = 4, 6
 

@@ -14,6 +14,8 @@ import bsojax
 from bsojax import online
 from bsojax.nn import NEURONS, RECORDINGS, SPIKE_RATES, BeforeReset, _neuron_step, counting
 
+pytestmark = pytest.mark.slow  # many programs are compiled
+
 T, N = 4, 7
 X = np.random.default_rng(0).random((8, 5)).astype(np.float32)
 Y = np.arange(8) % 3
