@@ -49,6 +49,7 @@ from bsojax._validate._batches import weighted_loss as weighted_loss
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between
+from bsojax._validate._settings import finite as finite
 from bsojax._validate._settings import needs_width as needs_width
 from bsojax._validate._settings import dimensions as dimensions
 from bsojax._validate._settings import has_space as has_space
@@ -70,6 +71,7 @@ from bsojax._validate._settings import steps as steps
 from bsojax._validate._settings import time_step as time_step
 from bsojax._validate._settings import votes_differ as votes_differ
 from bsojax._validate._settings import was_called as was_called
+from bsojax._validate._settings import whole as whole
 from bsojax._validate._settings import window as window
 from bsojax._validate._trees import collections as collections
 from bsojax._validate._trees import delta as delta
