@@ -181,12 +181,34 @@ def test_max_pooling_takes_the_trace_of_the_winner(dims):
     assert np.count_nonzero(grad) == g.size
 
 
+@pytest.mark.parametrize("window", [(3, 3), (8, 8), (2, 5)])
+def test_large_windows_have_the_winner_of_the_obvious_loop_and_its_gradient(window):
+    rng = np.random.default_rng(0)
+    value = (rng.random((2, 8, 16, 3)) < 0.4).astype(np.float32)
+    trace = (0.5 * rng.integers(0, 3, value.shape) + value).astype(np.float32)
+    pooled, pull = jax.jit(lambda v: jax.vjp(lambda v: bsojax.max_pool(bsojax.Spikes(v, trace), window), v))(value)
+    g = random(*pooled.shape)
+    (grad,) = pull(bsojax.Spikes(g, jnp.zeros_like(g)))
+    want = np.zeros_like(value)
+    high, wide = window
+    for n, row, column, c in np.ndindex(*pooled.shape):
+        places = itertools.product(range(row * high, (row + 1) * high), range(column * wide, (column + 1) * wide))
+        best = max(places, key=lambda at, n=n, c=c: (value[n, *at, c], trace[n, *at, c], -at[0], -at[1]))
+        assert (pooled.value[n, row, column, c], pooled.trace[n, row, column, c]) == (
+            value[n, *best, c],
+            trace[n, *best, c],
+        )
+        want[n, *best, c] = g[n, row, column, c]
+    np.testing.assert_array_equal(grad, want)
+
+
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("with_trace", [False, True])
-def test_the_maximum_of_a_window_with_what_is_no_number_is_none(place, with_trace):
-    value = jnp.ones((1, 4, 1)).at[0, place].set(jnp.nan)
+@pytest.mark.parametrize("size", [4, 9])
+def test_the_maximum_of_a_window_with_what_is_no_number_is_none(place, with_trace, size):
+    value = jnp.ones((1, size, 1)).at[0, place].set(jnp.nan)
     x = bsojax.Spikes(value, jnp.ones_like(value)) if with_trace else value
-    assert np.isnan(bsojax.nn.as_spikes(bsojax.max_pool(x, 4)).value)
+    assert np.isnan(bsojax.nn.as_spikes(bsojax.max_pool(x, size)).value)
 
 
 def test_of_equal_spikes_without_traces_the_first_has_the_gradient():

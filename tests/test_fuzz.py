@@ -15,6 +15,7 @@ import bsojax
 
 T = 2
 KEY = jax.random.key(0)
+IMAGE = jnp.ones((2, 6, 6, 3))
 X = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 2, 2, 1)
 Y = np.arange(4) % 3
 SIGNS = {"kernel": jnp.arange(6).reshape(3, 2) % 2 == 0}
@@ -62,6 +63,11 @@ def of_model(name, value, make):
     return Case(lambda value: jax.eval_shape(make(value).init, KEY, jnp.ones((2, 3))), (value,), (name,))
 
 
+def of_image(name, value, make):
+    """As of_model, for layers of images."""
+    return Case(lambda value: jax.eval_shape(make(value).init, KEY, IMAGE), (value,), (name,))
+
+
 def of_call(name, value, call):
     return Case(call, (value,), (name,))
 
@@ -85,7 +91,9 @@ norms = st.sampled_from([bsojax.BatchNorm, bsojax.BatchRenorm])
 flips = st.sampled_from([bsojax.bso, functools.partial(bsojax.t_bso, num_steps=T)])
 surrogates = st.sampled_from([bsojax.atan, bsojax.piecewise_quadratic, bsojax.rectangle, bsojax.erf, bsojax.softsign,
                               bsojax.sigmoid])  # fmt: skip
-neurons = st.sampled_from([bsojax.LIF, bsojax.IF])
+neurons = st.sampled_from([bsojax.LIF, bsojax.IF, bsojax.PLIF, bsojax.ALIF, bsojax.CubaLIF])
+convolutions = st.sampled_from([bsojax.BinaryConv, bsojax.Conv, bsojax.BinaryConvTranspose, bsojax.BinarySeparableConv])
+cross_entropy = bsojax.losses.cross_entropy
 accumulators = st.sampled_from([optax.trace(0.9), optax.ema(0.9), optax.scale_by_adam(), optax.adam(0.1)])
 after = st.sampled_from([optax.scale(0.5), optax.ema(0.9), optax.clip(1.0), optax.add_decayed_weights(0.1)])
 not_finite = st.sampled_from([np.nan, np.inf, -np.inf])
@@ -147,7 +155,81 @@ SILENT = {
     "b2": outside(0, 1, open_above=True).map(
         lambda v: of_call("b2", v, lambda b2: bsojax.t_bso(0.1, T, b2=b2))
     ),
+    "strides and dilation": st.builds(
+        lambda kind, name, v: of_image(name, v, lambda v: kind(2, (3, 3), **{name: v})),
+        convolutions, st.sampled_from(["strides", "kernel_dilation"]),
+        st.one_of(st.integers(-9, 0), st.floats(0.1, 5), st.tuples(st.just(1), st.floats(0.1, 5))),
+    ),
+    "padding": st.builds(
+        lambda kind, v: of_image("padding", v, lambda v: kind(2, (3, 3), padding=v)),
+        convolutions, st.sampled_from([((0.5, 1), (1, 1)), (0.5, 1), (1, 1, 1), (1,)]),
+    ),
+    "a kernel that leaves nothing": st.builds(
+        lambda kind, v: of_image("kernel_size", v, lambda v: kind(2, v, padding="VALID")),
+        st.sampled_from([bsojax.BinaryConv, bsojax.BinarySeparableConv]),
+        st.sampled_from([(0, 3), (3, 0), (9, 1), (1, 9), (9, 9)]),
+    ),
+    "an image of other dimensions than the kernel": st.builds(
+        lambda kind, size: of_image("x", size, lambda size: kind(2, size)),
+        convolutions, st.sampled_from([(3,), (3, 3, 3), ()]),
+    ),
+    "a window": st.builds(
+        lambda pool, window: Case(pool, (IMAGE, window), ("window",)),
+        st.sampled_from([bsojax.avg_pool, bsojax.max_pool]),
+        st.one_of(st.integers(-9, 0), st.integers(7, 99), st.sampled_from([(2,), (2, 2, 2), (0, 2), (7, 1)])),
+    ),
+    "an image without space": st.builds(
+        lambda pool: Case(pool, (jnp.ones((2, 3)),), ("x",)),
+        st.sampled_from([bsojax.global_avg_pool, lambda x: bsojax.avg_pool(x, 2), lambda x: bsojax.max_pool(x, 2)]),
+    ),
     "tau": outside(1, np.inf).map(lambda v: of_model("tau", v, lambda tau: bsojax.LIF(tau=tau))),
+    "constants of neurons of more kinds": st.builds(
+        lambda kind_name, v: of_model(kind_name[1], v, lambda v: kind_name[0](**{kind_name[1]: v})),
+        st.sampled_from([(bsojax.PLIF, "tau"), (bsojax.ALIF, "tau"), (bsojax.ALIF, "tau_adaptation"),
+                         (bsojax.CubaLIF, "tau"), (bsojax.CubaLIF, "tau_synapse"), (bsojax.LeakyReadout, "tau")]),
+        outside(1, np.inf),
+    ),
+    "v_reset": st.builds(
+        lambda kind, v: of_model("v_reset", v, lambda v: kind(v_reset=v)), neurons,
+        st.sampled_from([np.nan, np.inf, -np.inf, (0.0, np.nan, 0.0)]),
+    ),
+    "refractory_steps": st.builds(
+        lambda kind, v: of_model("refractory_steps", v, lambda v: kind(refractory_steps=v)),
+        st.sampled_from([bsojax.LIF, bsojax.IF]), st.one_of(st.integers(-9, -1), st.integers(256, 999), st.floats()),
+    ),
+    "rate": st.one_of(outside(0, 1), st.just(1.0)).map(lambda v: of_model("rate", v, bsojax.SpikingDropout)),
+    "unscaled values that are to be spikes": st.builds(
+        lambda encode, value: Case(encode, (np.array([0.0, value], np.float32),), ("x",)),
+        st.sampled_from([lambda x: bsojax.encoders.rate(KEY, x, T), lambda x: bsojax.encoders.rate_step(KEY, x),
+                         lambda x: bsojax.encoders.latency(x, T)]),
+        st.one_of(st.floats(max_value=0, exclude_max=True, width=32), st.floats(1, exclude_min=True, width=32)),
+    ),
+    "centres and widths": st.sampled_from(
+        [((1.0, 1.0), None), ((np.nan, 1.0), None), ((1.0,), None), ((0.0, 1.0), 0.0), ((0.0, 1.0), np.nan)]
+    ).map(lambda case: Case(bsojax.encoders.population, (np.ones((1, 2), np.float32), *case), ("centres", "width"))),
+    "settings of losses and metrics": st.sampled_from(
+        [("k", bsojax.losses.top_k, 0), ("k", bsojax.losses.top_k, 1.5), ("k", bsojax.losses.top_k, -1)]
+        + [("label", lambda v: bsojax.losses.ignoring(cross_entropy, v), v) for v in (0.5, np.nan)]
+        + [("weight", lambda v: bsojax.losses.with_spike_rate(cross_entropy, v), v) for v in (np.nan, -np.inf)]
+        + [("target", lambda v: bsojax.losses.with_spike_rate(cross_entropy, 0.1, v), v) for v in (-1, 1.1, np.nan)]
+        + [("weight", lambda v: bsojax.losses.with_sown(cross_entropy, v), v) for v in (np.nan, np.inf)]
+    ).map(lambda case: of_call(case[0], case[2], case[1])),
+    "targets that would be broadcast": st.builds(
+        lambda loss, y: Case(loss, (jnp.ones((4, 3)), y), ("y",)),
+        st.sampled_from([cross_entropy, bsojax.losses.mean_squared_error, bsojax.losses.binary_cross_entropy]),
+        st.sampled_from([jnp.asarray(Y[:1]), jnp.asarray(Y[:, None]), jnp.ones((4, 1)), jnp.ones((1, 3))]),
+    ),
+    "sequences and states that are not the model's": st.builds(
+        lambda call, names, arguments: Case(lambda *a: call(MODEL, *a), arguments, names),
+        st.sampled_from([bsojax.predict, bsojax.record]),
+        st.just(("state", "x", "num_steps")),
+        st.sampled_from([(STATE, X[:, :1], T), (STATE, X[:0], T), (STATE, np.stack([X] * (T + 1)), T), (STATE, X, 0),
+                         (STATE, X > 0, T), (made(features=(3, 4)), X, T)]),
+    ),
+    "targets of each time step": st.builds(
+        lambda step, y: batch(step, X, bsojax.PerStep(y), "y"), each_step,
+        st.sampled_from([Y, np.stack([Y] * T).T, np.stack([Y] * (T + 1)), np.stack([Y[:3]] * T)]),
+    ),
     "v_threshold": st.builds(lambda kind, v: of_model("v_threshold", v, lambda v: kind(v_threshold=v)), neurons,
                              st.one_of(outside(0, np.inf), st.just(0.0), st.just(np.inf))),
     "num_steps": st.builds(

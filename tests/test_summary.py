@@ -122,6 +122,41 @@ def test_each_layer_of_a_flat_model():
     ]
 
 
+class Convolutions(nn.Module):
+    """A layer of each kind, in so many dimensions of space."""
+
+    dims: int
+
+    @nn.compact
+    def __call__(self, x):
+        size = (3,) * self.dims
+        x = bsojax.LIF(name="a")(bsojax.Conv(4, size, name="real")(x))
+        x = bsojax.LIF(name="b")(bsojax.BinaryConv(6, size, strides=2, feature_group_count=2, name="binary")(x))
+        x = bsojax.LIF(name="c")(bsojax.BinarySeparableConv(5, size, name="separable")(bsojax.max_pool(x, 1)))
+        x = bsojax.LIF(name="d")(bsojax.BinaryConvTranspose(3, size, strides=2, name="transposed")(x))
+        return bsojax.global_avg_pool(bsojax.avg_pool(x, 2)).value
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_of_every_kind_in_every_dimension(dims):
+    taps, space = 3**dims, (6,) * dims
+    summary = bsojax.summarize(Convolutions(dims), jax.ShapeDtypeStruct((2, *space, 3), jnp.float32))
+    held = {
+        row.name: (row.kind, row.output_shape, row.binary_weights, row.real_parameters)
+        for row in summary.rows
+        if row.kind != "LIF"
+    }
+    assert held == {
+        "real": ("Conv", (2, *space, 4), 0, taps * 3 * 4 + 4),
+        "binary": ("BinaryConv", (2, *(3,) * dims, 6), taps * 2 * 6, 0),
+        "separable/depthwise": ("BinaryConv", (2, *(3,) * dims, 6), taps * 6, 0),
+        "separable/pointwise": ("BinaryDense", (2, *(3,) * dims, 5), 6 * 5, 0),
+        "transposed": ("BinaryConvTranspose", (2, *space, 3), taps * 5 * 3, 0),
+    }
+    bytes_of_bits = sum(math.ceil(bits / 8) for _, _, bits, _ in held.values())
+    assert summary.stored_bytes == bytes_of_bits + 4 * (taps * 3 * 4 + 4)
+
+
 def test_nested_modules_are_named_by_their_path_and_counted_once():
     summary = bsojax.summarize(Nested(), X)
     assert {row.name: (row.kind, row.output_shape, row.real_parameters) for row in summary.rows} == {

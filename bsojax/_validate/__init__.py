@@ -17,6 +17,7 @@ from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import known_layers as known_layers
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
+from bsojax._validate._arrays import no_single_array as no_single_array
 from bsojax._validate._arrays import not_unpacked as not_unpacked
 from bsojax._validate._arrays import positive_values as positive_values
 from bsojax._validate._arrays import probabilities as probabilities
@@ -48,6 +49,7 @@ from bsojax._validate._batches import weighted_loss as weighted_loss
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between
+from bsojax._validate._settings import finite as finite
 from bsojax._validate._settings import needs_width as needs_width
 from bsojax._validate._settings import dimensions as dimensions
 from bsojax._validate._settings import has_space as has_space
@@ -69,6 +71,7 @@ from bsojax._validate._settings import steps as steps
 from bsojax._validate._settings import time_step as time_step
 from bsojax._validate._settings import votes_differ as votes_differ
 from bsojax._validate._settings import was_called as was_called
+from bsojax._validate._settings import whole as whole
 from bsojax._validate._settings import window as window
 from bsojax._validate._trees import collections as collections
 from bsojax._validate._trees import delta as delta

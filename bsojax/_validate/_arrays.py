@@ -1,6 +1,6 @@
 """Arrays: inputs, currents, statistics."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -48,11 +48,19 @@ def floating(name: str, value: Any, owner: str) -> None:
         raise TypeError(f"{name}: {owner} needs a floating input, not {value.dtype}; convert it first.")
 
 
-def not_unpacked() -> None:
+def not_unpacked() -> NoReturn:
     """Refuses to take Spikes apart as other libraries' pairs of spikes and membranes."""
     raise TypeError(
         "Spikes: they cannot be unpacked or iterated over; take spikes.value and spikes.trace, and the membrane from "
         "neuron.membrane_potential()."
+    )
+
+
+def no_single_array() -> NoReturn:
+    """Refuses to make one array of Spikes, as layers and functions of other libraries would."""
+    raise TypeError(
+        "Spikes: they are no single array; take spikes.value, or give them to a layer or function of bsojax, such as "
+        "Dense, Conv, concatenate, avg_pool, max_pool or flatten."
     )
 
 

@@ -1,6 +1,7 @@
 """Settings: numbers, schedules and choices that users give to optimizers, neurons, layers and steps."""
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -56,6 +57,12 @@ def leaking(owner: str, tau: float) -> float:
     return tau
 
 
+def finite(owner: str, name: str, value: Any) -> None:
+    """Refuses known numbers that are not finite: all that comes after them would become so."""
+    if not is_traced(value) and not np.all(np.isfinite(np.asarray(value, np.float64))):
+        raise ValueError(f"{name}: {owner} needs finite numbers, got {value}.")
+
+
 def one_a_neuron(owner: str, name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:
     """Refuses constants of neurons that there are not: the spikes would be broadcast to their shape."""
     last = needed[len(needed) - len(shape) :]
@@ -88,10 +95,14 @@ def between(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: must be in ({low:g}, {high:g}), got {value!r}.")
 
 
-def needs_width(count: int) -> None:
-    """Refuses a single centre whose Gaussian has no width: it would answer to nothing, or with NaN."""
-    if count < 2:
+def needs_width(centres: Any) -> None:
+    """Refuses centres, of NumPy arrays, without a distance to take a width from: they would answer with NaN."""
+    if np.shape(centres)[-1] < 2:
         raise ValueError("width: a single centre has no neighbour to take it from; give it.")
+    if not isinstance(centres, jax.Array):
+        ends = np.asarray(centres)[..., [0, -1]]
+        if not np.all(np.isfinite(ends)) or np.any(ends[..., 0] == ends[..., 1]):
+            raise ValueError(f"centres: the first and the last must be finite and differ, got {ends}; or give a width.")
 
 
 def sharpness(alpha: float) -> None:
@@ -183,9 +194,11 @@ def window(
     padding: tuple[tuple[int, int], ...],
     reach: tuple[int, ...],
 ) -> None:
-    """Refuses a kernel that is larger than the padded image: the result would be empty, and its mean NaN."""
+    """Refuses a kernel that is empty or larger than the padded image: the result would be empty, and its mean NaN."""
     space = input_shape[1 : 1 + len(reach)]
-    if any(size + sum(side) < extent for size, side, extent in zip(space, padding, reach, strict=True)):
+    if min(kernel_size) < 1 or any(
+        size + sum(side) < extent for size, side, extent in zip(space, padding, reach, strict=True)
+    ):
         raise ValueError(
             f"kernel_size: {tuple(kernel_size)} with dilation {dilation} does not fit into an input of shape "
             f"{input_shape} with padding {padding}."
@@ -214,6 +227,14 @@ def dimensions(name: str, shape: tuple[int, ...], dims: int) -> None:
             f"{name}: a kernel of {dims} dimensions takes the shape (batch, *space, channels) with as many dimensions "
             f"of space, one to three; got {shape}."
         )
+
+
+def whole(name: str, values: tuple[Any, ...], at_least: int | None = None) -> tuple[int, ...]:
+    """Returns values as ints; refuses fractions, which would be cut, and those below a bound: nothing would be left."""
+    if any(isinstance(value, float) or (at_least is not None and value < at_least) for value in values):
+        bound = "" if at_least is None else f" of at least {at_least}"
+        raise ValueError(f"{name}: needs ints{bound}, got {values}.")
+    return tuple(map(operator.index, values))
 
 
 def one_each(name: str, values: tuple[object, ...], dims: int) -> None:

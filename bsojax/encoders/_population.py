@@ -33,17 +33,18 @@ def population(x: ArrayLike, centres: ArrayLike, width: ArrayLike | None = None)
 
     Raises:
       TypeError: x is not floating.
-      ValueError: there is one centre and no width, or a width is not positive.
+      ValueError: there is no width, and one centre, or known ones that do not differ; or a known width is not positive.
 
     Source: Bohte, Kok and La Poutre, Error-backpropagation in temporally encoded networks of spiking neurons, 2002,
     section 4.
     """
     values = jnp.asarray(x)
     _validate.floating("x", values, "population")
+    if width is None:
+        _validate.needs_width(centres)
     centres = jnp.asarray(centres, jnp.float32)
     centres = centres[None] if centres.ndim == 1 else centres
     if width is None:
-        _validate.needs_width(centres.shape[-1])
         span = centres[:, -1:] - centres[:, :1]
         width = jnp.abs(span) / ((centres.shape[-1] - 1) * BETA)
     else:

@@ -114,8 +114,11 @@ def ignoring(loss: Loss, label: int = -1) -> Ignoring:
     Args:
       loss: a loss of class labels.
       label: the integer that stands for "none".
+
+    Raises:
+      ValueError: label is no int, which no label would equal.
     """
-    return Ignoring(loss, label)
+    return Ignoring(loss, *_validate.whole("label", (label,)))
 
 
 def at_last(loss: Loss) -> AtLast:
@@ -149,14 +152,19 @@ def with_spike_rate(
       layers: the names of the layers, as in ``metrics["spikes"]``; None: all.
 
     Raises:
-      ValueError: at a call, the model has no layer of such a name.
+      ValueError: weight is not finite, target is out of range; at a call, the model has no layer of such a name.
     """
-    return WithSpikeRate(loss, weight, target, layers)
+    _validate.finite("with_spike_rate", "weight", weight)
+    return WithSpikeRate(loss, weight, _validate.number("target", target, 0, 1), layers)
 
 
 def with_sown(loss: Loss, weight: float = 1.0) -> WithSown:
     """Returns a loss with the sum of what the model sowed into the collection "losses", each the mean of its elements.
 
     Use it with models that call ``self.sow("losses", name, value)``; a loss that does not take these is refused.
+
+    Raises:
+      ValueError: weight is not finite.
     """
+    _validate.finite("with_sown", "weight", weight)
     return WithSown(loss, weight)

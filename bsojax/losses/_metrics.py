@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from bsojax import _validate
+
 Metric: TypeAlias = Callable[[Any, Any], Any]
 """A function of logits and targets that returns an array whose first axis is the batch's, or a scalar."""
 
@@ -23,8 +25,12 @@ def top_k(k: int) -> Metric:
     """Returns a metric: whether each example's label is among its k largest logits.
 
     Args:
-      k: how many, >= 1.
+      k: how many, >= 1; all of them where there are fewer classes.
+
+    Raises:
+      ValueError: k is below 1, or no int.
     """
+    (k,) = _validate.whole("k", (k,), at_least=1)
 
     def among_top(logits: jax.Array, y: jax.Array) -> jax.Array:
         _, best = jax.lax.top_k(logits, min(k, logits.shape[-1]))

@@ -56,7 +56,7 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
       TypeError: y is neither.
     """
     logits = logits.astype(jnp.float32)
-    if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == logits.ndim - 1:
+    if jnp.issubdtype(y.dtype, jnp.integer) and y.shape == logits.shape[:-1]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
     _validate.soft_labels(logits, y)
     return optax.softmax_cross_entropy(logits, y.astype(jnp.float32))
@@ -95,7 +95,7 @@ def binary_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 def _shares(logits: jax.Array, y: jax.Array) -> jax.Array:
     """Targets as numbers of the logits' shape, labels as one-hot."""
-    if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == logits.ndim - 1 == 1:
+    if jnp.issubdtype(y.dtype, jnp.integer) and logits.ndim == 2 and y.shape == logits.shape[:1]:
         return jax.nn.one_hot(y, logits.shape[-1])
     _validate.like_logits(logits, y)
     return y.astype(jnp.float32)

@@ -1,7 +1,7 @@
 """The static part of a convolution, from the arguments that users give."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jax import lax
@@ -15,9 +15,9 @@ Sides = tuple[tuple[int, int], ...]
 
 def steps_of(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """Returns strides or a dilation, one for each dimension of space."""
-    steps = (value,) * dims if isinstance(value, int) else tuple(value)
+    steps = tuple(value) if isinstance(value, Iterable) else (value,) * dims
     _validate.one_each("strides and kernel_dilation", steps, dims)
-    return tuple(map(int, steps))
+    return _validate.whole("strides and kernel_dilation", steps, at_least=1)
 
 
 def sides_of(
@@ -40,7 +40,8 @@ def sides_of(
         return tuple((int(before), int(after)) for before, after in lax.padtype_to_pads(space, reach, strides, padding))
     sides: Any = (padding,) * len(space) if isinstance(padding, int) else tuple(padding)
     _validate.one_each("padding", sides, len(space))
-    return tuple((int(side), int(side)) if isinstance(side, int) else (int(side[0]), int(side[1])) for side in sides)
+    ends = (_validate.whole("padding", tuple(side) if isinstance(side, Iterable) else (side, side)) for side in sides)
+    return tuple((before, after) for before, after in ends)
 
 
 def conv_geometry(

@@ -89,7 +89,10 @@ def threshold_and_reset(neuron: Any, current: jax.Array) -> tuple[Any, Any]:
     owner = f"neuron '{neuron.name}'"
     _validate.floating("current", current, owner)
     threshold = constant(owner, "v_threshold", neuron.v_threshold, current)
-    return threshold, None if neuron.v_reset is None else spread(owner, "v_reset", neuron.v_reset, current)
+    if neuron.v_reset is None:
+        return threshold, None
+    _validate.finite(owner, "v_reset", neuron.v_reset)
+    return threshold, spread(owner, "v_reset", neuron.v_reset, current)
 
 
 def _step(neuron: LIF | IF, current: jax.Array, decay: Any, gain: Any) -> Spikes:

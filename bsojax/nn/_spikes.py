@@ -53,7 +53,9 @@ class Spikes:
 
     def __iter__(self) -> Iterator[NoReturn]:
         _validate.not_unpacked()
-        return iter(())
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        _validate.no_single_array()
 
     def __getitem__(self, index: Any) -> "Spikes":
         return _mapped(lambda leaf: leaf[index], self)
