@@ -130,6 +130,8 @@ def test_a_report_of_real_arrays_and_of_shapes_agree():
     arrays = np.zeros(x.shape, np.float32), np.zeros(y.shape, np.int32)
     want = bsojax.memory_report(state, model=model, step=step, x=x, y=y)
     assert bsojax.memory_report(real, model=model, step=step, x=arrays[0], y=arrays[1]) == want
+    lists = [leaf.tolist() for leaf in arrays]
+    assert bsojax.memory_report(real, model=model, step=step, x=lists[0], y=lists[1]) == want
 
 
 def test_what_depends_on_the_batch_asks_for_it():

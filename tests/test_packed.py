@@ -162,3 +162,19 @@ def test_the_bits_of_a_binary_weight_in_training():
         assert report["signs"] == report["signs_packed"] == count // 8
         stored = 8 * (report["signs"] + report["momentum"] + report["optimizer_other"]) / count
         assert bits <= stored <= bits + 1 / 40, (dtype, stored)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_packed_step_takes_no_more_bytes_than_one_on_booleans(dtype):
+    """Flip optimizers are shown booleans; the compiler makes them where they are used, not all at once."""
+    model = bsojax.models.SpikingVGG(channels=(32, 64, "M", 128))
+    tx = bsojax.split_optimizer(bsojax.t_bso(5e-7, T, momentum_dtype=dtype), optax.sgd(0.1))
+    x, y = jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
+    found, count = {}, 9 * (32 * 64 + 64 * 128)
+    for packed in (False, True):
+        make = functools.partial(bsojax.init, model, tx, packed=packed)
+        state = jax.eval_shape(lambda key, make=make: make(key, x), jax.random.key(0))
+        report = bsojax.memory_report(state, step=bsojax.make_train_step(model, tx, T), x=x, y=y)
+        found[packed] = report["step_arguments"], report["step_temporaries"]
+    assert found[False][0] - found[True][0] == count - count // 8
+    assert found[True][1] <= found[False][1]

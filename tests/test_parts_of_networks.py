@@ -1,5 +1,7 @@
 """Training parts of a network: what is frozen, what is taken over, what optimizers are shown and told."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -80,6 +82,34 @@ def test_frozen_signs_are_found():
         first(bsojax.freeze(None, lambda name: "dense_1" in name))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_frozen_signs_stay_in_loops_of_ones_own(packed):
+    flip = bsojax.freeze(bsojax.bso(1e-3, 0.0), lambda name: "1" in name)
+    tx, signs, before = bsojax.checked(flip), first(packed=packed).signs, first().signs
+    grads = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), before)
+    update = jax.jit(functools.partial(bsojax.optim.guarded_update, tx))
+    for finite in (False, True):
+        updates, _ = update(grads, tx.init(signs), signs, jnp.bool_(finite))
+        after = bsojax.unpack_signs(bsojax.apply_updates(signs, updates))
+        chex.assert_trees_all_equal(after["dense_1"], before["dense_1"])
+        weights, gradient = bsojax.to_weights(before)["dense_2"]["kernel"], grads["dense_2"]["kernel"]
+        flipped = after["dense_2"]["kernel"] != before["dense_2"]["kernel"]
+        np.testing.assert_array_equal(flipped, finite & (weights * gradient > 1e-3))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_frozen_signs_take_no_vote(packed):
+    tx = bsojax.split_optimizer(bsojax.freeze(rule(), lambda name: "1" in name), optax.sgd(0.1))
+    state = bsojax.init(MODEL, tx, jax.random.key(0), X, packed=packed)
+    step = jax.vmap(bsojax.make_train_step(MODEL, tx, T, axis_name="batch", vote=True), axis_name="batch")
+    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, *leaf.shape)), state)
+    before = jax.device_get(copies.signs)
+    after, metrics = step(copies, X.reshape(2, 4, 5), Y.reshape(2, 4))
+    chex.assert_trees_all_equal(jax.device_get(after.signs["dense_1"]), before["dense_1"])
+    assert not metrics["flips"]["dense_1/kernel"].any()
+    assert metrics["flips"]["dense_2/kernel"].all()
+
+
 def halves(signs):
     return {name: "fast" if name == "dense_1" else "slow" for name in signs}
 
@@ -88,6 +118,7 @@ def labelled_by_path(signs):
     return jax.tree_util.tree_map_with_path(lambda path, _: "fast" if "1" in path[0].key else "slow", signs)
 
 
+to_int8 = optax.stateless(lambda updates, _: jax.tree.map(lambda leaf: leaf.astype(jnp.int8), updates))
 rules = {"fast": bsojax.bso(1e-4, 0.5), "slow": bsojax.bso(1e-2, 0.5)}
 wrapped = {
     "MultiSteps": optax.MultiSteps(rule(), 2),
@@ -100,6 +131,11 @@ wrapped = {
     "clip": optax.chain(optax.clip_by_global_norm(0.1), bsojax.scale_by_channel_rms(), rule()),
     "ema on weights": optax.chain(bsojax.on_weights(optax.ema(0.9)), rule()),
     "frozen": bsojax.freeze(rule(), lambda name: "1" in name),
+    "accumulated and frozen": optax.MultiSteps(bsojax.freeze(rule(), lambda name: "1" in name), 2),
+    "apply_if_finite": optax.chain(optax.apply_if_finite(rule(update_dtype=jnp.float32), 3), to_int8),
+    "conditionally_mask": optax.chain(
+        optax.conditionally_mask(rule(update_dtype=jnp.float32), lambda step: step != 2), to_int8
+    ),
 }
 
 
@@ -127,6 +163,32 @@ def test_accumulation_over_updates_and_the_second_moments(every):
     expected = {t % T for t in used}
     for leaf in jax.tree.leaves(inner.second_moment):
         assert {int(t) for t in np.flatnonzero(leaf)} == expected
+
+
+@pytest.mark.parametrize("bad", [1, T - 1])
+def test_a_skipped_update_is_not_accumulated_and_the_next_takes_its_place(bad):
+    tx = optax.MultiSteps(rule(), T)
+    signs = first().signs
+    grads = jax.tree.map(lambda leaf: rng.standard_normal((3 * T, *leaf.shape)).astype(np.float32), signs)
+    update = jax.jit(functools.partial(bsojax.optim.guarded_update, tx))
+    state, held, places = tx.init(signs), signs, []
+    for n in range(3 * T):
+        grad = jax.tree.map(lambda leaf, n=n: jnp.asarray(leaf[n]), grads)
+        updates, state = update(grad, state, held, jnp.bool_(n != bad), time_step=n % T)
+        held = bsojax.apply_updates(held, updates)
+        places += [n % T] * any(leaf.any() for leaf in jax.tree.leaves(updates))
+    assert places == [0, 0]  # one later than T - 1, from the skip on
+    for leaf in jax.tree.leaves(state.inner_opt_state.second_moment):
+        assert np.flatnonzero(leaf).tolist() == [0]
+    # The same as without what was skipped, whose updates fall on that time step too.
+    plain, alone = rule(), signs
+    kept = np.delete(np.arange(3 * T), bad)[: 2 * T].reshape(2, T)
+    inner = plain.init(signs)
+    for group in kept:
+        mean = jax.tree.map(lambda leaf, group=group: jnp.asarray(leaf[group].mean(0)), grads)
+        updates, inner = plain.update(mean, inner, alone, time_step=0)
+        alone = bsojax.apply_updates(alone, updates)
+    chex.assert_trees_all_equal(held, alone)
 
 
 def test_an_update_that_adds_zeros_as_numbers_is_refused_with_the_way_to_freeze():
@@ -190,3 +252,30 @@ def test_what_optimizers_are_shown_and_told():
         assert names == ["grad", "time_step", "value"]
         assert shapes["grad"] == jax.tree.map(jnp.shape, tree)
         assert shapes["value"] == ()
+
+
+def test_training_in_float64():
+    with jax.enable_x64(True):
+        state, metrics = trained(rule(), dtype="float64")
+        assert metrics["loss"].dtype == jnp.float64
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+        with pytest.raises(TypeError, match=r"'signs/0/ema/\S+' was float32.* becomes float64.*under jax_enable_x64"):
+            trained(optax.chain(bsojax.on_weights(optax.ema(0.9)), rule()), dtype="float64")
+
+
+def test_an_optimizer_state_that_does_not_fit_is_refused_with_the_cure():
+    flip, adam = rule(), optax.adam(1e-2)
+    tx = bsojax.split_optimizer(flip, adam)
+    step = bsojax.make_train_step(MODEL, tx, T)
+    state = bsojax.init(MODEL, tx, jax.random.key(0), X)
+    cast = state.replace(params=jax.tree.map(lambda leaf: leaf.astype(jnp.float16), state.params))
+    rest = r"opt_state=tx.init\(state.trainable\)\) starts it anew. Or were parameters cast\? They rest in float32"
+    with pytest.raises(ValueError, match=rf"leaf 'opt_state/params/0/mu/\S+' must be float16.*{rest}"):
+        step(cast, X, Y)
+    # As it was kept before each optimizer saw its own tree.
+    old = optax.partition({"signs": flip, "params": adam}, {"signs": "signs", "params": "params"})
+    older = state.replace(opt_state=old.init(state.trainable))
+    with pytest.raises(ValueError, match=rf"leaf 'opt_state/signs/count' must be .*is missing; .*{rest}"):
+        step(older, X, Y)
+    state, metrics = step(older.replace(opt_state=tx.init(older.trainable)), X, Y)
+    assert metrics["skipped"] == 0

@@ -112,14 +112,17 @@ def neurons(handed: Any, at_rest: Any) -> None:
 
 
 def kept_dtypes(old: Any, new: Any) -> None:
-    """Refuses an optimizer state whose leaves change dtype or shape at an update: they were made from booleans."""
+    """Refuses an optimizer state whose leaves change dtype or shape at an update: made from booleans, or for others."""
     have, want = _kinds(old), _kinds(new)
     for leaf in have:
         if have[leaf] != want.get(leaf, have[leaf]):
-            raise TypeError(
-                f"optimizer state: '{leaf}' was {have[leaf]} and becomes {want[leaf]}. A transform made its "
-                "accumulators from boolean parameters: wrap it in bsojax.on_weights."
+            cure = (
+                "A transform made its accumulators from boolean parameters: wrap it in bsojax.on_weights."
+                if have[leaf].startswith("bool")
+                else "It was made for gradients of another dtype or shape: cast them to that of the accumulators "
+                "(under jax_enable_x64 those of signs may be float64), or start the optimizer anew."
             )
+            raise TypeError(f"optimizer state: '{leaf}' was {have[leaf]} and becomes {want[leaf]}. {cure}")
 
 
 def _kinds(tree: Any) -> dict[str, str]:

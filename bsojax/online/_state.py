@@ -137,4 +137,5 @@ def check_state(state: TrainState, variables: dict[str, Any], tx: optax.Gradient
     except jax.errors.JAXTypeError:  # an init that looks at values, which are not to be seen here
         return
     _validate.same("state", {"opt_state": state.opt_state}, {"opt_state": expected}, "was it made with another "
-                   "optimizer, num_steps or momentum_dtype, or for parameters of another dtype?")  # fmt: skip
+                   "optimizer, num_steps or momentum_dtype? state.replace(opt_state=tx.init(state.trainable)) starts "
+                   "it anew. Or were parameters cast? They rest in float32: give make_train_step a dtype.")  # fmt: skip

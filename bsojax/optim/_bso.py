@@ -135,8 +135,10 @@ def t_bso(
       threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs, see
         bso), or a schedule of the number of updates, num_steps a batch (see per_batch).
       num_steps: T, the number of time steps of a sequence. Within optax.MultiSteps an update falls on the time step at
-        which the gradients are complete: with a multiple of T it is always the last, whose second moment is then that
-        of the accumulated gradients, and the others rest.
+        which the gradients are complete: with a multiple of T it is the last, whose second moment is then that of the
+        accumulated gradients, and the others rest. An update that is skipped there is not accumulated: the next takes
+        its place, so that from then on flips fall a time step later, whose second moment begins at zero (debias=True
+        makes it a mean at once). ``make_train_step(..., accumulate=True)`` accumulates a batch without that shift.
       b1: decay of the momentum, in [0, 1), or a schedule (see bso about its precision).
       b2: decay of the second moment, in [0, 1).
       eps: added inside the root. It must stay far below ``(1 - b2) * g**2``, about 1e-15 on the first updates, or it

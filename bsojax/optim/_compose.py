@@ -12,6 +12,8 @@ from bsojax.signs import check_updates, deltas_like, to_weights, unpack_signs
 class SplitState(NamedTuple):
     """The state of split_optimizer.
 
+    Checkpoints from before it had this form hold its leaves under other names: they are refused, and do not resume.
+
     Attributes:
       signs: the state of the flip optimizer.
       params: the state of the optimizer of the real parameters.
