@@ -79,6 +79,18 @@ def test_heidelberg_digits_hold_the_spikes_of_their_files(prepared):
     assert lengths.min() < lengths.max()
 
 
+def test_speech_commands_are_read_from_their_three_files(tmp_path):
+    from experiments.data.preparing import prepare
+
+    for part, times in (("train", 2), ("valid", 1), ("test", 1)):
+        write_h5(tmp_path / f"ssc_{part}.h5", [*range(35)] * times)
+    prepare("ssc", tmp_path / "data", tmp_path, quiet=True)
+    data = load("ssc", tmp_path / "data", num_steps=100)
+    assert (len(data.train), len(data.test), data.num_classes) == (70, 35, 35)
+    assert data.test.x.shape == (35, 100, 141)
+    assert sorted(np.asarray(data.test.y)) == list(range(35))
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
