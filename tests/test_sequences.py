@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 
 import chex
 import h5py
@@ -111,6 +112,16 @@ def test_files_of_another_kind_are_told(change, match, tmp_path):
         write_h5(tmp_path / f"shd_{part}.h5", range(20))
     change(tmp_path / "shd_train.h5")
     with pytest.raises(ValueError, match=match):
+        prepare("shd", tmp_path / "data", tmp_path, quiet=True)
+
+
+def test_a_missing_reader_of_hdf5_says_how_to_get_it(tmp_path, monkeypatch):
+    from experiments.data.preparing import prepare
+
+    for part in ("train", "test"):
+        write_h5(tmp_path / f"shd_{part}.h5", range(20))
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install 'bsojax\[hdf5\]'"):
         prepare("shd", tmp_path / "data", tmp_path, quiet=True)
 
 
