@@ -91,7 +91,7 @@ def prepare(config: Config, data: DataSet) -> Run:
         )
     if config.evaluations > len(data.train) // config.batch_size:
         raise ValueError(f"--evaluations: {config.evaluations} an epoch are more than its batches.")
-    if config.rule().through_time and isinstance(_seen(config, data), Padded):
+    if config.rule().through_time and isinstance(_seen(data, config.batch_size), Padded):
         raise ValueError(f"--optimizer: '{config.optimizer}' takes no padded sequences; choose a rule that is online.")
     devices = find_devices(config.session, config.batch_size)
     model = make_model(config, data.num_classes, make_neuron(config))
@@ -160,15 +160,14 @@ def _chosen(config: Config, data: DataSet) -> DataSet:
 
 
 def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
-    seen = _seen(config, data)
-    if isinstance(seen, Padded):
-        return jax.ShapeDtypeStruct(seen.x.shape[1:], seen.x.dtype)
-    # A static frame has four axes, a sequence of frames five.
-    return seen if len(seen.shape) < 5 else jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
+    sizes = (config.batch_size, config.batch_size + 1)
+    one, other = (seen.x if isinstance(seen, Padded) else seen for seen in (_seen(data, size) for size in sizes))
+    # Of one more example a static frame has a longer first axis; where time comes first, that axis stays.
+    return jax.ShapeDtypeStruct(one.shape[one.shape[0] == other.shape[0] :], one.dtype)
 
 
-def _seen(config: Config, data: DataSet) -> Any:
-    """What a front end gives of a batch, as shapes."""
+def _seen(data: DataSet, size: int) -> Any:
+    """What a front end gives of a batch of so many examples, as shapes."""
     example = data.train.example
-    stored = jax.ShapeDtypeStruct((config.batch_size, *example.shape), example.dtype)
+    stored = jax.ShapeDtypeStruct((size, *example.shape), example.dtype)
     return jax.eval_shape(data.front_end.evaluate, stored)

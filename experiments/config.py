@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -246,6 +246,24 @@ def check_count(name: str, value: int | None) -> None:
     """Raises ValueError unless the value of a setting is None or at least 1."""
     if value is not None and value < 1:
         raise ValueError(f"{flag(name)}: must be at least 1, got {value}.")
+
+
+def of_json(values: Mapping[str, Any]) -> Config:
+    """Returns the config of JSON values as as_json gives them, but carried out in the usual way; not yet checked.
+
+    A setting that is missing has its default. The session is not taken over: it belongs to a machine.
+
+    Raises:
+      TypeError: there is a setting that no config has, or none of the data set.
+    """
+    hints = typing.get_type_hints(Config)
+    known = {name: value for name, value in values.items() if name != "session"}
+    for name, value in known.items():
+        if hints.get(name) == Path | None and value is not None:
+            known[name] = Path(value)
+        elif hints.get(name) == Channels:
+            known[name] = tuple(value)
+    return Config(**known)
 
 
 def as_json(config: Config) -> dict[str, Any]:

@@ -64,17 +64,17 @@ def _line(record: dict[str, Any]) -> str:
 
 def result_table(summaries: dict[str, dict[str, Any]], split: str) -> Table:
     """The results of a run and, beside it, of its control."""
-    table = Table(title="Result at the last epoch")
+    table = Table(title="Result")
     table.add_column("")
     for label in summaries:
         table.add_column(label, justify="right")
     rows = {
-        f"{split} accuracy": lambda s: f"{s['accuracy']:.2%}",
-        f"{split} loss": lambda s: f"{s['loss']:.3f}",
+        f"{split} accuracy, last epoch": lambda s: f"{s['accuracy']:.2%}",
+        f"{split} loss, last epoch": lambda s: f"{s['loss']:.3f}",
         "training accuracy, last epoch": lambda s: f"{s['train_accuracy']:.2%}",
-        "flip ratio (flips / weight / update)": lambda s: f"{s['flip_ratio']:.2e}",
-        "flips / weight over the run": lambda s: f"{s['flips_per_weight']:.2f}",
-        "spikes / neuron / time step": lambda s: f"{s['spike_rate']:.3f}",
+        "flips / weight / update, mean over the run": lambda s: f"{s['flip_ratio']:.2e}",
+        "flips / weight, over the run": lambda s: f"{s['flips_per_weight']:.2f}",
+        "spikes / neuron / time step, mean over the run": lambda s: f"{s['spike_rate']:.3f}",
         "skipped updates": lambda s: str(s["skipped"]),
         "training time": lambda s: f"{s['seconds']:.1f} s",
     }

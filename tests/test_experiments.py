@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 
 import bsojax
 from experiments import build, networks, saved_model
-from experiments.config import Config
+from experiments.config import Config, as_json, of_json
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
 from experiments.evaluation import evaluate
@@ -198,6 +199,62 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished, data_dir, capsys
     assert (finished / "summary.json").read_bytes() == before
 
 
+def test_a_run_goes_on_by_its_folder_alone(finished, tmp_path, capsys):
+    """Stopped after the first of three epochs: settings that were options are those of the run."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(folder / "control")
+    (folder / "summary.json").unlink()
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    for name in names[1:]:
+        shutil.rmtree(folder / "checkpoints" / name)
+    main(["--resume", "--output", str(folder), "--no-control"])
+    assert "goes on from epoch 2, batch 0" in capsys.readouterr().out
+    told = [
+        [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()] for each in (finished, folder)
+    ]
+    for record, other in zip(*told, strict=True):
+        assert {**record, "seconds": 0} == {**other, "seconds": 0}
+    assert len((folder / "starts.jsonl").read_text().splitlines()) == 2
+    assert not (folder / "control").exists()
+
+
+going_on = {
+    "another setting": (["--resume", "--output", "RUN", "--epochs", "5"], "is another: --epochs was 3 and is 5."),
+    "named, another setting": (["digits", "--resume", "--output=RUN", "--seed", "1"], "--seed was 0 and is 1."),
+    "another config": (["n-mnist", "--resume", "--output", "RUN"], "is of the config 'digits', not 'n-mnist'."),
+    "no run": (["--resume", "--output", "NONE"], "holds no run yet; name the config"),
+    "no folder": (["--resume", "--output"], "--resume: name a config before all options"),
+    "no name": (["--epochs", "3"], "--epochs: name a config before all options"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), going_on.values(), ids=going_on.keys())
+def test_what_cannot_go_on_says_why(words, message, finished, tmp_path, capsys):
+    places = {"RUN": str(finished), "NONE": str(tmp_path / "none")}
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file() and path.name != "lock"}
+    with pytest.raises(SystemExit) as end:
+        main([word.replace("RUN", places["RUN"]).replace("NONE", places["NONE"]) for word in words])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in finished.iterdir() if path.name in before} == before
+
+
+def test_a_mistyped_option_is_looked_for_in_the_named_config_alone(capsys):
+    with pytest.raises(SystemExit):
+        main(["digits", "--epoch", "3"])
+    error = capsys.readouterr().err
+    assert "--epochs" in error
+    assert "python -m experiments.train digits --help" in error
+    assert "in python" not in error
+
+
+def test_settings_survive_a_folder(tmp_path):
+    every = [config for _, config in CONFIGS.values()]
+    every.append(dataclasses.replace(every[0], start=Path("a/b"), data_dir=Path("c"), b1=0.5, frozen=True))
+    for config in every:
+        assert of_json(json.loads(json.dumps(as_json(config)))) == config
+
+
 def test_an_unknown_config_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["digitz"])
@@ -213,7 +270,7 @@ def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
         [*command, "--data-dir", str(data_dir)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "Result at the last epoch" in done.stdout
+    assert "flips / weight / update, mean over the run" in done.stdout
     assert "signs, packed (as stored)" in done.stdout
     assert read(tmp_path / "run", "summary.json")["results"]["T-BSO, calibrated"]["accuracy"] > 0.97
 

@@ -1,9 +1,13 @@
 """Sequences of unequal length, from the files of public sets to a trained network."""
 
+import dataclasses
 import functools
+import sys
 
 import chex
+import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,22 +20,30 @@ from experiments.data.sequences import spike_counts
 from experiments.evaluation import evaluate, refreshed
 from experiments.front_ends import sequences
 
-h5py = pytest.importorskip("h5py")
 rng = np.random.default_rng(0)
 
 
-def write_h5(path, labels, seconds=0.3):
+def write_h5(path, labels, seconds=0.3, first=None):
     """A file in the layout of Spiking Heidelberg Digits: ragged times [s] and units, labels, speakers."""
     with h5py.File(path, "w") as file:
         times = file.create_dataset("spikes/times", (len(labels),), h5py.vlen_dtype(np.float16))
         units = file.create_dataset("spikes/units", (len(labels),), h5py.vlen_dtype(np.uint16))
         for index, label in enumerate(labels):
             count = int(rng.integers(20, 60))
-            times[index] = np.sort(rng.random(count) * seconds * (1 + index % 3)).astype(np.float16)
+            sorted_times = np.sort(rng.random(count) * seconds * (1 + index % 3)).astype(np.float16)
+            sorted_times[0] = sorted_times[0] if first is None else first
+            times[index] = sorted_times
             units[index] = (label * 30 + rng.integers(0, 30, count)) % 700
         file["labels"] = np.asarray(labels, np.uint16)
         file["extra/speaker"] = np.zeros(len(labels), np.uint16)
         file["extra/keys"] = np.array([str(label).encode() for label in range(20)])
+
+
+def shortened(path, name):
+    with h5py.File(path, "a") as file:
+        values = np.asarray(file[name])[:-1]
+        del file[name]
+        file[name] = values
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +80,18 @@ def test_heidelberg_digits_hold_the_spikes_of_their_files(prepared):
     assert lengths.min() < lengths.max()
 
 
+def test_speech_commands_are_read_from_their_three_files(tmp_path):
+    from experiments.data.preparing import prepare
+
+    for part, times in (("train", 2), ("valid", 1), ("test", 1)):
+        write_h5(tmp_path / f"ssc_{part}.h5", [*range(35)] * times)
+    prepare("ssc", tmp_path / "data", tmp_path, quiet=True)
+    data = load("ssc", tmp_path / "data", num_steps=100)
+    assert (len(data.train), len(data.test), data.num_classes) == (70, 35, 35)
+    assert data.test.x.shape == (35, 100, 141)
+    assert sorted(np.asarray(data.test.y)) == list(range(35))
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -75,6 +99,10 @@ def test_heidelberg_digits_hold_the_spikes_of_their_files(prepared):
         (lambda path: path.write_bytes(b"junk"), "cannot be read as spikes/times"),
         (lambda path: write_h5(path, [*range(19), 20]), "labels are not in 0 .. 19"),
         (lambda path: write_h5(path, range(5)), "holds nothing for the train split of 10"),
+        (lambda path: write_h5(path, range(20), first=-0.01), "the time of a spike is not in 0 .. 60 seconds"),
+        (lambda path: write_h5(path, range(20), first=np.nan), "the time of a spike is not in 0 .. 60 seconds"),
+        (lambda path: write_h5(path, range(20), first=400.0), "the time of a spike is not in 0 .. 60 seconds"),
+        (lambda path: shortened(path, "labels"), "times, units and labels are not of the same recordings"),
     ],
 )
 def test_files_of_another_kind_are_told(change, match, tmp_path):
@@ -84,6 +112,16 @@ def test_files_of_another_kind_are_told(change, match, tmp_path):
         write_h5(tmp_path / f"shd_{part}.h5", range(20))
     change(tmp_path / "shd_train.h5")
     with pytest.raises(ValueError, match=match):
+        prepare("shd", tmp_path / "data", tmp_path, quiet=True)
+
+
+def test_a_missing_reader_of_hdf5_says_how_to_get_it(tmp_path, monkeypatch):
+    from experiments.data.preparing import prepare
+
+    for part in ("train", "test"):
+        write_h5(tmp_path / f"shd_{part}.h5", range(20))
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install 'bsojax\[hdf5\]'"):
         prepare("shd", tmp_path / "data", tmp_path, quiet=True)
 
 
@@ -111,8 +149,6 @@ def test_padding_does_not_count_in_standardised_spectra():
 
 
 def config_of(**changes):
-    import dataclasses
-
     _, config = CONFIGS["shd-recurrent"]
     small = {"channels": (16,), "num_steps": 50, "batch_size": 20, "epochs": 1}
     return dataclasses.replace(config, **{**small, **changes})
@@ -133,7 +169,7 @@ def test_the_config_trains_with_its_mask(prepared):
     assert np.isfinite(metrics["loss"])
     assert longer.mask.sum() == seen.mask.sum() < seen.mask.size
     want, _ = bsojax.make_train_step(run.model, run_optimizer(config), config.num_steps)(
-        jax.tree.map(jax.numpy.asarray, before), seen.x, y, mask=seen.mask
+        jax.tree.map(jnp.asarray, before), seen.x, y, mask=seen.mask
     )
     chex.assert_trees_all_equal(state.signs, want.signs)
     fresh = refreshed(run, state)

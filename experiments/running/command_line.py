@@ -1,8 +1,10 @@
 """The command line of a training: what it says is to be run, and how its process ends."""
 
+import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -12,13 +14,18 @@ from rich.console import Console
 from experiments.config import Config, of_command_line
 from experiments.configs import CONFIGS
 from experiments.rules import described
+from experiments.running.folder import resumed
 from experiments.running.stop import Stop, Stopped
+
+PROGRAM = "python -m experiments.train"
 
 HELP = f"""Trains a network.
 
 Rules (--optimizer, --preset) and their settings:
 
 {described()}"""
+
+HELP_FLAGS = {"-h", "--help"}
 
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 """What a bad setting, or a missing file or package, raises before anything is trained."""
@@ -30,16 +37,51 @@ FAILED = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
 def parse(arguments: list[str] | None = None) -> tuple[str, Config]:
     """Returns the name of a config, and its settings with the user's changes; None: of this process's command line.
 
+    With ``--resume`` the settings are those of the run in ``--output`` where it holds one, and need neither a name nor
+    another option. Options that are given still count: the folder refuses those that differ (see ``entered``).
+
     Raises:
-      ValueError: a preset is given, and the rule has none.
+      ValueError: a preset is given, and the rule has none; the run to go on with is damaged or of another config; or
+        there is none and no config is named.
       SystemExit: help is asked for, or a name or value is none; a message has been printed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    config = tyro.extras.overridable_config_cli(
-        CONFIGS, prog="python -m experiments.train", description=HELP, args=arguments
+    name = arguments[0] if arguments and arguments[0] in CONFIGS else None
+    options = arguments if name is None else arguments[1:]
+    begun = _begun(name, options)
+    if begun is not None:
+        program, summary, (name, base) = PROGRAM, HELP, begun
+    elif name is not None:
+        # The named config alone is a parser: among those of all, a mistyped option is looked for in each.
+        program, (summary, base) = f"{PROGRAM} {name}", CONFIGS[name]
+    elif arguments and arguments[0].startswith("-") and not HELP_FLAGS & set(arguments):
+        raise ValueError(
+            f"{arguments[0]}: name a config before all options, as in {PROGRAM} digits; --help lists them."
+        )
+    else:
+        tyro.extras.overridable_config_cli(CONFIGS, prog=PROGRAM, description=HELP, args=arguments)
+        sys.exit(2)  # not reached: help, or what is wrong, has been printed
+    config = tyro.cli(
+        Config, prog=program, description=summary, args=options, default=base, config=(tyro.conf.AvoidSubcommands,)
     )
-    name = next(argument for argument in arguments if argument in CONFIGS)
-    return name, of_command_line(config, CONFIGS[name][1], arguments)
+    return name, of_command_line(config, base, options)
+
+
+def _begun(name: str | None, options: Sequence[str]) -> tuple[str, Config] | None:
+    """Returns the config's name and the settings of the run that is to go on; None: none has begun."""
+    looked_for = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    looked_for.add_argument("--resume", action="store_true")
+    looked_for.add_argument("--output", type=Path, nargs="?")
+    given, _ = looked_for.parse_known_args(options)
+    output = given.output or (CONFIGS[name][1].output if name is not None else None)
+    if not given.resume or output is None:
+        return None
+    begun = resumed(output)
+    if begun is None and name is None and not HELP_FLAGS & set(options):
+        raise ValueError(f"--resume: {output} holds no run yet; name the config that is to start there.")
+    if begun is not None and name not in (None, begun[0]):
+        raise ValueError(f"--resume: the run in {output} is of the config '{begun[0]}', not '{name}'.")
+    return begun
 
 
 @contextlib.contextmanager

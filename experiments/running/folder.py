@@ -1,6 +1,7 @@
 """A run's folder: whose it is, and that the run in it is the same one; one process at a time may write into it."""
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
@@ -11,13 +12,33 @@ from pathlib import Path
 from typing import Any
 
 from experiments import rules
-from experiments.config import Config, as_json, flag
+from experiments.config import Config, as_json, flag, of_json
 from experiments.environment import environment
 from experiments.running.devices import agreed, is_first
 from experiments.running.files import append_line, write_json
 
 FREE = ("session", "output", "data_dir", "control")
 """Settings that do not change what a training does: they may differ when it is resumed."""
+
+
+def resumed(folder: Path) -> tuple[str, Config] | None:
+    """Returns the config's name and the settings of the run in a folder, which they were written into; None: no run.
+
+    How it was carried out (Session) is left out.
+
+    Raises:
+      ValueError: they are damaged.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    about, settings = _written(path)
+    try:
+        config = dataclasses.replace(of_json(settings), output=folder)
+        config.check()
+        return str(about["name"]), config
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 @contextlib.contextmanager
@@ -84,17 +105,14 @@ def _begin(folder: Path, config: Config, name: str, data: dict[str, Any]) -> Non
 
 def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
     """Raises ValueError unless a run has the same settings and data."""
+    about, old = _written(path)
     try:
-        written = json.loads(path.read_text())
-        old = {**as_json(Config(dataset="")), **written["config"]}  # a setting that it does not know came later
-        known = dict(written["data"])
-        own = rules.settings_of(rules.kind_of(old["optimizer"], old["preset"]))
+        known = dict(about["data"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.") from error
-    new = json.loads(json.dumps(as_json(config)))
-    unused = [name for name in rules.SETTINGS if name not in own]  # older versions let them stand in a config
+        raise _damaged(path, error) from error
+    new = _of_its_rule(json.loads(json.dumps(as_json(config))))
     for kind in (old, new):
-        for field in (*FREE, *unused):
+        for field in FREE:
             kind.pop(field, None)
     differing = [f"{flag(field)} was {old.get(field)} and is {new.get(field)}" for field in old | new
                  if old.get(field) != new.get(field)]  # fmt: skip
@@ -102,3 +120,23 @@ def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
                   if known.get(field) != data[field]]  # fmt: skip
     if differing:
         raise ValueError(f"--resume: the run in {path.parent} is another: {'; '.join(differing)}.")
+
+
+def _written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what config.json says of a run, and the settings in it that its rule has."""
+    try:
+        about = json.loads(path.read_text())
+        # A setting that it does not know came later.
+        return about, _of_its_rule({**as_json(Config(dataset="")), **about["config"]})
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _of_its_rule(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings without those of other rules, which older versions let stand in a config."""
+    own = rules.settings_of(rules.kind_of(settings["optimizer"], settings["preset"]))
+    return {name: value for name, value in settings.items() if name in own or name not in rules.SETTINGS}
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.")

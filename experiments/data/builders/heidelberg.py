@@ -1,5 +1,7 @@
 """Spiking Heidelberg Digits and Spiking Speech Commands from their own files."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +12,9 @@ from experiments.data.builders._builder import Examples, SourceBuilder, check_cl
 
 UNITS = 700
 """Channels of the artificial cochlea."""
+
+LONGEST = 60
+"""Seconds that no recording reaches: times in another unit do."""
 
 
 class Shd(SourceBuilder):
@@ -33,13 +38,13 @@ class Shd(SourceBuilder):
             if not path.is_file():
                 raise ValueError(f"source: there is no {path}; unpack {path.name}.zip or {path.name}.gz there.")
         for split, path in files.items():
-            _, labels = _read(path, self.num_classes)
+            labels = _labels(path, self.num_classes)
             check_classes(self.source, split, map(str, labels), [str(label) for label in range(self.num_classes)])
         return {split: self._generate_examples(path) for split, path in files.items()}
 
     def _generate_examples(self, path: Path) -> Examples:
-        recordings, labels = _read(path, self.num_classes)
-        for index, (events, label) in enumerate(zip(recordings, labels, strict=True)):
+        labels = _labels(path, self.num_classes)
+        for index, (events, label) in enumerate(zip(_recordings(path), labels, strict=True)):
             yield f"{index:06d}", {"events": events, "label": str(label)}
 
 
@@ -55,12 +60,13 @@ class Ssc(Shd):
     splits: ClassVar[dict[str, str]] = {"train": "train", "validation": "valid", "test": "test"}
 
 
-def _read(path: Path, num_classes: int) -> tuple[Any, np.ndarray]:
-    """Returns what makes the recordings one after another, events [us, unit, 0, 0], and their labels.
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a file in the sets' layout.
 
     Raises:
       ImportError: h5py is missing.
-      ValueError: the file is not in the sets' layout, or holds units or labels that they have not.
+      ValueError: the file cannot be read, or is not in this layout.
     """
     try:
         import h5py  # type: ignore[import-untyped]
@@ -68,21 +74,37 @@ def _read(path: Path, num_classes: int) -> tuple[Any, np.ndarray]:
         raise ImportError("HDF5 files are read by h5py: pip install 'bsojax[hdf5]'.") from error
     try:
         with h5py.File(path) as file:
-            times, units, labels = list(file["spikes/times"]), list(file["spikes/units"]), np.asarray(file["labels"])
+            yield file
     except (OSError, KeyError) as error:
         raise ValueError(
             f"source: {path} cannot be read as spikes/times, spikes/units and labels ({error})."
         ) from error
-    if not len(times) == len(units) == len(labels) or any(len(t) != len(u) for t, u in zip(times, units, strict=True)):
-        raise ValueError(f"source: {path}: times, units and labels are not of the same recordings.")
+
+
+def _labels(path: Path, num_classes: int) -> np.ndarray:
+    with _opened(path) as file:
+        labels = np.asarray(file["labels"])
+        if not len(file["spikes/times"]) == len(file["spikes/units"]) == len(labels):
+            raise ValueError(f"source: {path}: times, units and labels are not of the same recordings.")
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"source: {path}: labels are not in 0 .. {num_classes - 1}.")
-    return (_events(path, *pair) for pair in zip(times, units, strict=True)), labels
+    return labels
+
+
+def _recordings(path: Path) -> Iterator[np.ndarray]:
+    """Reads recordings one by one, as a file's spikes may be gigabytes: events [us, unit, 0, 0]."""
+    with _opened(path) as file:
+        for times, units in zip(file["spikes/times"], file["spikes/units"], strict=True):
+            yield _events(path, times, units)
 
 
 def _events(path: Path, times: np.ndarray, units: np.ndarray) -> np.ndarray:
+    if len(times) != len(units):
+        raise ValueError(f"source: {path}: times, units and labels are not of the same recordings.")
     if len(units) and not 0 <= units.min() <= units.max() < UNITS:
         raise ValueError(f"source: {path}: a spike is of none of {UNITS} units.")
-    microseconds = np.round(np.asarray(times, np.float64) * 1e6)
+    seconds = np.asarray(times, np.float64)
+    if not np.all((seconds >= 0) & (seconds < LONGEST)):  # a bin before the first would be counted from the end
+        raise ValueError(f"source: {path}: the time of a spike is not in 0 .. {LONGEST} seconds.")
     none = np.zeros(len(units))
-    return np.stack([microseconds, units, none, none], axis=1).astype(np.int32)
+    return np.stack([np.round(seconds * 1e6), units, none, none], axis=1).astype(np.int32)
