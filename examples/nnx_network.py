@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 import bsojax
 import bsojax.nnx
 
-T, BATCH = 4, 32
+T, BATCH = 2, 32
 x, y = load_digits(return_X_y=True)
 x = (x / 16).astype("float32")
 
@@ -19,7 +19,7 @@ class Model(nnx.Module):
 
     def __init__(self, rngs):
         self.first = nnx.Linear(64, 128, rngs=rngs)
-        body = bsojax.models.SpikingMLP(features=(128, 128), num_classes=64, binary_ends=True)
+        body = bsojax.models.SpikingMLP(features=(128, 128), num_classes=64)
         self.body = bsojax.nnx.Network(body, jnp.zeros((BATCH, 128)), rngs=rngs)
         self.readout = nnx.Linear(64, 10, rngs=rngs)
 
@@ -47,9 +47,9 @@ def classes(model, x):
 
 
 model = Model(nnx.Rngs(0))
-flip = bsojax.t_bso(bsojax.noise_threshold(0.95), T, b1=0.95)
-optimizer = bsojax.nnx.Optimizer(model, bsojax.split_optimizer(flip, optax.adam(5e-3)))
-for _ in range(4):
+flip = bsojax.t_bso(bsojax.noise_threshold(0.98), T, b1=0.98)
+optimizer = bsojax.nnx.Optimizer(model, bsojax.split_optimizer(flip, optax.adam(2e-3)))
+for _ in range(3):
     for i in range(0, 1440, BATCH):
         train(model, optimizer, x[i : i + BATCH], y[i : i + BATCH])
 signs = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, bsojax.nnx.Signs)))

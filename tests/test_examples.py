@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "examples"
 EXPECTED = {
     "dropout": lambda found: found[1] > 75 and found[3] > found[1] - 2,
     "ensemble": lambda found: found[3] > found[0] > 75,
-    "nnx_network": lambda found: found[-1] > 75,
+    "nnx_network": lambda found: found[-1] > 85,
     "own_flip_rule": lambda found: found[0] > found[2] + 3 and found[3] == 0,
     "own_neuron": lambda found: found[0] > 80,
     "padded_sequences": lambda found: found[0] > 70 and found[1] == 2,

@@ -1,6 +1,7 @@
 """The bridge to NNX: the same training as in Linen, and the pieces of the README on NNX state."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,11 @@ rng = np.random.default_rng(0)
 X, Y = rng.random((B, 5), np.float32), np.arange(B) % C
 LINEN = bsojax.models.SpikingMLP(features=(12, 12), num_classes=C)
 TX = bsojax.split_optimizer(bsojax.t_bso(0.1, T, b1=0.5), optax.sgd(0.1))
+
+
+def values(model, name):
+    """A collection of an NNX network, as Linen has it."""
+    return nnx.to_pure_dict(nnx.state(model))[name]
 
 
 def loss(model, x, y, t):
@@ -35,9 +41,7 @@ def one_batch(model, optimizer):
 def linen_twin(model):
     """A training state with the weights of an NNX network."""
     state = bsojax.init(LINEN, TX, jax.random.key(0), X)
-    held = {
-        name: jax.tree.map(jnp.copy, getattr(model, name).get_value()) for name in ("signs", "params", "batch_stats")
-    }
+    held = {name: jax.tree.map(jnp.copy, values(model, name)) for name in ("signs", "params", "batch_stats")}
     return state.replace(**held)
 
 
@@ -51,9 +55,9 @@ def test_a_network_trains_as_in_linen(jit):
         value = run(model, optimizer)
         state, metrics = step(state, X, Y)
         np.testing.assert_allclose(value, metrics["loss"], rtol=1e-5)
-    chex.assert_trees_all_equal(model.signs.get_value(), state.signs)
-    chex.assert_trees_all_close(model.params.get_value(), state.params, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(model.batch_stats.get_value(), state.batch_stats, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(values(model, "signs"), state.signs)
+    chex.assert_trees_all_close(values(model, "params"), state.params, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(values(model, "batch_stats"), state.batch_stats, rtol=1e-5, atol=1e-6)
     held = map(jax.tree.leaves, (optimizer.state.get_value(), state.opt_state))
     chex.assert_trees_all_close(*held, rtol=1e-5, atol=1e-6)
     model.rest(X, T)
@@ -132,6 +136,36 @@ def test_the_pieces_work_on_nnx_state():
     kept = nnx.to_pure_dict(state)
     nnx.replace_by_pure_dict(state, kept)
     np.testing.assert_array_equal(nnx.merge(graph, state).kernel.get_value(), kept["kernel"])
+
+
+def test_a_network_is_read_back_from_a_pure_dict_within_a_sequence():
+    model, other = (bsojax.nnx.Network(LINEN, X, rngs=nnx.Rngs(seed)) for seed in (3, 4))
+    one_batch(model, bsojax.nnx.Optimizer(model, TX))  # leaves the neurons away from rest
+    other.rest(X, T, train=True)
+    kept = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
+    state = nnx.state(other)
+    nnx.replace_by_pure_dict(state, kept)
+    nnx.update(other, state)
+    chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(other)), kept)
+    np.testing.assert_array_equal(other(X, time_step=0), model(X, time_step=0))
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return bsojax.nn.SpikingDropout(0.5)(x, deterministic=not train)
+
+
+def test_what_a_model_draws_stays_the_same_over_a_sequence():
+    ones = jnp.ones((B, 50))
+    model = bsojax.nnx.Network(Dropping(), ones, rngs=nnx.Rngs(0))
+    first, second, other = (
+        np.asarray(model(ones, train=True, time_step=t, rngs=jax.random.key(seed)))
+        for t, seed in ((0, 1), (1, 1), (1, 2))
+    )
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+    np.testing.assert_array_equal(model(ones), ones)
 
 
 def test_an_nnx_module_in_the_place_of_a_linen_one_is_told_apart():

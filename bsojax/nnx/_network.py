@@ -10,7 +10,7 @@ from bsojax.online import call_options, forward, start
 
 
 class Signs(nnx.Variable):
-    """Binary weights: a tree of booleans, True for +1."""
+    """Binary weights: an array of booleans, True for +1."""
 
 
 class Neurons(nnx.Variable):
@@ -21,7 +21,9 @@ class Network(nnx.Module):
     """A Linen network of this library within an NNX model; a call is one time step.
 
     Use it as any NNX module. Before each sequence call :meth:`rest`; then each call takes a frame, returns what the
-    model returns, and advances the state of the neurons and, in training, the running statistics.
+    model returns, and advances the state of the neurons and, in training, the running statistics. A model that draws,
+    such as one with dropout, is called with ``rngs``, the same key at all time steps of a sequence (see
+    bsojax.online.forward).
 
     Example:
       >>> import jax.numpy as jnp, bsojax, bsojax.nnx
@@ -34,10 +36,10 @@ class Network(nnx.Module):
 
     Attributes:
       model: the Linen module.
-      signs: its binary weights, one variable :class:`Signs` of the whole tree.
-      params: its real parameters, ``nnx.Param``.
-      batch_stats: its running statistics, ``nnx.BatchStat``.
-      neurons: the state of its neurons, :class:`Neurons`.
+      signs: its binary weights, a tree of :class:`Signs`.
+      params: its real parameters, of ``nnx.Param``.
+      batch_stats: its running statistics, of ``nnx.BatchStat``.
+      neurons: the state of its neurons, of :class:`Neurons`.
 
     Args:
       model: a Linen module (see bsojax.init).
@@ -48,10 +50,9 @@ class Network(nnx.Module):
     def __init__(self, model: nn.Module, x: Any, *, rngs: nnx.Rngs) -> None:
         self.model = model
         variables: Any = model.init(rngs.params(), x, **call_options(model, train=True, time_step=0))
-        self.signs = Signs(variables["signs"])
-        self.params = nnx.Param(variables.get("params", {}))
-        self.batch_stats = nnx.BatchStat(variables.get("batch_stats", {}))
-        self.neurons = Neurons({})
+        self.signs = _held(variables.get("signs", {}), Signs)
+        self.params = _held(variables.get("params", {}), nnx.Param)
+        self.batch_stats = _held(variables.get("batch_stats", {}), nnx.BatchStat)
         self.rest(x)
 
     def rest(self, x: Any, num_steps: int = 1, *, train: bool = False) -> None:
@@ -65,13 +66,30 @@ class Network(nnx.Module):
         Raises:
           ValueError: a norm keeps statistics for fewer time steps.
         """
-        self.neurons.set_value(start(self.model, x, num_steps, train=train).neurons)
+        self.neurons = _held(start(self.model, x, num_steps, train=train).neurons, Neurons)
 
-    def __call__(self, x: Any, *, train: bool = False, time_step: int | jax.Array = 0) -> Any:
+    def __call__(self, x: Any, *, train: bool = False, time_step: int | jax.Array = 0, rngs: Any = None) -> Any:
         held = {"signs": self.signs, "params": self.params, "batch_stats": self.batch_stats}
-        variables = {name: variable.get_value() for name, variable in held.items()}
-        out = forward(self.model, variables, self.neurons.get_value(), x, time_step, train=train)
-        self.neurons.set_value(out.neurons)
+        variables = {name: _values(tree) for name, tree in held.items()}
+        out = forward(self.model, variables, _values(self.neurons), x, time_step, train=train, rngs=rngs)
+        _set(self.neurons, out.neurons)
         if train:
-            self.batch_stats.set_value(out.batch_stats)
+            _set(self.batch_stats, out.batch_stats)
         return out.logits
+
+
+def _held(tree: Any, kind: type[nnx.Variable]) -> Any:
+    """A variable a leaf, so that ``nnx.state`` names each array, and a pure dict of them can be read back."""
+    return nnx.data(jax.tree.map(kind, tree))
+
+
+def _values(tree: Any) -> Any:
+    return jax.tree.map(lambda variable: variable.get_value(), tree, is_leaf=_is_variable)
+
+
+def _set(tree: Any, values: Any) -> None:
+    jax.tree.map(lambda variable, value: variable.set_value(value), tree, values, is_leaf=_is_variable)
+
+
+def _is_variable(leaf: Any) -> bool:
+    return isinstance(leaf, nnx.Variable)
