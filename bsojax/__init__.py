@@ -74,7 +74,11 @@ from bsojax.online import transfer as transfer
 from bsojax.optim import bso as bso
 from bsojax.optim import BSOState as BSOState
 from bsojax.optim import calibrated as calibrated
+from bsojax.optim import calibrated_counter as calibrated_counter
 from bsojax.optim import checked as checked
+from bsojax.optim import counter as counter
+from bsojax.optim import CounterState as CounterState
+from bsojax.optim import deployed_signs as deployed_signs
 from bsojax.optim import freeze as freeze
 from bsojax.optim import IntegerMomentum as IntegerMomentum
 from bsojax.optim import noise_threshold as noise_threshold

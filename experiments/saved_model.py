@@ -14,10 +14,10 @@ from experiments.running.files import write_bytes
 
 
 def save_model(path: Path, state: bsojax.TrainState) -> None:
-    """Writes the trained network as msgpack: signs at one bit a weight, real parameters, statistics."""
+    """Writes the trained network as msgpack: the deployed signs at one bit a weight, real parameters, statistics."""
     packed = jax.tree.map(
         lambda leaf: {"bits": np.asarray(leaf.bits), "shape": np.array(leaf.shape, np.int32)},
-        bsojax.pack_signs(state.signs),
+        bsojax.pack_signs(state.variables["signs"]),
         is_leaf=lambda leaf: isinstance(leaf, bsojax.PackedSigns),
     )
     tree = {"signs": packed, "params": state.params, "batch_stats": state.batch_stats}

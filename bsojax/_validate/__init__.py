@@ -51,6 +51,7 @@ from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between
 from bsojax._validate._settings import finite as finite
 from bsojax._validate._settings import needs_width as needs_width
+from bsojax._validate._settings import counter_bits as counter_bits
 from bsojax._validate._settings import dimensions as dimensions
 from bsojax._validate._settings import has_space as has_space
 from bsojax._validate._settings import linen as linen
@@ -73,6 +74,7 @@ from bsojax._validate._settings import votes_differ as votes_differ
 from bsojax._validate._settings import was_called as was_called
 from bsojax._validate._settings import whole as whole
 from bsojax._validate._settings import window as window
+from bsojax._validate._trees import all_deployed as all_deployed
 from bsojax._validate._trees import collections as collections
 from bsojax._validate._trees import delta as delta
 from bsojax._validate._trees import holds as holds

@@ -153,6 +153,13 @@ def linen(model: Any) -> None:
         )
 
 
+def counter_bits(bits: Any) -> int:
+    """Refuses a width of a counter that leaves no room to count, or is more than a byte."""
+    if steps(bits, "bits") not in range(3, 9):
+        raise ValueError(f"bits: must be in 3 .. 8, got {bits}.")
+    return bits
+
+
 def no_seed(seed: Any) -> None:
     """Refuses a seed beside a momentum that is an object and has its own."""
     if not isinstance(seed, int) or seed != 0:

@@ -50,6 +50,12 @@ def sign_values(signs: Any) -> None:
             )
 
 
+def all_deployed(unknown: list[str]) -> None:
+    """Refuses deployed signs that belong to no leaf of the signs beside them."""
+    if unknown:
+        raise ValueError(f"opt_state: it keeps deployed signs of {unknown}, which are not in the signs given with it.")
+
+
 def some_frozen(frozen: list[bool], names: list[str], rest_is_owned: bool) -> None:
     """Refuses to freeze nothing, or to leave signs without an owner."""
     if not any(frozen):

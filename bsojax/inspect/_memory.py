@@ -12,6 +12,9 @@ from bsojax import _validate
 from bsojax.online import TrainState, as_inputs, as_targets, start
 from bsojax.signs import count_signs, pack_signs
 
+MOMENTA = ("momentum", "levels")
+"""The fields in which states of flip optimizers hold what they gather of the gradients."""
+
 
 def memory_report(
     state: TrainState,
@@ -34,8 +37,8 @@ def memory_report(
 
     Returns:
       A dict of bytes: "signs" (one byte each, as jax stores booleans, or one bit where the state is packed),
-      "signs_packed" (one bit each), "params", "batch_stats", "momentum" (the flip optimizer's), "optimizer_other" (the
-      rest of the optimizer's state),
+      "signs_packed" (one bit each), "params", "batch_stats", "momentum" (the flip optimizer's, or its counters),
+      "optimizer_other" (the rest of the optimizer's state),
       "latent_adam" (for comparison: what the binary weights would take as float32 latent weights with Adam's two
       moments); if asked for, "neurons", and "step_arguments" and "step_temporaries" of the compiled step.
 
@@ -44,7 +47,7 @@ def memory_report(
     """
     _validate.batch_given(model=model, step=step, x=x, y=y)
     optimizer = jax.tree_util.tree_leaves_with_path(state.opt_state)
-    momentum = [leaf for path, leaf in optimizer if any(getattr(key, "name", "") == "momentum" for key in path)]
+    momentum = [leaf for path, leaf in optimizer if any(getattr(key, "name", "") in MOMENTA for key in path)]
     report = {
         "signs": _bytes(state.signs),
         "signs_packed": _bytes(jax.eval_shape(pack_signs, state.signs)),

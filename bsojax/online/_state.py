@@ -15,6 +15,7 @@ from bsojax import _jax, _validate
 from bsojax.nn import NEURONS, SPIKE_RATES
 from bsojax.online._batch import shapes_of
 from bsojax.online._model import LOSSES, call_options, check_flag
+from bsojax.optim import deployed_signs
 from bsojax.signs import pack_signs, unpack_signs
 
 _KNOWN = {"signs", "params", "batch_stats", NEURONS, SPIKE_RATES, LOSSES, "intermediates"}
@@ -25,7 +26,7 @@ class TrainState:
     """Everything that a training run carries from one batch to the next; a pytree.
 
     Attributes:
-      signs: the binary weights, a tree of booleans or of PackedSigns.
+      signs: the binary weights that are trained, a tree of booleans or of PackedSigns.
       params: float32 tree, the real parameters.
       batch_stats: float32 tree, the running statistics of the norms.
       opt_state: the optimizer's state over ``{"signs": signs, "params": params}``.
@@ -50,8 +51,13 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, chex.ArrayTree]:
-        """The collections for ``model.apply``; "neurons" is missing, so a forward pass starts from rest."""
-        return {**self.trainable, "batch_stats": self.batch_stats}
+        """The collections for ``model.apply``; "neurons" is missing, so a forward pass starts from rest.
+
+        The signs are those to evaluate, save and export, where the optimizer keeps such beside those it trains (see
+        optim.steady).
+        """
+        signs = deployed_signs(self.opt_state, self.signs)
+        return {"signs": signs, "params": self.params, "batch_stats": self.batch_stats}
 
 
 def init(
@@ -93,9 +99,9 @@ def init(
         variables = make.lower(key).compile({"xla_backend_optimization_level": "1"})(key)
     else:
         variables = make(key)
+    opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})  # never of packed signs
     if packed:
         variables["signs"] = pack_signs(variables["signs"])
-    opt_state = tx.init({"signs": variables["signs"], "params": variables["params"]})
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         opt_state=opt_state,
@@ -133,7 +139,7 @@ def check_state(state: TrainState, variables: dict[str, Any], tx: optax.Gradient
         return
     _validate.same("state", {"signs": held["signs"]}, {"signs": made["signs"]}, "bsojax.to_signs makes booleans.")
     try:
-        expected = jax.eval_shape(tx.init, state.trainable)
+        expected = jax.eval_shape(lambda trainable: tx.init(unpack_signs(trainable)), state.trainable)
     except jax.errors.JAXTypeError:  # an init that looks at values, which are not to be seen here
         return
     _validate.same("state", {"opt_state": state.opt_state}, {"opt_state": expected}, "was it made with another "

@@ -10,7 +10,7 @@ import optax
 
 from bsojax import _validate
 from bsojax._validate import ScalarOrSchedule
-from bsojax.optim import _flips, _momentum
+from bsojax.optim import _deployed, _flips, _momentum
 from bsojax.optim._momentum import Momentum
 from bsojax.optim._second_moment import SecondMoment
 from bsojax.signs import deltas, unpack_signs
@@ -24,11 +24,14 @@ class BSOState(NamedTuple):
       momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
         one :class:`IntegerMomentum`.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
+      deployed: tree like the signs, the signs to evaluate, save and export, as PackedSigns; None without
+        deploy_threshold: those that are trained.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
     momentum: optax.Updates
     skipped: jax.Array
+    deployed: optax.Params | None = None
 
 
 class TBSOState(NamedTuple):
@@ -43,6 +46,7 @@ class TBSOState(NamedTuple):
       second_moment_weight: float32 of shape ``(num_steps,)``, the weight that those averages have gathered so far,
         between 0 and 1; None without debias.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
+      deployed: the signs to evaluate, save and export, as in :class:`BSOState`.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
@@ -50,12 +54,14 @@ class TBSOState(NamedTuple):
     second_moment: optax.Updates
     second_moment_weight: jax.Array | None
     skipped: jax.Array
+    deployed: optax.Params | None = None
 
 
 def bso(
     threshold: ScalarOrSchedule,
     b1: ScalarOrSchedule = 0.999,
     *,
+    deploy_threshold: ScalarOrSchedule | None = None,
     reset_on_flip: bool = False,
     update_dtype: chex.ArrayDType = "int8",
     momentum_dtype: chex.ArrayDType | Momentum = "float32",
@@ -84,6 +90,10 @@ def bso(
         where freeze keeps none), or a schedule of the number of updates, num_steps a batch (see per_batch).
       b1: decay of the momentum, in [0, 1), or a schedule. A float is complemented in double precision; a schedule works
         in float32, where ``1 - b1`` cannot be told from 0 below about 6e-8.
+      deploy_threshold: with it the state keeps a second set of signs, at one bit a weight, which follow those that are
+        trained only where the momentum is larger than this: steadier ones, to evaluate and to ship (see
+        deployed_signs). Training is not changed by it. In the units of threshold, a number or a schedule; best with a
+        threshold of 0, and here ``noise_threshold(b1, 0.3)``.
       reset_on_flip: whether the momentum of a weight that flips starts again at zero.
       update_dtype: dtype of the deltas. int8, unless a wrapper such as ``optax.apply_if_finite`` wants the gradient's;
         ``bsojax.apply_updates`` takes int8 only.
@@ -106,7 +116,7 @@ def bso(
     Source: Liang et al., BSO, ICML 2025, eq. 11-12.
     """
     # Dtypes have strings for their defaults: optax.inject_hyperparams takes callables, as jnp.int8, for schedules.
-    return _flip_optimizer(threshold, b1, None, reset_on_flip, update_dtype, momentum_dtype, seed)
+    return _flip_optimizer(threshold, b1, None, deploy_threshold, reset_on_flip, update_dtype, momentum_dtype, seed)
 
 
 def t_bso(
@@ -118,6 +128,7 @@ def t_bso(
     *,
     reset_on_flip: bool = False,
     debias: bool = False,
+    deploy_threshold: ScalarOrSchedule | None = None,
     update_dtype: chex.ArrayDType = "int8",
     momentum_dtype: chex.ArrayDType | Momentum = "float32",
     seed: int | jax.Array = 0,
@@ -146,6 +157,7 @@ def t_bso(
       reset_on_flip: whether the momentum of a weight that flips starts again at zero.
       debias: whether v is divided by the weight it has gathered, so that it is a mean from the first update on. (The
         momentum is not: a single gradient is noise.) The paper does not.
+      deploy_threshold: how sure the momentum must be for a sign to be deployed, in the units of threshold (see bso).
       update_dtype: dtype of the deltas (see bso).
       momentum_dtype: how the momentum rests (see bso).
       seed: of the rounding to that (see bso).
@@ -168,13 +180,16 @@ def t_bso(
         _validate.number("eps", eps, 0.0, math.inf, open_above=True),
         debias,
     )
-    return _flip_optimizer(threshold, b1, second_moment, reset_on_flip, update_dtype, momentum_dtype, seed)
+    return _flip_optimizer(
+        threshold, b1, second_moment, deploy_threshold, reset_on_flip, update_dtype, momentum_dtype, seed
+    )
 
 
 def _flip_optimizer(
     threshold: ScalarOrSchedule,
     b1: ScalarOrSchedule,
     second_moment: SecondMoment | None,
+    deploy_threshold: ScalarOrSchedule | None,
     reset_on_flip: bool,
     update_dtype: chex.ArrayDType,
     momentum_dtype: chex.ArrayDType | Momentum,
@@ -183,14 +198,18 @@ def _flip_optimizer(
     """The core of bso, and with a second moment of t_bso."""
     threshold_at = _validate.schedule("threshold", threshold, 0.0, math.inf)
     b1_at = _validate.schedule("b1", b1, 0.0, 1.0, open_above=True)
+    sure_at = (
+        None if deploy_threshold is None else _validate.schedule("deploy_threshold", deploy_threshold, 0.0, math.inf)
+    )
     kind = _momentum.as_momentum(momentum_dtype, seed)
     zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
 
     def fresh(signs: optax.Params) -> Any:
         momentum = _momentum.zero_momentum(kind, signs)
+        deployed = None if sure_at is None else _deployed.begun(signs)
         if second_moment is None:
-            return BSOState(zero(), momentum, zero())
-        return TBSOState(zero(), momentum, *second_moment.start(signs), zero())
+            return BSOState(zero(), momentum, zero(), deployed)
+        return TBSOState(zero(), momentum, *second_moment.start(signs), zero(), deployed)
 
     def init_fn(params: optax.Params) -> Any:
         signs = unpack_signs(params)
@@ -212,17 +231,21 @@ def _flip_optimizer(
         _validate.same("state", state, jax.eval_shape(fresh, signs), MISFIT)
         gamma, decay = threshold_at(state.count), b1_at(state.count)
         keep = _flips.all_finite(grads)
-        limits: Any = jax.tree.map(lambda _: gamma, signs)
-        moments: dict[str, Any] = {}
+        scales: Any = jax.tree.map(lambda _: 1.0, signs)
+        changed: dict[str, Any] = {}
         if second_moment is not None:
-            moments, scales, keep = second_moment.advance(state, grads, time_step, keep)
-            limits = jax.tree.map(lambda scale: gamma * scale, scales)
+            changed, scales, keep = second_moment.advance(state, grads, time_step, keep)
+        limits = jax.tree.map(lambda scale: gamma * scale, scales)
         momentum, average = _momentum.advance(kind, state.momentum, grads, decay, keep, state.count)
         flips = jax.tree.map(lambda w, m, limit: keep & _flips.flip_mask(w, m, limit), signs, average, limits)
+        if sure_at is not None:
+            least = sure_at(state.count)
+            sure = jax.tree.map(lambda m, scale: keep & (jnp.abs(m) > least * scale), average, scales)
+            changed["deployed"] = _deployed.followed(state.deployed, signs, flips, sure)
         if reset_on_flip:
             momentum = _momentum.zero_where(kind, flips, momentum)
         count = jnp.where(state.count < jnp.iinfo(jnp.int32).max, state.count + 1, state.count)
-        state = state._replace(count=count, momentum=momentum, skipped=state.skipped + ~keep, **moments)
+        state = state._replace(count=count, momentum=momentum, skipped=state.skipped + ~keep, **changed)
         return deltas(params, flips, update_dtype), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

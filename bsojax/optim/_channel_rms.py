@@ -1,44 +1,101 @@
 """Gradients of one size a channel, before they reach a flip optimizer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from bsojax import _validate
+from bsojax.optim._flips import all_finite
+from bsojax.signs import is_packed
 
-def scale_by_channel_rms() -> optax.GradientTransformationExtraArgs:
+
+class ChannelRMSState(NamedTuple):
+    """The state of scale_by_channel_rms with a decay.
+
+    Attributes:
+      rms: tree like the gradients with float32 leaves, one value an output channel (a scalar where a leaf has fewer
+        than two axes): the moving average of the root mean square; 0 before the channel's first gradient.
+    """
+
+    rms: optax.Updates
+
+
+def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtraArgs:
     """Divides the gradient of each output channel, the last axis of a leaf, by its root mean square.
 
-    Use it before bso or t_bso. Each update then counts the same in the momentum however small the loss has become, and
-    one threshold means the same noise in each channel: with it the threshold of bso is in units of the gradient's root
-    mean square too. It keeps no state. Leaves with fewer than two axes are one channel. A channel whose gradient is
-    zero stays zero, and one that holds NaN or infinity becomes NaN, so that the flip optimizer skips the update.
+    Use it before a flip optimizer. Each update then counts the same in the momentum however small the loss has become,
+    and one threshold means the same noise in each channel: with it the threshold of bso is in units of the gradient's
+    root mean square too. Leaves with fewer than two axes are one channel. A channel whose gradient is zero stays zero,
+    and one that holds NaN or infinity becomes NaN, so that the flip optimizer skips the update.
+
+    With a decay the root mean square is a moving average over updates, at one float a channel. Divided by this update's
+    own, a batch of small gradients counts as much as one of large gradients, which pulls the momentum away from the
+    mean gradient; 0.99 ended higher than 0 in every comparison of docs/RESULTS.md.
 
     Example:
       >>> import optax, bsojax
       >>> b1 = 0.99
-      >>> tx = optax.chain(bsojax.scale_by_channel_rms(), bsojax.bso(bsojax.noise_threshold(b1, c=0.1), b1))
+      >>> tx = optax.chain(bsojax.scale_by_channel_rms(0.99), bsojax.bso(bsojax.noise_threshold(b1, c=0.1), b1))
+
+    Args:
+      decay: of the moving average, in [0, 1); 0 divides by this update's root mean square.
 
     Returns:
-      A stateless transformation; gradients keep shape and dtype.
+      A transformation, whose gradients keep shape and dtype; without a decay stateless, else with
+      :class:`ChannelRMSState`.
+
+    Raises:
+      TypeError: decay came as a boolean.
+      ValueError: decay is out of range.
     """
+    decay = _validate.number("decay", decay, 0.0, 1.0, open_above=True)
+    keeps = not isinstance(decay, float) or decay > 0
+
+    def init_fn(params: optax.Params) -> Any:
+        if not keeps:
+            return optax.EmptyState()
+        channels = lambda leaf: jnp.zeros(jnp.shape(leaf)[-1:] if len(jnp.shape(leaf)) > 1 else ())  # noqa: E731
+        return ChannelRMSState(jax.tree.map(channels, params, is_leaf=is_packed))
 
     def update_fn(
-        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.EmptyState]:
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, Any]:
         del params, extra_args
-        return jax.tree.map(_unit_channels, updates), state
+        if not keeps:
+            return jax.tree.map(lambda leaf: _divided(leaf, *_channel_rms(leaf)), updates), state
+        measured = jax.tree.map(lambda leaf: _channel_rms(leaf), updates)
+        keep = all_finite(updates)
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
+        def followed(old: jax.Array, leaf: jax.Array, found: tuple[jax.Array, jax.Array]) -> jax.Array:
+            rms = (found[0] * found[1]).reshape(jnp.shape(old))
+            begun = jnp.where(old > 0, decay * old + (1 - decay) * rms, rms)
+            return jnp.where(keep & (rms > 0), begun, old)  # a channel without gradient says nothing about its size
+
+        rms = jax.tree.map(followed, state.rms, updates, measured)
+
+        def divided(leaf: jax.Array, found: tuple[jax.Array, jax.Array], own: jax.Array) -> jax.Array:
+            return _divided(leaf, found[0], jnp.where(own > 0, own / found[0], 1))
+
+        return jax.tree.map(divided, updates, measured, rms), ChannelRMSState(rms)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _unit_channels(gradient: jax.Array) -> jax.Array:
-    gradient = jnp.asarray(gradient)
-    values = gradient.astype(jnp.float32)
+def _channel_rms(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns each channel's root mean square as two factors: its largest element, 1 where all are zero, and the rest.
+
+    The square of a large or small gradient would leave the range of float32.
+    """
+    values = jnp.asarray(gradient).astype(jnp.float32)
     axes = tuple(range(values.ndim - 1)) if values.ndim > 1 else None
-    # By the largest element first: the square of a large or small gradient would leave the range of float32.
     largest = jnp.max(jnp.abs(values), axes, keepdims=True, initial=0.0)
-    values = values / jnp.where(largest == 0, 1, largest)
-    rms = jnp.sqrt(jnp.mean(jnp.square(values), axes, keepdims=True)) if values.size else jnp.ones(())
-    return (values / jnp.where(largest == 0, 1, rms)).astype(gradient.dtype)
+    unit = values / jnp.where(largest == 0, 1, largest)
+    rms = jnp.sqrt(jnp.mean(jnp.square(unit), axes, keepdims=True)) if values.size else jnp.ones(())
+    return jnp.where(largest == 0, 1, largest), jnp.where(largest == 0, 1, rms)
+
+
+def _divided(gradient: jax.Array, largest: jax.Array, rest: jax.Array) -> jax.Array:
+    gradient = jnp.asarray(gradient)
+    return (gradient.astype(jnp.float32) / largest / rest).astype(gradient.dtype)

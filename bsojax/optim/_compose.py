@@ -46,7 +46,7 @@ def split_optimizer(
     flip, real = pass_extra_args(flip), pass_extra_args(real)
 
     def init_fn(params: optax.Params) -> SplitState:
-        return SplitState(flip.init(unpack_signs(params["signs"])), real.init(params["params"]))
+        return SplitState(flip.init(params["signs"]), real.init(params["params"]))
 
     def update_fn(
         updates: optax.Updates,
@@ -58,15 +58,13 @@ def split_optimizer(
     ) -> tuple[optax.Updates, SplitState]:
         _validate.needs_params(params)
         trees: Any = params
-        owned = {"signs": unpack_signs(trees["signs"]), "params": trees["params"]}
         found, states = {}, {}
         for name, owner in (("signs", flip), ("params", real)):
             own = {} if grad is None else {"grad": grad[name]}
             found[name], states[name] = owner.update(
-                updates[name], getattr(state, name), owned[name], **own, **extra_args
+                updates[name], getattr(state, name), trees[name], **own, **extra_args
             )
-        check_updates(owned, found)
-        return {**found, "signs": deltas_like(trees["signs"], found["signs"])}, SplitState(**states)
+        return found, SplitState(**states)
 
     return checked(optax.GradientTransformationExtraArgs(init_fn, update_fn))
 
@@ -75,7 +73,8 @@ def checked(inner: optax.GradientTransformation) -> optax.GradientTransformation
     """Wraps an optimizer so that what would silently destroy signs raises at trace time instead.
 
     Use it as the outermost wrapper where the updates go to stock ``optax.apply_updates`` or flax's ``TrainState``.
-    split_optimizer includes it. It checks dtypes and shapes only, and costs nothing at run time.
+    split_optimizer includes it. It checks dtypes and shapes only, and costs nothing at run time. What it wraps sees
+    packed signs as booleans, so that accumulators have the gradients' shapes and training the same bits.
 
     Raises:
       TypeError: at update, a sign leaf gets an update that is not an int8 delta, or a part of the optimizer state
@@ -88,12 +87,13 @@ def checked(inner: optax.GradientTransformation) -> optax.GradientTransformation
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         _validate.needs_params(params)
-        new_updates, new_state = inner.update(updates, state, params, **extra_args)
-        check_updates(params, new_updates)
+        signs = unpack_signs(params)
+        new_updates, new_state = inner.update(updates, state, signs, **extra_args)
+        check_updates(signs, new_updates)
         _validate.kept_dtypes(state, new_state)
-        return new_updates, new_state
+        return deltas_like(params, new_updates), new_state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+    return optax.GradientTransformationExtraArgs(lambda params: inner.init(unpack_signs(params)), update_fn)
 
 
 def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

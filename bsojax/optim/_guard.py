@@ -5,8 +5,8 @@ What is not finite is found in these places, and nowhere else:
 - labels outside the classes make a loss NaN (online/_losses.py, within_classes);
 - a training step looks at loss and gradients of each time step (online/_loop.py, OnlineLoop.advance), leaves
   statistics what they were, and calls guarded_update, here;
-- bso and t_bso look at the gradients that reach them (optim/_bso.py), in a bare optax loop as in a training step, and
-  count what they skip in their own state.
+- bso, t_bso and counter look at the gradients that reach them (optim/_bso.py, optim/_counter.py), in a bare optax
+  loop as in a training step, and count what they skip in their own state.
 """
 
 from typing import Any
@@ -18,6 +18,8 @@ import optax
 from bsojax import _validate
 from bsojax.optim._bso import BSOState, TBSOState
 from bsojax.optim._compose import pass_extra_args
+from bsojax.optim._counter import CounterState
+from bsojax.signs import check_updates, deltas_like, unpack_signs
 
 
 def guarded_update(
@@ -31,7 +33,8 @@ def guarded_update(
     """As ``tx.update``, where an update that is not finite changes nothing and is counted.
 
     Use it in a training loop of your own. As in a bare optax loop, flip optimizers count the call and, in their own
-    ``skipped``, that it changed nothing; whatever else is in the optimizer's state stays what it was.
+    ``skipped``, that it changed nothing; whatever else is in the optimizer's state stays what it was. The optimizer
+    sees packed signs as booleans.
 
     Args:
       tx: any optimizer; extra arguments that it does not know are dropped by optax.
@@ -42,17 +45,21 @@ def guarded_update(
       **extra_args: such as ``time_step``.
 
     Raises:
-      TypeError: a part of the optimizer's state changes its dtype, because it was made from boolean parameters.
+      TypeError: an update of a sign leaf is not an int8 delta, or a part of the optimizer's state changes its dtype,
+        because it was made from boolean parameters.
     """
-    updates, new_state = pass_extra_args(tx).update(grads, opt_state, params, **extra_args)
+    signs = unpack_signs(params)
+    updates, new_state = pass_extra_args(tx).update(grads, opt_state, signs, **extra_args)
+    check_updates(signs, updates)
     _validate.kept_dtypes(opt_state, new_state)
+    updates = deltas_like(params, updates)
     updates = jax.tree.map(lambda update: jnp.where(finite, update, jnp.zeros_like(update)), updates)
     return updates, _kept_where_finite(finite, new_state, opt_state)
 
 
 def _kept_where_finite(finite: jax.Array, new: optax.OptState, old: optax.OptState) -> optax.OptState:
     def is_flip_state(node: Any) -> bool:
-        return isinstance(node, BSOState | TBSOState)
+        return isinstance(node, BSOState | TBSOState | CounterState)
 
     def kept(after: Any, before: Any) -> Any:
         if not is_flip_state(after):

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from bsojax import _validate
+from bsojax.optim._dither import dither, uniform
 from bsojax.optim._flips import moving_average
 from bsojax.xla_cpu import not_before
 
-_GOLDEN = 0x9E3779B9  # 2^32 divided by the golden ratio
 _ROOM = 1.1  # a new scale over the largest momentum of its channel
 _SMALLEST, _LARGEST = 2.0**-90, 2.0**90  # with them no product or quotient of scale and L**2 leaves float32
 
@@ -105,7 +105,7 @@ class BFloat16(Momentum):
         self, leaf: jax.Array, gradient: jax.Array, decay: float | jax.Array, number: int, count: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         average = moving_average(leaf.astype(jnp.float32), gradient, decay)
-        return _to_bfloat16(average, _dither(leaf.shape, number, count, self.seed)), average
+        return _to_bfloat16(average, dither(leaf.shape, number, count, self.seed)), average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Integers(Momentum):
     def advance(
         self, leaf: IntegerMomentum, gradient: jax.Array, decay: float | jax.Array, number: int, count: jax.Array
     ) -> tuple[IntegerMomentum, jax.Array]:
-        return _advance_integers(leaf, gradient, decay, _dither(leaf.values.shape, number, count, self.seed))
+        return _advance_integers(leaf, gradient, decay, dither(leaf.values.shape, number, count, self.seed))
 
     def zero_where(self, mask: jax.Array, leaf: IntegerMomentum) -> IntegerMomentum:
         return dataclasses.replace(leaf, values=jnp.where(mask, 0, leaf.values))
@@ -187,16 +187,16 @@ def zero_where(kind: Momentum, mask: optax.Params, momentum: optax.Updates) -> o
     return jax.tree.map(kind.zero_where, mask, momentum)
 
 
-def _to_bfloat16(average: jax.Array, dither: jax.Array) -> jax.Array:
+def _to_bfloat16(average: jax.Array, dropped: jax.Array) -> jax.Array:
     largest = float(jnp.finfo(jnp.bfloat16).max)
     bits = jax.lax.bitcast_convert_type(jnp.clip(average, -largest, largest), jnp.uint32)
     # bfloat16 is the upper half of float32: a carry out of the lower half is a step away from zero.
-    bits = (bits + (dither >> 16)) & jnp.uint32(0xFFFF0000)
+    bits = (bits + (dropped >> 16)) & jnp.uint32(0xFFFF0000)
     return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(jnp.bfloat16)
 
 
 def _advance_integers(
-    leaf: IntegerMomentum, gradient: jax.Array, decay: float | jax.Array, dither: jax.Array
+    leaf: IntegerMomentum, gradient: jax.Array, decay: float | jax.Array, bits: jax.Array
 ) -> tuple[IntegerMomentum, jax.Array]:
     # The scale decays and the integers stay, so that decay is exact and nothing but the increment is rounded. Only
     # where the largest momentum of a channel outgrows the scale, or falls below a quarter of it, all of its integers
@@ -223,8 +223,7 @@ def _advance_integers(
     root = jnp.floor(jnp.sqrt(jnp.abs(target))).astype(jnp.int32)
     # In integers, as squares of int16 have more digits than float32: a step of zero must leave the value alone.
     fraction = ((sign * squares - root * root).astype(jnp.float32) + sign * step) / (2 * root + 1)
-    uniform = (dither >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24
-    root = jnp.clip(root + jnp.floor(fraction + uniform).astype(jnp.int32), 0, int(limit))
+    root = jnp.clip(root + jnp.floor(fraction + uniform(bits)).astype(jnp.int32), 0, int(limit))
     return IntegerMomentum((sign * root).astype(leaf.values.dtype), scale), average
 
 
@@ -235,25 +234,3 @@ def _square(values: jax.Array) -> jax.Array:
 
 def _over_channels(scale: jax.Array, ndim: int) -> jax.Array:
     return jnp.expand_dims(scale, tuple(range(ndim - 1)))
-
-
-def _dither(shape: tuple[int, ...], number: int, count: jax.Array, seed: int | jax.Array) -> jax.Array:
-    """Returns uint32 that rounding compares with the part it must drop: uniform over weights, and even over time.
-
-    A hash of the place starts each weight somewhere, and from there it goes round in steps of the golden ratio, which
-    fill the circle evenly: a constant increment then adds up with an error that does not grow. Fresh random bits at
-    each update leave 1.4 to 1.7 times the error on noise too (b1 from 0.99 to 0.9999), and cost far more.
-    """
-    index = _mix(jnp.asarray(seed, jnp.uint32) + jnp.uint32(number * _GOLDEN % 2**32))
-    stride = 1
-    for axis in reversed(range(len(shape))):
-        index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
-        stride *= shape[axis]
-    return _mix(index) + count.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
-
-
-def _mix(bits: jax.Array) -> jax.Array:
-    """The finaliser of MurmurHash3: every bit of the result depends on every bit given."""
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)

@@ -1,5 +1,7 @@
 """Whole optimizers of signs with our settings."""
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,25 +11,31 @@ from bsojax import _validate
 from bsojax._validate import Schedule
 from bsojax.optim._bso import noise_threshold, t_bso
 from bsojax.optim._channel_rms import scale_by_channel_rms
+from bsojax.optim._counter import counter
 from bsojax.optim._momentum import Momentum
 
 
 def calibrated(
     num_steps: int,
-    total_updates: int,
+    total_updates: int | None = None,
     *,
     b1: float = 0.9,
-    growth: float = 0.2,
-    c: float = 0.1,
+    growth: float = 1.0,
+    c: float = 0.0,
     b2: float = 0.99,
+    rms_decay: float = 0.99,
+    anneal: Schedule | None = None,
+    deploy_c: float | None = 0.3,
     momentum_dtype: chex.ArrayDType | Momentum = "float32",
     seed: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """T-BSO with our settings: the best of the rules without latent weights in docs/RESULTS.md.
+    """T-BSO with our settings: the recipe to start with.
 
-    Use it as the flip optimizer of a run whose length is known. Gradients are brought to one size a channel, so that
-    late ones, which are small, count as much as early ones; the momentum's window grows with the run, and at its end
-    flips die out, so that the norms' statistics settle; the threshold keeps its distance to the momentum's noise.
+    Use it as the flip optimizer. Gradients are brought to one size a channel by a running root mean square, so that
+    late ones, which are small, count as much as early ones; signs follow the momentum without a threshold, whose window
+    grows with the run; and beside them, at one bit a weight, are kept those to evaluate and ship, which follow only
+    where the momentum is sure (see deployed_signs). docs/RESULTS.md has the evidence: how it compares with rules that
+    keep latent weights.
 
     Example:
       >>> import optax, bsojax
@@ -38,25 +46,92 @@ def calibrated(
 
     Args:
       num_steps: T, the number of time steps of a sequence.
-      total_updates: the number of updates of the run. An online step updates after every time step: it is the number of
-        batches times num_steps, not the number of batches; with losses.at_last or accumulation it is that of batches.
+      total_updates: the number of updates of the run, at whose end flips die out. An online step updates after every
+        time step: it is the number of batches times num_steps, not the number of batches; with losses.at_last or
+        accumulation it is that of batches. None: flips go on, for runs whose end is not known.
       b1: decay of the momentum at the start, in [0, 1).
       growth: how many updates the momentum's window, 1 / (1 - b1), grows an update.
       c: the threshold, in standard deviations of the momentum's noise (see noise_threshold).
       b2: decay of the second moment.
+      rms_decay: decay of the root mean square (see scale_by_channel_rms).
+      anneal: what ``1 - b1`` is multiplied by, a schedule; None: falling from 1 to 0 at total_updates, evenly.
+      deploy_c: how sure the momentum must be for a sign to be deployed, in such standard deviations; None: what is
+        trained is deployed.
       momentum_dtype: how the momentum rests (see bso).
       seed: of the rounding to that (see bso).
 
     Returns:
-      A transformation whose state holds a :class:`TBSOState`.
+      A transformation whose state holds a :class:`TBSOState`. With growth 0.2, c 0.1, rms_decay 0, no deploy_c, and
+      ``optax.cosine_decay_schedule(1.0, total_updates)`` for anneal, it is the recipe of earlier versions.
 
     Raises:
       TypeError, ValueError: as t_bso.
     """
-    b1_at = window_schedule(b1, growth, total_updates)
-    threshold = noise_threshold(b1_at, c)
-    flip = t_bso(threshold, num_steps, b1_at, b2, debias=True, momentum_dtype=momentum_dtype, seed=seed)
-    return optax.chain(scale_by_channel_rms(), flip)
+    b1_at = window_schedule(b1, growth, total_updates, anneal or _linear(total_updates))
+    flip = t_bso(
+        noise_threshold(b1_at, c),
+        num_steps,
+        b1_at,
+        b2,
+        debias=True,
+        deploy_threshold=None if deploy_c is None else noise_threshold(b1_at, deploy_c),
+        momentum_dtype=momentum_dtype,
+        seed=seed,
+    )
+    return optax.chain(scale_by_channel_rms(rms_decay), flip)
+
+
+def calibrated_counter(
+    total_updates: int | None = None,
+    bits: int = 6,
+    *,
+    rho: float = 1.0,
+    max_step: float = 2.5,
+    growth: float = 1.0,
+    rms_decay: float = 0.99,
+    anneal: Schedule | None = None,
+    deploy_c: float | None = 0.15,
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """A counter with our settings: what calibrated does, in a few bits a weight.
+
+    Use it where memory decides: at six bits a weight, its sign among them, it comes close to calibrated with a float32
+    momentum (docs/RESULTS.md has how close, on which set, at which width). Its steps shrink as the window of the
+    momentum of calibrated grows.
+
+    Example:
+      >>> import optax, bsojax
+      >>> flip = bsojax.calibrated_counter(total_updates=2700, bits=6)
+      >>> tx = bsojax.split_optimizer(flip, optax.sgd(0.1))
+
+    Args:
+      total_updates: the number of updates of the run, at whose end flips die out (see calibrated), or None.
+      bits: bits a weight, its sign among them, in 3 .. 8.
+      rho: the size of steps, in those with which the counter forgets as fast as the momentum of calibrated. Less is
+        faster at first, and ends lower.
+      max_step: the largest step, in levels by a gradient of 1.
+      growth: how many updates the window grows an update.
+      rms_decay: decay of the root mean square (see scale_by_channel_rms).
+      anneal: what steps are multiplied by, a schedule; None: falling from 1 to 0 at total_updates, evenly.
+      deploy_c: how far from zero a weight must be for its sign to be deployed, in shares of the scale, less as anneal
+        falls; it takes one more bit a weight. None: what is trained is deployed.
+      seed: of the rounding.
+
+    Raises:
+      TypeError, ValueError: as counter.
+    """
+    factor = anneal or _linear(total_updates) or optax.constant_schedule(1.0)
+    top = 2.0 ** (_validate.counter_bits(bits) - 1)
+    slow = _validate.number("rho", rho, 0.0, math.inf) * top**2 / 1.6
+
+    def step_at(count: jax.Array) -> jax.Array:
+        return jnp.maximum(factor(count), 0) * jnp.minimum(max_step, slow / (10 + growth * count))
+
+    def level_at(count: jax.Array) -> jax.Array:
+        return (deploy_c or 0) * top * jnp.sqrt(jnp.maximum(factor(count), 0))
+
+    flip = counter(step_at, bits, deploy_level=None if deploy_c is None else level_at, seed=seed)
+    return optax.chain(scale_by_channel_rms(rms_decay), flip)
 
 
 def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
@@ -85,20 +160,28 @@ def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
     return of_updates
 
 
-def window_schedule(b1: float, growth: float, total_updates: int) -> Schedule:
-    """Returns a schedule of b1: ``1 - b1`` is a cosine from 1 to 0 over ``1 / (1 - b1) + growth * k`` after k updates.
+def window_schedule(
+    b1: float, growth: float, total_updates: int | None = None, anneal: Schedule | None = None
+) -> Schedule:
+    """Returns a schedule of b1: ``1 - b1`` is a factor over ``1 / (1 - b1) + growth * k`` after k updates.
 
-    Use it for the momentum of a run whose length is known. At first it is an average of a few gradients, which moves
-    fast, later of a share of all gradients, which is quiet, and in the end it stands still, so that nothing flips.
+    Use it for a momentum that at first is an average of a few gradients, which moves fast, and later of a share of all
+    gradients, which is quiet. Where the factor ends at 0, it stands still in the end, so that nothing flips.
 
     Args:
       b1: the decay at the start, in [0, 1).
       growth: how many updates the window grows an update.
-      total_updates: the number of updates of the run.
+      total_updates: the number of updates of the run; None where anneal does without it.
+      anneal: the factor, a schedule; None: a cosine from 1 to 0 at total_updates, or where that is None too, 1.
     """
-    cosine = optax.cosine_decay_schedule(1.0, total_updates)
+    cosine = None if total_updates is None else optax.cosine_decay_schedule(1.0, total_updates)
+    factor = anneal or cosine or optax.constant_schedule(1.0)
 
     def b1_at(count: jax.Array) -> jax.Array:
-        return 1 - jnp.maximum(cosine(count), 0) / (1 / (1 - b1) + growth * count)  # rounding must not pass 0
+        return 1 - jnp.maximum(factor(count), 0) / (1 / (1 - b1) + growth * count)  # rounding must not pass 0
 
     return b1_at
+
+
+def _linear(total_updates: int | None) -> Schedule | None:
+    return None if total_updates is None else optax.linear_schedule(1.0, 0.0, total_updates)

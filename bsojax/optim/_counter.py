@@ -1,0 +1,154 @@
+"""A saturating counter a weight, whose sign is the weight: training in three to eight bits a weight, all told."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _validate
+from bsojax._validate import ScalarOrSchedule
+from bsojax.optim import _deployed, _flips
+from bsojax.optim._dither import dither, uniform
+from bsojax.signs import deltas, is_sign, unpack_signs
+from bsojax.xla_cpu import not_before
+
+
+class CounterState(NamedTuple):
+    """The state of counter.
+
+    Attributes:
+      count: int32, the number of calls of update.
+      levels: tree like the signs with uint8 leaves of shape ``(bits - 1, ceil(size / 8))``: how many levels each weight
+        is from the one next to zero, ``0 .. 2**(bits - 1) - 1``, a row of packed bits for each binary digit, the
+        lowest first.
+      skipped: int32, how many calls changed nothing because a gradient was not finite.
+      deployed: tree like the signs, the signs to evaluate, save and export, as PackedSigns; None without
+        deploy_level: those that are trained.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
+    levels: optax.Updates
+    skipped: jax.Array
+    deployed: optax.Params | None = None
+
+
+def counter(
+    step: ScalarOrSchedule,
+    bits: int = 6,
+    *,
+    deploy_level: ScalarOrSchedule | None = None,
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Flips a sign when its counter of gradients passes zero: no momentum, and few bits a weight.
+
+    Use it in the place of t_bso where memory is short; ``calibrated_counter`` is such an optimizer, ready to use. A
+    weight stands on one of ``2**bits`` levels, ``-W + 1/2, ..., -1/2, 1/2, ..., W - 1/2`` with ``W = 2**(bits - 1)``,
+    of which its sign is one bit, kept where signs are kept; this state holds the others, packed. Each gradient moves it
+    against itself by ``step * gradient`` levels, rounded at random without bias, and it stays where it would leave
+    the scale. So it forgets, as a momentum does, by running into its ends: a window of ``W**2 / (2 * step)`` updates
+    under noise of size 1.
+
+    Give it gradients of size 1, by :func:`scale_by_channel_rms`, and make it the last transform of a chain. A call
+    whose gradients are not all finite changes nothing, and is counted in ``state.skipped``.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs = {"kernel": jnp.array([True, False])}
+      >>> tx = bsojax.counter(step=1.0, bits=4)
+      >>> updates, state = tx.update({"kernel": jnp.array([2.0, 2.0])}, tx.init(signs), signs)
+      >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
+      [False, False]
+
+    Args:
+      step: levels by which a gradient of 1 moves a weight: a number >= 0, or a schedule of the number of updates.
+      bits: bits a weight, its sign among them, in 3 .. 8.
+      deploy_level: with it the state keeps a second set of signs, at one bit a weight, which follow those that are
+        trained only where a weight is further than so many levels from zero: steadier ones, to evaluate and to ship
+        (see deployed_signs). A number or a schedule.
+      seed: of the rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
+
+    Returns:
+      A transformation with state :class:`CounterState`; its updates are int8 deltas (see bso).
+
+    Raises:
+      TypeError: a number came as a boolean, or bits is no int.
+      ValueError: a number is out of range; at init, a leaf holds no signs; at update, gradients or state do not fit
+        the signs.
+    """
+    step_at = _validate.schedule("step", step, 0.0, float("inf"))
+    sure_at = None if deploy_level is None else _validate.schedule("deploy_level", deploy_level, 0.0, float("inf"))
+    digits = _validate.counter_bits(bits) - 1
+    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def fresh(signs: optax.Params) -> CounterState:
+        level = lambda leaf: jnp.zeros((digits, -(-jnp.size(leaf) // 8)), jnp.uint8)  # noqa: E731
+        deployed = None if sure_at is None else _deployed.begun(signs)
+        return CounterState(zero(), jax.tree.map(level, signs), zero(), deployed)
+
+    def init_fn(params: optax.Params) -> CounterState:
+        signs = unpack_signs(params)
+        _validate.sign_values(signs)
+        return fresh(signs)
+
+    def update_fn(
+        grads: optax.Updates, state: CounterState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, CounterState]:
+        del extra_args
+        _validate.needs_params(params)
+        signs = unpack_signs(params)
+        _validate.same_shapes("grads", grads, signs)
+        _validate.same("state", state, jax.eval_shape(fresh, signs), "was it made for other signs, or other bits?")
+        keep, size = _flips.all_finite(grads), step_at(state.count)
+        structure: Any = jax.tree.structure(signs)
+        rows = zip(jax.tree.leaves(signs), jax.tree.leaves(grads), structure.flatten_up_to(state.levels), strict=True)
+        least = jnp.inf if sure_at is None else sure_at(state.count)
+        flips, levels, sure = [], [], []
+        for number, (sign, gradient, old) in enumerate(rows):
+            moved = functools.partial(_moved, size, number, seed)
+            # A layer at a time, and when all gradients are there, as the momentum is (see _momentum.advance).
+            flip, new, distance = not_before(keep, moved, sign, gradient, jnp.asarray(old), state.count)
+            flips.append(keep & flip)
+            levels.append(jnp.where(keep, new, old))
+            sure.append(keep & (distance > least))
+        made = jax.tree.unflatten(structure, flips)
+        deployed = state.deployed
+        if deployed is not None:
+            deployed = _deployed.followed(deployed, signs, made, jax.tree.unflatten(structure, sure))
+        count = jnp.where(state.count < jnp.iinfo(jnp.int32).max, state.count + 1, state.count)
+        state = CounterState(count, jax.tree.unflatten(structure, levels), state.skipped + ~keep, deployed)
+        return deltas(params, made), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _moved(
+    step: float | jax.Array,
+    number: int,
+    seed: int | jax.Array,
+    sign: jax.Array,
+    gradient: jax.Array,
+    levels: jax.Array,
+    count: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns which signs of a leaf flip, and its levels after a gradient, packed and as distances from zero."""
+    positive = sign if is_sign(sign) else sign > 0
+    top = 2.0 ** len(levels) - 0.5
+    distance = _unpacked(levels, positive.shape) + 0.5
+    moves = jnp.floor(step * gradient.astype(jnp.float32) + uniform(dither(positive.shape, number, count, seed)))
+    level = jnp.clip(jnp.where(positive, distance, -distance) - moves, -top, top)
+    distance = jnp.abs(level)
+    return (level > 0) != positive, _packed(distance - 0.5, len(levels)), distance
+
+
+def _unpacked(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    digits = jnp.unpackbits(rows, axis=1)
+    whole = sum(digits[place].astype(jnp.uint8) << place for place in range(len(rows)))
+    return jnp.asarray(whole)[: math.prod(shape)].reshape(shape).astype(jnp.float32)
+
+
+def _packed(distances: jax.Array, digits: int) -> jax.Array:
+    whole = distances.astype(jnp.uint8).ravel()
+    return jnp.stack([jnp.packbits((whole >> place) & 1) for place in range(digits)])

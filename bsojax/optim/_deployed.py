@@ -1,0 +1,97 @@
+"""Signs that are deployed: a second, steadier reading of what a flip optimizer has gathered, at one bit a weight.
+
+Flips help training, but those that noise alone causes cost accuracy where the signs are read, as they err together. So
+a flip optimizer may train at signs that flip freely, and keep beside them signs that follow only where it is sure.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bsojax import _validate
+from bsojax.signs import PackedSigns, bits_of, is_packed, is_sign, leaf_name, signs_of
+
+
+def begun(signs: optax.Params) -> optax.Params:
+    """Returns the deployed signs of a fresh state: PackedSigns like the signs."""
+    return jax.tree.map(_packed, signs, is_leaf=is_packed)
+
+
+def followed(deployed: optax.Params, signs: optax.Params, flips: optax.Params, sure: optax.Params) -> optax.Params:
+    """Returns the deployed signs after an update.
+
+    Args:
+      deployed: PackedSigns before it.
+      signs: the signs before it, not packed.
+      flips: which of them it flips.
+      sure: where the deployed signs take over what the signs then are.
+    """
+
+    def follow(sign: jax.Array, flip: jax.Array, sure: jax.Array, old: PackedSigns) -> PackedSigns:
+        new, mask = bits_of(_positive(sign) ^ flip), bits_of(sure)
+        return PackedSigns(old.bits ^ ((old.bits ^ new) & mask), old.shape)
+
+    return jax.tree.map(follow, signs, flips, sure, deployed)
+
+
+def deployed_signs(opt_state: optax.OptState, signs: optax.Params) -> optax.Params:
+    """Returns the signs to evaluate, save and export: the deployed ones that an optimizer keeps, else the given ones.
+
+    Use it in a loop of your own, and before you write signs to a file; ``state.variables`` of a TrainState has them
+    already. Before the first update they are the given ones, so that a fresh optimizer may be joined with any signs.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs = {"kernel": jnp.array([True, False])}
+      >>> tx = bsojax.bso(0.0, b1=0.9, deploy_threshold=bsojax.noise_threshold(0.9, 2.0))
+      >>> updates, state = tx.update({"kernel": jnp.array([1.0, 9.0])}, tx.init(signs), signs)
+      >>> signs = bsojax.apply_updates(signs, updates)
+      >>> signs["kernel"].tolist(), bsojax.deployed_signs(state, signs)["kernel"].tolist()
+      ([False, False], [True, False])
+
+    Args:
+      opt_state: the state of any optimizer. Deployed signs are the field ``deployed`` of any tuple in it that has one,
+        a tree of PackedSigns, beside ``count``, the number of updates.
+      signs: the signs that are trained, in any form; the result has the same.
+
+    Raises:
+      ValueError: the optimizer's state belongs to other signs.
+    """
+    found: dict[str, tuple[jax.Array, PackedSigns]] = {}
+    for node in jax.tree.leaves(opt_state, is_leaf=_reads):
+        if _reads(node):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(node.deployed, is_leaf=is_packed):
+                found[leaf_name(path).removeprefix("signs/")] = node.count, leaf
+    if not found:
+        return signs
+
+    def read(path: Any, leaf: Any) -> Any:
+        name = leaf_name(path)
+        return _read(*found.pop(name), leaf) if name in found else leaf
+
+    deployed = jax.tree_util.tree_map_with_path(read, signs, is_leaf=is_packed)
+    _validate.all_deployed(list(found))
+    return deployed
+
+
+def _reads(node: Any) -> bool:
+    return isinstance(node, tuple) and getattr(node, "deployed", None) is not None
+
+
+def _positive(leaf: jax.Array) -> jax.Array:
+    return leaf if is_sign(leaf) else leaf > 0
+
+
+def _packed(leaf: Any) -> PackedSigns:
+    bits = bits_of(leaf if is_packed(leaf) else _positive(leaf))
+    return PackedSigns(jnp.copy(bits), tuple(jnp.shape(leaf)))  # a buffer of its own: steps donate the state
+
+
+def _read(count: jax.Array, deployed: PackedSigns, leaf: Any) -> Any:
+    bits = jnp.where(count > 0, deployed.bits, _packed(leaf).bits)
+    if is_packed(leaf):
+        return PackedSigns(bits, leaf.shape)
+    signs = signs_of(bits, jnp.shape(leaf))
+    return signs if is_sign(leaf) else jnp.where(signs, 1, -1).astype(leaf.dtype)
