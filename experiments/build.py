@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ import bsojax
 from bsojax.signs import count_signs
 from experiments import epochs
 from experiments.config import Config
-from experiments.data import DataSet
+from experiments.data import DataSet, MemorySplit
 from experiments.epochs import Epochs
 from experiments.front_ends.sequences import Padded
 from experiments.networks import TRACES, make_model
@@ -37,7 +38,7 @@ class Run:
       state: the initial state; the first chunk donates it.
       step: a function of state, key and a stored batch: front end and training in one compiled step.
       epochs: that step over the training split.
-      evaluate: a function of state and a stored batch.
+      evaluate: a function of state and a stored batch: its metrics, and "examples", how many of it they are a mean of.
       devices: where it runs; the state lies there.
     """
 
@@ -95,7 +96,7 @@ def prepare(config: Config, data: DataSet) -> Run:
         raise ValueError(f"--optimizer: '{config.optimizer}' takes no padded sequences; choose a rule that is online.")
     devices = find_devices(config.session, config.batch_size)
     model = make_model(config, data.num_classes, make_neuron(config))
-    tx = make_optimizer(config, config.epochs * (len(data.train) // config.batch_size))
+    tx = make_optimizer(config, config.epochs * (len(data.train) // config.batch_size), _steps_of_a_batch(config, data))
     state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
     if config.start is not None:
         state = started_from(config.start, state)
@@ -114,15 +115,23 @@ def prepare(config: Config, data: DataSet) -> Run:
 
     @jax.jit
     def evaluate(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
-        return called(judge, state, data.front_end.evaluate(x), y)
+        seen = data.front_end.evaluate(x)
+        counted = jnp.sum(jnp.any(seen.mask, 0)) if isinstance(seen, Padded) else len(y)
+        return {**called(judge, state, seen, y), "examples": counted}
 
     way = epochs.make_epochs(step, data.train, config.batch_size, devices, shardings)
     return Run(config, data, model, state, step, way, evaluate, devices)
 
 
-def make_optimizer(config: Config, batches: int) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer of a config for a run of so many batches."""
-    rule, updates = config.rule(), batches * config.updates_per_batch
+def make_optimizer(config: Config, batches: int, steps: float | None = None) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer of a config.
+
+    Args:
+      config: the settings.
+      batches: of the run; its schedules end with the last one.
+      steps: the time steps of a batch at which an example is left, on average; None: all.
+    """
+    rule, updates = config.rule(), round(batches * (config.updates_per_batch if steps is None else steps))
     never = bsojax.bso(threshold=math.inf)
     flip = never if config.frozen else rule.flip_optimizer(updates, config.num_steps, config.seed)
     real = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, updates))
@@ -161,10 +170,20 @@ def _chosen(config: Config, data: DataSet) -> DataSet:
 
 def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
     seen = _seen(config, data)
-    if isinstance(seen, Padded):
-        return jax.ShapeDtypeStruct(seen.x.shape[1:], seen.x.dtype)
-    # A static frame has four axes, a sequence of frames five.
-    return seen if len(seen.shape) < 5 else jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype)
+    x: Any = seen.x if isinstance(seen, Padded) else seen
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if data.front_end.sequence else x
+
+
+def _steps_of_a_batch(config: Config, data: DataSet) -> float | None:
+    """The mean length of the longest example of a batch drawn at random, after which nothing is updated; None: all.
+
+    Schedules that counted the time steps behind it would not come to their end.
+    """
+    if data.front_end.lengths is None or not isinstance(data.train, MemorySplit):
+        return None
+    lengths = np.asarray(data.front_end.lengths(data.train.x))
+    shorter = [np.mean(lengths <= step) for step in range(lengths.max())]  # none of a batch is longer: to its power
+    return float(np.sum(1 - np.power(shorter, config.batch_size)))
 
 
 def _seen(config: Config, data: DataSet) -> Any:

@@ -1,22 +1,24 @@
 """Sequences of unequal length, from the files of public sets to a trained network."""
 
+import dataclasses
 import functools
 
 import chex
+import h5py
 import jax
 import numpy as np
 import optax
 import pytest
 
 import bsojax
+from experiments import build, evaluation
 from experiments.build import prepare as built
 from experiments.configs import CONFIGS
-from experiments.data import load
+from experiments.data import DataSet, MemorySplit, load
 from experiments.data.sequences import spike_counts
 from experiments.evaluation import evaluate, refreshed
-from experiments.front_ends import sequences
+from experiments.front_ends import FrontEnd, sequences
 
-h5py = pytest.importorskip("h5py")
 rng = np.random.default_rng(0)
 
 
@@ -32,6 +34,13 @@ def write_h5(path, labels, seconds=0.3):
         file["labels"] = np.asarray(labels, np.uint16)
         file["extra/speaker"] = np.zeros(len(labels), np.uint16)
         file["extra/keys"] = np.array([str(label).encode() for label in range(20)])
+
+
+def edit(path, name, values):
+    """Gives recording 3 a single spike, at fault in its times or units."""
+    with h5py.File(path, "a") as file:
+        for part, usual in (("spikes/times", [0.1]), ("spikes/units", [1])):
+            file[part][3] = np.asarray(values if part == name else usual, file[part].dtype.metadata["vlen"])
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,10 @@ def test_heidelberg_digits_hold_the_spikes_of_their_files(prepared):
         (lambda path: path.write_bytes(b"junk"), "cannot be read as spikes/times"),
         (lambda path: write_h5(path, [*range(19), 20]), "labels are not in 0 .. 19"),
         (lambda path: write_h5(path, range(5)), "holds nothing for the train split of 10"),
+        (lambda path: edit(path, "spikes/units", [700]), "a spike of recording 3 is of none of 700 units"),
+        (lambda path: edit(path, "spikes/times", [-0.5]), "a spike of recording 3 is at no time in 0"),
+        (lambda path: edit(path, "spikes/times", [np.nan]), "a spike of recording 3 is at no time in 0"),
+        (lambda path: edit(path, "spikes/times", [0.1, 0.2]), "recording 3 has 2 times of 1 spikes"),
     ],
 )
 def test_files_of_another_kind_are_told(change, match, tmp_path):
@@ -111,8 +124,6 @@ def test_padding_does_not_count_in_standardised_spectra():
 
 
 def config_of(**changes):
-    import dataclasses
-
     _, config = CONFIGS["shd-recurrent"]
     small = {"channels": (16,), "num_steps": 50, "batch_size": 20, "epochs": 1}
     return dataclasses.replace(config, **{**small, **changes})
@@ -132,7 +143,8 @@ def test_the_config_trains_with_its_mask(prepared):
     longer = jax.tree.map(lambda leaf: np.pad(leaf, [(0, 10)] + [(0, 0)] * (leaf.ndim - 1)), seen)
     assert np.isfinite(metrics["loss"])
     assert longer.mask.sum() == seen.mask.sum() < seen.mask.size
-    want, _ = bsojax.make_train_step(run.model, run_optimizer(config), config.num_steps)(
+    tx = build.make_optimizer(config, 3, build._steps_of_a_batch(config, data))
+    want, _ = bsojax.make_train_step(run.model, tx, config.num_steps)(
         jax.tree.map(jax.numpy.asarray, before), seen.x, y, mask=seen.mask
     )
     chex.assert_trees_all_equal(state.signs, want.signs)
@@ -145,10 +157,53 @@ def test_the_config_trains_with_its_mask(prepared):
         built(config_of(optimizer="bptt-adam"), data)
 
 
-def run_optimizer(config):
-    from experiments.build import make_optimizer
+def updates_of(run):
+    """The calls of the optimizer in an epoch, as its state counts them."""
+    state = run.epochs.start(jax.random.key(1))(run.state, 0, run.batches)[0]
+    counts = optax.tree.get_all_with_path(state.opt_state, "count")
+    return {int(count) for _, count in counts}
 
-    return make_optimizer(config, 3)
+
+def test_schedules_end_with_the_last_example_of_each_batch():
+    # The longest of a batch of 4 decides, and examples of 1 to 8 frames lie in batches at random.
+    lengths = np.arange(400) % 8 + 1
+    stored = np.zeros((400, 8, 4), np.float32)
+    stored[..., -1] = np.arange(8) < lengths[:, None]
+    data = DataSet("synthetic", MemorySplit(stored, lengths % 3), MemorySplit(stored[:8], lengths[:8] % 3), 3,
+                   sequences.counts())  # fmt: skip
+    config = config_of(num_steps=8, batch_size=4, channels=(4,))
+    expected = build._steps_of_a_batch(config, data)
+    run = built(config, data)
+    (updates,) = updates_of(run)
+    drawn = [lengths[rng.choice(400, 4, replace=False)].max() for _ in range(4000)]
+    assert expected == pytest.approx(np.mean(drawn), abs=0.1)
+    assert updates == pytest.approx(100 * expected, rel=0.05)
+    assert updates < 100 * 8 * 0.95
+
+
+def test_the_weight_of_an_evaluation_batch_is_what_counts_of_it(prepared, monkeypatch):
+    _, folder = prepared
+    data = load("shd", folder, 50)
+    x = np.array(data.test.x)
+    x[15:] = 0  # padding alone
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 12)
+    run = built(config_of(), dataclasses.replace(data, test=MemorySplit(x, data.test.y)))
+    told = evaluate(run, run.state, run.data.test)
+    alone = evaluate(run, run.state, data.test.take(np.arange(15)))
+    assert told == pytest.approx(alone, rel=1e-5)
+    assert np.isnan(evaluate(run, run.state, MemorySplit(x[15:], data.test.y[15:]))["loss"])
+
+
+def test_a_sequence_of_features_is_told_from_a_batch_of_pictures():
+    x, y = np.zeros((20, 6, 4), np.float32), np.arange(20) % 3
+    over_time = FrontEnd(lambda key, stored: stored.swapaxes(0, 1), lambda stored: stored.swapaxes(0, 1), sequence=True)
+    still = FrontEnd(lambda key, stored: stored, lambda stored: stored)
+    for front_end, frame in ((over_time, (20, 4)), (still, (20, 6, 4))):
+        data = DataSet("synthetic", MemorySplit(x, y), MemorySplit(x, y), 3, front_end)
+        run = built(config_of(num_steps=6, channels=(4, 4), network="mlp"), data)
+        assert run.frame.shape == frame
+        assert run.state.input_shape == frame[1:]
+        assert np.isfinite(evaluate(run, run.state, data.test)["loss"])
 
 
 @pytest.mark.parametrize("packed", [False, True])

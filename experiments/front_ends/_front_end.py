@@ -16,7 +16,12 @@ class FrontEnd:
         ``(batch, height, width, channels)``, or a sequence, ``(num_steps, batch, height, width, channels)``, or
         sequences of unequal length, as ``sequences.Padded``.
       evaluate: the same of a stored batch alone, without augmentation.
+      sequence: whether what they give has a frame for each time step. Shapes alone do not tell: ``(8, 32, 20)`` is 32
+        sequences of 8 frames, or 8 pictures.
+      lengths: of sequences of unequal length, a function of a stored batch: how many frames each example has.
     """
 
     train: Callable[[jax.Array, jax.Array], Any]
     evaluate: Callable[[jax.Array], Any]
+    sequence: bool = False
+    lengths: Callable[[jax.Array], jax.Array] | None = None

@@ -1,5 +1,7 @@
 """Front ends of sequences of unequal length: frames of features, padded, with what is padding told apart."""
 
+from collections.abc import Callable
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ def standardised() -> FrontEnd:
         deviation = jnp.sqrt(jnp.sum(jnp.square(centred), (1, 2), keepdims=True) / number)
         return _over_time(centred / jnp.maximum(deviation, 1e-3), there)
 
-    return FrontEnd(lambda key, stored: evaluate(stored), evaluate)
+    return _front_end(evaluate)
 
 
 def counts() -> FrontEnd:
@@ -41,7 +43,15 @@ def counts() -> FrontEnd:
     def evaluate(stored: jax.Array) -> Padded:
         return _over_time(*_apart(stored))
 
-    return FrontEnd(lambda key, stored: evaluate(stored), evaluate)
+    return _front_end(evaluate)
+
+
+def _front_end(evaluate: Callable[[jax.Array], Padded]) -> FrontEnd:
+    return FrontEnd(lambda key, stored: evaluate(stored), evaluate, sequence=True, lengths=_lengths)
+
+
+def _lengths(stored: jax.Array) -> jax.Array:
+    return jnp.sum(stored[..., -1] > 0, 1)
 
 
 def _apart(stored: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,5 +1,7 @@
 """Spiking Heidelberg Digits and Spiking Speech Commands from their own files."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,15 +34,18 @@ class Shd(SourceBuilder):
         for path in files.values():
             if not path.is_file():
                 raise ValueError(f"source: there is no {path}; unpack {path.name}.zip or {path.name}.gz there.")
+        classes = [str(label) for label in range(self.num_classes)]
         for split, path in files.items():
-            _, labels = _read(path, self.num_classes)
-            check_classes(self.source, split, map(str, labels), [str(label) for label in range(self.num_classes)])
+            with _opened(path) as file:
+                check_classes(self.source, split, map(str, _labels(path, file, self.num_classes)), classes)
         return {split: self._generate_examples(path) for split, path in files.items()}
 
     def _generate_examples(self, path: Path) -> Examples:
-        recordings, labels = _read(path, self.num_classes)
-        for index, (events, label) in enumerate(zip(recordings, labels, strict=True)):
-            yield f"{index:06d}", {"events": events, "label": str(label)}
+        with _opened(path) as file:
+            for index, label in enumerate(_labels(path, file, self.num_classes)):
+                # One recording at a time: of SSC all of them are gigabytes.
+                events = _events(path, index, file["spikes/times"][index], file["spikes/units"][index])
+                yield f"{index:06d}", {"events": events, "label": str(label)}
 
 
 class Ssc(Shd):
@@ -55,12 +60,13 @@ class Ssc(Shd):
     splits: ClassVar[dict[str, str]] = {"train": "train", "validation": "valid", "test": "test"}
 
 
-def _read(path: Path, num_classes: int) -> tuple[Any, np.ndarray]:
-    """Returns what makes the recordings one after another, events [us, unit, 0, 0], and their labels.
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens an HDF5 file.
 
     Raises:
       ImportError: h5py is missing.
-      ValueError: the file is not in the sets' layout, or holds units or labels that they have not.
+      ValueError: the file, or a part of it that is read within, is damaged or missing.
     """
     try:
         import h5py  # type: ignore[import-untyped]
@@ -68,21 +74,39 @@ def _read(path: Path, num_classes: int) -> tuple[Any, np.ndarray]:
         raise ImportError("HDF5 files are read by h5py: pip install 'bsojax[hdf5]'.") from error
     try:
         with h5py.File(path) as file:
-            times, units, labels = list(file["spikes/times"]), list(file["spikes/units"]), np.asarray(file["labels"])
+            yield file
     except (OSError, KeyError) as error:
         raise ValueError(
             f"source: {path} cannot be read as spikes/times, spikes/units and labels ({error})."
         ) from error
-    if not len(times) == len(units) == len(labels) or any(len(t) != len(u) for t, u in zip(times, units, strict=True)):
+
+
+def _labels(path: Path, file: Any, num_classes: int) -> np.ndarray:
+    """Returns the labels of a file.
+
+    Raises:
+      ValueError: they are not one for each recording, or there are labels that the set has not.
+    """
+    labels = np.asarray(file["labels"])
+    if not len(file["spikes/times"]) == len(file["spikes/units"]) == len(labels):
         raise ValueError(f"source: {path}: times, units and labels are not of the same recordings.")
     if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"source: {path}: labels are not in 0 .. {num_classes - 1}.")
-    return (_events(path, *pair) for pair in zip(times, units, strict=True)), labels
+    return labels
 
 
-def _events(path: Path, times: np.ndarray, units: np.ndarray) -> np.ndarray:
+def _events(path: Path, index: int, times: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Returns a recording as rows of time [us], unit, 0 and 0.
+
+    Raises:
+      ValueError: a spike lacks its time or unit, or has one that the set has not.
+    """
+    if len(times) != len(units):
+        raise ValueError(f"source: {path}: recording {index} has {len(times)} times of {len(units)} spikes.")
     if len(units) and not 0 <= units.min() <= units.max() < UNITS:
-        raise ValueError(f"source: {path}: a spike is of none of {UNITS} units.")
+        raise ValueError(f"source: {path}: a spike of recording {index} is of none of {UNITS} units.")
     microseconds = np.round(np.asarray(times, np.float64) * 1e6)
+    if not np.all((microseconds >= 0) & (microseconds < 2**31)):
+        raise ValueError(f"source: {path}: a spike of recording {index} is at no time in 0 .. 2147 s.")
     none = np.zeros(len(units))
     return np.stack([microseconds, units, none, none], axis=1).astype(np.int32)
