@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ class Session:
     """How a run is carried out: settings that do not change its result, and may differ when it is resumed."""
 
     resume: bool = False
-    """Go on with the run in --output from its newest good checkpoint; start it if there is none yet."""
+    """Go on with the run in --output, with its settings, from its newest good checkpoint; start it if there is none."""
     keep: int = 3
     """Checkpoints that are kept: so many newest ones and, with --validation, the best one."""
     checkpoint_minutes: float = 10.0
@@ -246,6 +246,24 @@ def check_count(name: str, value: int | None) -> None:
     """Raises ValueError unless the value of a setting is None or at least 1."""
     if value is not None and value < 1:
         raise ValueError(f"{flag(name)}: must be at least 1, got {value}.")
+
+
+def from_json(values: Mapping[str, Any]) -> Config:
+    """Returns the config whose fields as_json wrote; a field that is missing came later, and has its default.
+
+    Raises:
+      TypeError: there is a field that no config has.
+    """
+    paths = {name for name, hint in typing.get_type_hints(Config).items() if Path in typing.get_args(hint)}
+
+    def read(name: str, value: Any) -> Any:
+        if name == "session":
+            return Session(**value)
+        if name in paths and isinstance(value, str):
+            return Path(value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return Config(**{"dataset": "", **{name: read(name, value) for name, value in values.items()}})
 
 
 def as_json(config: Config) -> dict[str, Any]:

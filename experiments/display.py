@@ -71,12 +71,12 @@ def result_table(summaries: dict[str, dict[str, Any]], split: str) -> Table:
     rows = {
         f"{split} accuracy": lambda s: f"{s['accuracy']:.2%}",
         f"{split} loss": lambda s: f"{s['loss']:.3f}",
-        "training accuracy, last epoch": lambda s: f"{s['train_accuracy']:.2%}",
+        "training accuracy": lambda s: f"{s['train_accuracy']:.2%}",
         "flip ratio (flips / weight / update)": lambda s: f"{s['flip_ratio']:.2e}",
-        "flips / weight over the run": lambda s: f"{s['flips_per_weight']:.2f}",
+        "flips / weight, in all": lambda s: f"{s['flips_per_weight']:.2f}",
         "spikes / neuron / time step": lambda s: f"{s['spike_rate']:.3f}",
-        "skipped updates": lambda s: str(s["skipped"]),
-        "training time": lambda s: f"{s['seconds']:.1f} s",
+        "skipped updates, in all": lambda s: str(s["skipped"]),
+        "training time, in all": lambda s: f"{s['seconds']:.1f} s",
     }
     for name, show in rows.items():
         table.add_row(name, *(show(summary) for summary in summaries.values()))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +16,12 @@ import optax
 import pytest
 
 import bsojax
-from experiments import build, networks, saved_model
-from experiments.config import Config
+from experiments import build, networks, report, saved_model
+from experiments.config import Config, Session, as_json, from_json
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
 from experiments.evaluation import evaluate
+from experiments.running.command_line import parse
 from experiments.train import main, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,6 +198,94 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished, data_dir, capsys
         main(["digits", "--output", str(finished), "--data-dir", str(data_dir)])
     assert "already holds a run; go on with it by --resume, or choose another folder" in capsys.readouterr().err
     assert (finished / "summary.json").read_bytes() == before
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+def settings(config):
+    """The settings of a run without those of one start."""
+    return dataclasses.replace(config, output=None, session=dataclasses.replace(config.session, resume=False))
+
+
+@pytest.mark.parametrize("head", [[], ["digits"]], ids=["", "digits"])
+def test_a_run_is_resumed_with_its_own_settings(head, copied, capsys):
+    name, config = parse([*head, "--output", str(copied), "--resume"])
+    first = parse(["digits", *RUN, "--data-dir", str(config.data_dir)])
+    assert (name, settings(config)) == (first[0], settings(first[1]))
+    assert config.session.resume
+    main([*head, "--resume", "--output", str(copied)])
+    assert "this run is done" in capsys.readouterr().out
+    assert len((copied / "starts.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_is_given_to_a_resumed_run_must_agree_with_it(copied, capsys):
+    main(["--resume", f"--output={copied}", "--epochs", "3", "--tensorboard"])
+    assert "this run is done" in capsys.readouterr().out
+    for options, message in {
+        ("--epochs", "4"): "is another: --epochs was 3 and is 4.",
+        ("--optimizer", "bop"): "is another: --optimizer was t-bso and is bop",
+        ("--epochs", "0"): "--epochs: must be at least 1",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            main(["--resume", "--output", str(copied), *options])
+        assert end.value.code == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["digits-binary", "--resume", "--output", str(copied), *RUN])
+    assert "--binary-ends was False and is True" in capsys.readouterr().err
+
+
+def test_a_run_whose_settings_were_changed_is_not_resumed(copied, capsys):
+    path = copied / "config.json"
+    whole = path.read_text()
+    assert '"epochs": 3' in whole
+    for damaged in (whole.replace('"epochs": 3', '"epochs": 7'), whole[:-50], whole.replace('"config"', '"konfig"')):
+        path.write_text(damaged)
+        with pytest.raises(SystemExit) as end:
+            main(["--resume", "--output", str(copied)])
+        assert end.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: --resume: {path} is damaged (")
+    older = json.loads(whole)
+    del older["checksum"]
+    path.write_text(json.dumps(older))
+    main(["--resume", "--output", str(copied)])
+    assert "this run is done" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_there_yet_is_started_from_its_config(tmp_path, capsys):
+    _, config = parse(["digits", "--resume", "--output", str(tmp_path / "new"), "--epochs", "5"])
+    assert (config.epochs, config.session.resume) == (5, True)
+    with pytest.raises(SystemExit) as end:
+        main(["--resume", "--output", str(tmp_path / "new")])
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize("path", ["start", "data_dir", "output"])
+def test_settings_are_read_as_they_were_written(path):
+    config = Config("digits", channels=(4, "M"), threshold=0.1, session=Session(keep=5, tensorboard=True))
+    config = dataclasses.replace(config, **{path: Path("a/b")})
+    assert from_json(json.loads(json.dumps(as_json(config)))) == config
+
+
+def test_a_misspelt_option_is_told_with_the_command_that_has_it(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["digits", "--epochz", "3"])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert "--epochs" in error
+    assert "python -m experiments.train digits --help" in error
+    assert "in python digits" not in error
+    assert "cifar" not in error
+
+
+def test_the_table_shows_the_last_epoch_and_the_report_agrees(finished, capsys):
+    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    result = read(finished, "summary.json")["results"]["T-BSO, calibrated"]
+    assert (result["flip_ratio"], result["spike_rate"]) == (last["flip_ratio"], last["spike_rate"])
+    assert report.row_of(report.read(finished))["spikes"] == result["spike_rate"]
 
 
 def test_an_unknown_config_is_refused(capsys):

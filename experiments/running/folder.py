@@ -1,17 +1,19 @@
 """A run's folder: whose it is, and that the run in it is the same one; one process at a time may write into it."""
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
 import os
 import socket
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experiments import rules
-from experiments.config import Config, as_json, flag
+from experiments.config import Config, Session, as_json, flag, from_json
 from experiments.environment import environment
 from experiments.running.devices import agreed, is_first
 from experiments.running.files import append_line, write_json
@@ -77,9 +79,40 @@ def _begin(folder: Path, config: Config, name: str, data: dict[str, Any]) -> Non
     if path.exists():
         _check_same(path, config, data)
     else:
-        write_json(path, {"name": name, "config": as_json(config), "data": data, **environment()})
+        settings = as_json(config)
+        about = {"name": name, "config": settings, "checksum": _checksum(settings), "data": data, **environment()}
+        write_json(path, about)
     start = {"time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), **environment()}
     append_line(folder / "starts.jsonl", start)
+
+
+def stored_run(folder: Path) -> tuple[str, Config]:
+    """Returns the name and the settings of the run in a folder, less those of one start alone.
+
+    Raises:
+      ValueError: its config.json is damaged, or was changed.
+    """
+    path = folder / "config.json"
+    try:
+        about = json.loads(path.read_text())
+        # Of older versions there is no checksum.
+        if about.get("checksum", (right := _checksum(about["config"]))) != right:
+            raise ValueError("its settings are not those that were written")
+        config = from_json(about["config"])
+        unused = set(rules.SETTINGS) - set(rules.settings_of(rules.kind_of(config.optimizer, config.preset)))
+        usual = Config(dataset="")  # older versions let settings stand that the rule has not
+        config = dataclasses.replace(config, **{name: getattr(usual, name) for name in unused})
+        start = Session()
+        once = {name: getattr(start, name) for name in ("resume", "coordinator", "num_processes", "process_id")}
+        config = dataclasses.replace(config, session=dataclasses.replace(config.session, **once))
+        config.check()
+        return str(about["name"]), config
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"--resume: {path} is damaged ({error}); the run cannot be resumed.") from error
+
+
+def _checksum(settings: Any) -> int:
+    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
 
 
 def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:

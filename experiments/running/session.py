@@ -58,7 +58,7 @@ def execute(run: Run, train: Train, folder: Path, console: Console, stop: Stop) 
         summary_file = {"split": split, "results": results, "memory": memory, **environment()}
         if is_first():
             save_model(folder / "model.msgpack", state)
-            curves.draw(folder / "curves.png", histories, split)
+            curves.draw(folder / "curves.png", histories, split, control="frozen control")
             write_json(finished, summary_file)  # last: it says that all is there
     console.print(result_table(summary_file["results"], split))
     console.print(memory_table(memory, run.num_signs, num_params, config.batch_size))
@@ -90,7 +90,8 @@ def _trained(run: Run, train: Train, label: str, folder: Path, console: Console,
         with _noting(checkpoints):
             state, lines = train(run, bar.chunk, on_record, start, keeper)
     last = {"accuracy": "eval_accuracy", "loss": "eval_loss", "train_accuracy": "accuracy"}
-    return state, lines, {name: lines[-1][key] for name, key in last.items()} | totals(run, lines)
+    last |= {name: name for name in ("flip_ratio", "spike_rate")}
+    return state, lines, totals(run, lines) | {name: lines[-1][key] for name, key in last.items()}
 
 
 @contextlib.contextmanager
