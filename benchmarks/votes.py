@@ -123,7 +123,7 @@ def train_by_votes(run: build.Run) -> tuple[bsojax.TrainState, int]:
     """Trains a run on DEVICES shares of each batch; returns the state with refreshed statistics, and the flips."""
     config: Config = run.config
     model = run.model.clone(norm=functools.partial(run.model.norm, axis_name="batch"))
-    tx = build.make_optimizer(config, config.epochs * run.batches)
+    tx = build.make_optimizer(config, build.count_updates(config, run.data))
     step = bsojax.make_train_step(model, tx, config.num_steps, axis_name="batch", vote=True)
     mapped = jax.pmap(step, axis_name="batch", donate_argnums=0)
     show = jax.jit(run.data.front_end.train)

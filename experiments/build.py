@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -37,7 +38,7 @@ class Run:
       state: the initial state; the first chunk donates it.
       step: a function of state, key and a stored batch: front end and training in one compiled step.
       epochs: that step over the training split.
-      evaluate: a function of state and a stored batch.
+      evaluate: a function of state and a stored batch: metrics, and of how many examples they are the mean.
       devices: where it runs; the state lies there.
     """
 
@@ -95,7 +96,7 @@ def prepare(config: Config, data: DataSet) -> Run:
         raise ValueError(f"--optimizer: '{config.optimizer}' takes no padded sequences; choose a rule that is online.")
     devices = find_devices(config.session, config.batch_size)
     model = make_model(config, data.num_classes, make_neuron(config))
-    tx = make_optimizer(config, config.epochs * (len(data.train) // config.batch_size))
+    tx = make_optimizer(config, count_updates(config, data))
     state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
     if config.start is not None:
         state = started_from(config.start, state)
@@ -114,15 +115,33 @@ def prepare(config: Config, data: DataSet) -> Run:
 
     @jax.jit
     def evaluate(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
-        return called(judge, state, data.front_end.evaluate(x), y)
+        seen = data.front_end.evaluate(x)
+        examples = jnp.sum(jnp.any(seen.mask, 0)) if isinstance(seen, Padded) else len(y)
+        return called(judge, state, seen, y), examples
 
     way = epochs.make_epochs(step, data.train, config.batch_size, devices, shardings)
     return Run(config, data, model, state, step, way, evaluate, devices)
 
 
-def make_optimizer(config: Config, batches: int) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer of a config for a run of so many batches."""
-    rule, updates = config.rule(), batches * config.updates_per_batch
+def count_updates(config: Config, data: DataSet) -> int:
+    """Returns how often a run calls its optimizer; of padded sequences, how often that is to be expected.
+
+    Nothing is updated behind the last example of a batch: schedules that counted the padding would not come to their
+    end.
+    """
+    count, size = len(data.train), config.batch_size
+    if not isinstance(_seen(data, size), Padded):
+        return config.epochs * (count // size) * config.updates_per_batch
+    there = jax.jit(lambda x: jnp.sum(data.front_end.evaluate(x).mask, 1))
+    counts = sum(np.asarray(there(x), int) for x, _ in data.train.batches(size))  # of each time step
+    # A batch is drawn without repetition: the chance that it holds none of the examples that are there at a time step.
+    missed = [math.comb(count - int(left), size) / math.comb(count, size) for left in np.atleast_1d(counts)]
+    return round(config.epochs * (count // size) * (len(missed) - sum(missed)))
+
+
+def make_optimizer(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer of a config, whose schedules end after so many updates."""
+    rule = config.rule()
     never = bsojax.bso(threshold=math.inf)
     flip = never if config.frozen else rule.flip_optimizer(updates, config.num_steps, config.seed)
     real = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, updates))

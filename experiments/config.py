@@ -22,7 +22,7 @@ class Session:
     """How a run is carried out: settings that do not change its result, and may differ when it is resumed."""
 
     resume: bool = False
-    """Go on with the run in --output from its newest good checkpoint; start it if there is none yet."""
+    """Go on with the run in --output, with its settings, from its newest good checkpoint; start it if there is none."""
     keep: int = 3
     """Checkpoints that are kept: so many newest ones and, with --validation, the best one."""
     checkpoint_minutes: float = 10.0

@@ -18,6 +18,9 @@ from experiments.running.devices import Devices
 CHUNKS = 20
 """Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""
 
+RECORDED = ("loss", "accuracy", "flips", "spike_rate", "skipped")
+"""What is recorded of every batch."""
+
 SINGLE = Devices()
 """A single device, JAX's default."""
 
@@ -39,7 +42,7 @@ class Chunk:
     Attributes:
       epoch: their epoch, counted from 1.
       done: batches of this epoch that are done.
-      batches: what was recorded of each batch: float64 arrays "loss", "accuracy", "flips", "spike_rate" and "skipped".
+      batches: what was recorded of each batch: float64 arrays, those of RECORDED and one for each further metric.
     """
 
     epoch: int
@@ -209,7 +212,11 @@ def cut(first: int, last: int, pieces: int) -> Iterator[tuple[int, int]]:
 
 
 def _by_batch(metrics: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns what is recorded of metrics with a leading axis of batches."""
+    """Returns what is recorded of metrics with a leading axis of batches.
+
+    Raises:
+      ValueError: a metric is not one number a batch.
+    """
     # A row of neuron layers is contiguous: numpy then adds it in the order in which it adds that row alone.
     rates = np.ascontiguousarray(np.stack(list(metrics["spikes"].values()), axis=-1))
     recorded = {
@@ -217,6 +224,10 @@ def _by_batch(metrics: dict[str, Any]) -> dict[str, np.ndarray]:
         "accuracy": metrics["accuracy"],
         "flips": sum(flips.astype(np.float64) for flips in metrics["flips"].values()),
         "spike_rate": rates.mean(axis=-1),
-        "skipped": metrics["skipped"],
+        **{name: values for name, values in metrics.items() if name not in ("loss", "accuracy", "flips", "spikes")},
     }
-    return {name: np.asarray(values, np.float64) for name, values in recorded.items()}
+    recorded = {name: np.asarray(values, np.float64) for name, values in recorded.items()}
+    for name, values in recorded.items():
+        if values.ndim != 1:
+            raise ValueError(f"metrics: '{name}' is an array of shape {values.shape[1:]}; records hold numbers.")
+    return recorded

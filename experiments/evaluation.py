@@ -45,24 +45,30 @@ def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
 def evaluate(
     run: Run, state: bsojax.TrainState, split: Split, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Loss and accuracy on a split, each example counted once; ``between`` is called before every batch."""
+    """Loss, accuracy and other metrics of a split: the mean over examples, those of padding alone left out.
+
+    ``between`` is called before every batch.
+    """
     chunks = -(-len(split) // EVALUATION_BATCH)
     size = -(-len(split) // chunks)  # all of equal size but the last: at most two shapes to compile
     size = -(-size // run.devices.count) * run.devices.count
-    sums, count = np.zeros(2), 0
+    sums: dict[str, float] = {}
+    count = 0
     for x, y in run.devices.feed(split, size):
         between()
-        result = run.evaluate(state, x, y)
-        sums += len(x) * np.array([result["loss"], result["accuracy"]])
-        count += len(x)
-    loss, accuracy = sums / count
-    return {"loss": float(loss), "accuracy": float(accuracy)}
+        metrics, examples = run.evaluate(state, x, y)
+        count += int(examples)
+        for name, value in metrics.items():
+            # Of padding alone they are NaN.
+            sums[name] = sums.get(name, 0.0) + (int(examples) * float(value) if examples else 0.0)
+    return {name: total / count if count else math.nan for name, total in sums.items()}
 
 
 def record_of(run: Run, at: Progress, evaluated: dict[str, float]) -> dict[str, Any]:
     """Returns the record of an evaluation and of the batches since the last one: means, of the loss where finite."""
     batches, calls = at.pending, run.config.updates_per_batch
     good = np.isfinite(batches["loss"])
+    more = [name for name in batches if name not in epochs.RECORDED]
     flips = float(np.mean(batches["flips"]))
     return {
         "loss": float(np.mean(batches["loss"][good])) if good.any() else math.nan,
@@ -77,6 +83,8 @@ def record_of(run: Run, at: Progress, evaluated: dict[str, float]) -> dict[str, 
         "eval_loss": evaluated["loss"],
         "eval_accuracy": evaluated["accuracy"],
         "seconds": round(at.seconds, 3),
+        **{name: float(np.mean(batches[name])) for name in more},
+        **{f"eval_{name}": value for name, value in evaluated.items() if name not in epochs.RECORDED},
     }
 
 

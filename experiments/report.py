@@ -47,9 +47,8 @@ def _report(runs: tyro.conf.Positional[tuple[Path, ...]], output: Path | None = 
             output.mkdir(parents=True, exist_ok=True)
             write_json(output / "report.json", rows)
             write_bytes(output / "report.md", f"{pages.table([*COLUMNS.values()], map(cells, rows))}\n".encode())
-            curves.draw(
-                output / "report.png", {run["name"]: run["records"] for run in found if run["records"]}, "held out"
-            )
+            splits = " or ".join(sorted({row["on"] for row in rows}))
+            curves.draw(output / "report.png", {run["name"]: run["records"] for run in found if run["records"]}, splits)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from experiments import epochs
+import bsojax
+from experiments import build, epochs
 from experiments.build import prepare
 from experiments.config import Config
 from experiments.data import DataSet, MemorySplit, StreamSplit
@@ -199,6 +200,23 @@ def test_the_record_of_a_batch_does_not_depend_on_the_batches_beside_it(seed, ba
         assert recorded["spike_rate"][batch] == float(np.mean([np.asarray(rate[batch]) for rate in rates]))
         assert recorded["flips"][batch] == sum(int(count[batch]) for count in flips)  # beyond what 32 bits count
     assert {values.dtype for values in recorded.values()} == {np.dtype(np.float64)}
+
+
+def test_metrics_of_ones_own_are_recorded_and_evaluated(monkeypatch):
+    def make_step(config, model, tx, mesh=None):
+        return bsojax.make_train_step(model, tx, config.num_steps, metrics=own)
+
+    own = {"accuracy": bsojax.losses.accuracy, "top_2": bsojax.losses.top_k(2)}
+    evaluating = bsojax.make_eval_step
+    monkeypatch.setattr(build, "make_step", make_step)
+    monkeypatch.setattr(bsojax, "make_eval_step", lambda model, num_steps: evaluating(model, num_steps, metrics=own))
+    run, records = prepare(BASE, data_set(images.scaled(255), (8, 8, 1))), []
+    train(run, lambda chunk: None, records.append)
+    for name, other in (("top_2", "accuracy"), ("eval_top_2", "eval_accuracy")):
+        assert all(1 >= record[name] >= record[other] for record in records)
+    row = {**dict.fromkeys(("loss", "accuracy", "skipped"), np.zeros(3)), "flips": {"a": np.zeros(3)}}
+    with pytest.raises(ValueError, match=r"metrics: 'confusion' is an array of shape \(4, 4\)"):
+        epochs._by_batch({**row, "spikes": {"a": np.zeros(3)}, "confusion": np.zeros((3, 4, 4))})
 
 
 @given(first=st.integers(0, 50), length=st.integers(1, 3000), pieces=st.integers(1, 3000))

@@ -239,6 +239,25 @@ def test_what_cannot_go_on_says_why(words, message, finished, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in finished.iterdir() if path.name in before} == before
 
 
+def test_a_run_whose_settings_were_changed_does_not_go_on(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    path = folder / "config.json"
+    whole = path.read_text()
+    for name in ([], ["digits"]):
+        for old, new in (('"epochs": 3', '"epochs": 7'), ('"config"', '"konfig"'), (whole[-50:], "")):
+            assert whole.count(old) == 1
+            path.write_text(whole.replace(old, new))
+            with pytest.raises(SystemExit) as end:
+                main([*name, "--resume", "--output", str(folder)])
+            assert end.value.code == 2
+            assert capsys.readouterr().err.startswith(f"error: --resume: {path} is damaged (")
+    about = json.loads(whole)
+    del about["checksum"]  # as older versions wrote it
+    path.write_text(json.dumps(about))
+    main(["--resume", "--output", str(folder)])
+    assert "this run is done" in capsys.readouterr().out
+
+
 def test_a_mistyped_option_is_looked_for_in_the_named_config_alone(capsys):
     with pytest.raises(SystemExit):
         main(["digits", "--epoch", "3"])

@@ -8,7 +8,7 @@ import sys
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import report
+from experiments import curves, report
 from experiments.config import Config, as_json
 from experiments.running.events import check_installed, writer
 from experiments.running.progress import Progress
@@ -111,3 +111,25 @@ def test_a_missing_package_for_events_is_said_before_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match=r"--tensorboard: needs a package; pip install 'bsojax\[tensorboard\]'"):
         check_installed()
+
+
+def test_the_axis_of_accuracies_shows_what_parts_good_runs():
+    def runs(*bests):
+        return [[record(1, 0.3), record(2, best)] for best in bests]
+
+    assert curves.lowest(runs(0.99, 0.995)) == pytest.approx(0.96)
+    assert curves.lowest(runs(0.99, 0.65)) == 0  # a control
+    assert curves.lowest([]) == curves.lowest([[record(1, math.nan)]]) == 0
+
+
+def test_a_control_alone_is_grey(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(curves, "save_picture", lambda path, drawing, dpi: found.append(drawing))
+    runs = {"one": [record(1, 0.9)], "two": [record(1, 0.8)]}
+    for control in (None, "two"):
+        curves.draw(tmp_path / "picture.png", runs, "test", control)
+        colors = [line.get_color() for line in found[-1].axes[2].get_lines()]
+        assert (colors[1] == curves.CONTROL) == (control == "two")
+        assert colors[0] != colors[1]
+    labels = [line.get_label() for line in found[-1].axes[0].get_lines()]
+    assert labels[0] == "one, test"

@@ -120,6 +120,7 @@ def test_a_run_goes_on_that_was_started_with_a_setting_that_its_rule_never_had(t
         path = tmp_path / "run" / "config.json"
         if path.exists():
             about = json.loads(path.read_text())
+            about.pop("checksum", None)  # older versions wrote none
             path.write_text(json.dumps(about | {"config": about["config"] | written}))
         with entered(config, "digits", {}):
             pass

@@ -13,9 +13,10 @@ import optax
 import pytest
 
 import bsojax
+from experiments import build, evaluation
 from experiments.build import prepare as built
 from experiments.configs import CONFIGS
-from experiments.data import load
+from experiments.data import DataSet, MemorySplit, load
 from experiments.data.sequences import spike_counts
 from experiments.evaluation import evaluate, refreshed
 from experiments.front_ends import sequences
@@ -44,6 +45,13 @@ def shortened(path, name):
         values = np.asarray(file[name])[:-1]
         del file[name]
         file[name] = values
+
+
+def with_spikes(path, times, units):
+    """Gives the recording 3 other spikes."""
+    with h5py.File(path, "a") as file:
+        for name, values in (("spikes/times", times), ("spikes/units", units)):
+            file[name][3] = np.asarray(values, file[name].dtype.metadata["vlen"])
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,8 @@ def test_speech_commands_are_read_from_their_three_files(tmp_path):
         (lambda path: write_h5(path, range(20), first=np.nan), "the time of a spike is not in 0 .. 60 seconds"),
         (lambda path: write_h5(path, range(20), first=400.0), "the time of a spike is not in 0 .. 60 seconds"),
         (lambda path: shortened(path, "labels"), "times, units and labels are not of the same recordings"),
+        (lambda path: with_spikes(path, [0.1, 0.2], [1]), "times, units and labels are not of the same recordings"),
+        (lambda path: with_spikes(path, [0.1], [700]), "a spike is of none of 700 units"),
     ],
 )
 def test_files_of_another_kind_are_told(change, match, tmp_path):
@@ -168,7 +178,8 @@ def test_the_config_trains_with_its_mask(prepared):
     longer = jax.tree.map(lambda leaf: np.pad(leaf, [(0, 10)] + [(0, 0)] * (leaf.ndim - 1)), seen)
     assert np.isfinite(metrics["loss"])
     assert longer.mask.sum() == seen.mask.sum() < seen.mask.size
-    want, _ = bsojax.make_train_step(run.model, run_optimizer(config), config.num_steps)(
+    tx = build.make_optimizer(config, build.count_updates(config, data))
+    want, _ = bsojax.make_train_step(run.model, tx, config.num_steps)(
         jax.tree.map(jnp.asarray, before), seen.x, y, mask=seen.mask
     )
     chex.assert_trees_all_equal(state.signs, want.signs)
@@ -181,10 +192,36 @@ def test_the_config_trains_with_its_mask(prepared):
         built(config_of(optimizer="bptt-adam"), data)
 
 
-def run_optimizer(config):
-    from experiments.build import make_optimizer
+@pytest.mark.parametrize("batch_size", [4, 350])
+def test_schedules_end_with_the_last_example_of_each_batch(batch_size):
+    lengths = np.arange(400) % 8 + 1
+    stored = np.zeros((400, 8, 4), np.float32)
+    stored[..., -1] = np.arange(8) < lengths[:, None]
+    splits = MemorySplit(stored, lengths % 3), MemorySplit(stored[:8], lengths[:8] % 3)
+    data = DataSet("synthetic", *splits, 3, sequences.counts())
+    config = config_of(num_steps=8, batch_size=batch_size, channels=(4,), epochs=2)
+    run = built(config, data)
+    expected = build.count_updates(config, data) / (2 * run.batches)
+    drawn = [lengths[rng.choice(400, batch_size, replace=False)].max() for _ in range(4000)]
+    assert expected == pytest.approx(np.mean(drawn), abs=0.1)
+    # The calls of the optimizer in an epoch, as its state counts them.
+    state = run.epochs.start(jax.random.key(1))(run.state, 0, run.batches)[0]
+    (updates,) = {int(count) for _, count in optax.tree.get_all_with_path(state.opt_state, "count")}
+    assert updates == pytest.approx(run.batches * expected, rel=0.05)
+    assert expected == 8 if batch_size == 350 else expected < 8 * 0.95
 
-    return make_optimizer(config, 3)
+
+def test_the_weight_of_an_evaluation_batch_is_what_counts_of_it(prepared, monkeypatch):
+    _, folder = prepared
+    data = load("shd", folder, 50)
+    x = np.array(data.test.x)
+    x[15:] = 0  # padding alone
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 12)
+    run = built(config_of(), dataclasses.replace(data, test=MemorySplit(x, data.test.y)))
+    told = evaluate(run, run.state, run.data.test)
+    alone = evaluate(run, run.state, data.test.take(np.arange(15)))
+    assert told == pytest.approx(alone, rel=1e-5)
+    assert np.isnan(evaluate(run, run.state, MemorySplit(x[15:], data.test.y[15:]))["loss"])
 
 
 @pytest.mark.parametrize("packed", [False, True])

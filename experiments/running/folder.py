@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def resumed(folder: Path) -> tuple[str, Config] | None:
     How it was carried out (Session) is left out.
 
     Raises:
-      ValueError: they are damaged.
+      ValueError: they are damaged, or were changed.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -98,7 +99,8 @@ def _begin(folder: Path, config: Config, name: str, data: dict[str, Any]) -> Non
     if path.exists():
         _check_same(path, config, data)
     else:
-        write_json(path, {"name": name, "config": as_json(config), "data": data, **environment()})
+        about = {"name": name, "config": as_json(config), "data": data}
+        write_json(path, {**about, "checksum": _checksum(about), **environment()})
     start = {"time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), **environment()}
     append_line(folder / "starts.jsonl", start)
 
@@ -126,10 +128,17 @@ def _written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns what config.json says of a run, and the settings in it that its rule has."""
     try:
         about = json.loads(path.read_text())
+        if "checksum" in about and about["checksum"] != _checksum(about):  # older versions wrote none
+            raise ValueError("it does not hold what was written: its checksum differs")
         # A setting that it does not know came later.
         return about, _of_its_rule({**as_json(Config(dataset="")), **about["config"]})
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
+
+
+def _checksum(about: dict[str, Any]) -> int:
+    run = {key: about[key] for key in ("name", "config", "data")}
+    return zlib.crc32(json.dumps(run, sort_keys=True).encode())
 
 
 def _of_its_rule(settings: dict[str, Any]) -> dict[str, Any]:

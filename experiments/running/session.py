@@ -58,7 +58,7 @@ def execute(run: Run, train: Train, folder: Path, console: Console, stop: Stop) 
         summary_file = {"split": split, "results": results, "memory": memory, **environment()}
         if is_first():
             save_model(folder / "model.msgpack", state)
-            curves.draw(folder / "curves.png", histories, split)
+            curves.draw(folder / "curves.png", histories, split, control="frozen control")
             write_json(finished, summary_file)  # last: it says that all is there
     console.print(result_table(summary_file["results"], split))
     console.print(memory_table(memory, run.num_signs, num_params, config.batch_size))
