@@ -12,6 +12,7 @@ import tyro
 
 from experiments import rules
 from experiments.rules import OptimizerName, PresetName, Rule, flag
+from experiments.rules.flips import Anneal
 from experiments.rules.rule import MomentumDtype
 
 Channels = tuple[int | Literal["M"], ...]
@@ -79,11 +80,11 @@ class Config:
     """Running statistics of the norms: shared by the time steps, kept for each, batch renormalised by shared ones,
     shared and following ten times faster; or no norm, and weights scaled by 1 / sqrt(fan-in)."""
     optimizer: OptimizerName = "t-bso"
-    """What trains the signs. Latent-free: bso, bso-reset (momentum zeroed at a flip), t-bso, bop. With latent weights:
-    bptt-sgd, bptt-adam, and online ottt, ndot, sltt."""
+    """What trains the signs. Latent-free: bso, bso-reset (momentum zeroed at a flip), t-bso, counter; of others bop,
+    boat, sgdat, bold. With latent weights: bptt-sgd, bptt-adam, and online ottt, ndot, sltt."""
     preset: PresetName = "calibrated"
-    """Settings of bso, bso-reset and t-bso: the paper's, or ours: a momentum whose window grows with the run, ended by
-    a cosine, and a threshold in units of its noise."""
+    """Settings of bso, bso-reset and t-bso: the paper's, or ours: a momentum whose window grows with the run, and a
+    threshold in units of its noise."""
     threshold: float | None = None
     """Flip threshold, in the rule's units; None: the rule's."""
     b1: float | None = None
@@ -92,12 +93,30 @@ class Config:
     """Updates by which the window of the momentum, 1 / (1 - b1), grows an update; None: the rule's."""
     b2: float | None = None
     """Decay of the second moment; None: the rule's."""
+    rms_decay: float | None = None
+    """Decay of the root mean square by which each channel's gradient is divided; None: the rule's."""
+    anneal: Anneal | None = None
+    """How flips die out towards the end of the run: linear, cosine or none; None: the rule's."""
+    deploy_c: float | None = None
+    """How sure a rule must be of a sign to deploy it, in its own units; 0: it deploys what it trains. None: the
+    rule's."""
+    bits: int | None = None
+    """Bits a weight of a counter, its sign among them; None: the rule's."""
+    rho: float | None = None
+    """The size of a counter's steps; None: the rule's."""
+    rise: float | None = None
+    """By what share a flip raises a weight's threshold in sgdat; None: the rule's."""
     momentum_dtype: MomentumDtype = "float32"
     """Dtype of the momentum at rest (not for rules with latent weights, which refuse all but float32)."""
     packed: bool = False
     """Keep the signs at one bit each in training too, for the same result (not for rules with latent weights)."""
     latent_learning_rate: float | None = None
     """Where the learning rate of latent weights (cosine decay) starts; None: the rule's."""
+    latent_momentum: float | None = None
+    """Momentum of bptt-sgd; None: the rule's."""
+    average: float | None = None
+    """Decay of an average of the latent weights at whose signs the network is evaluated; None: the rule's, 0, no
+    average."""
     learning_rate: float = 0.1
     """Where the learning rate of the real parameters (SGD, cosine decay) starts."""
     num_steps: int = 4
@@ -148,14 +167,16 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{flag(name)}: must be a finite number >= 0, got {value}.")
-        for name in ("threshold", "growth"):
+        for name in ("threshold", "growth", "deploy_c", "rho", "rise"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise ValueError(f"--{name}: must be >= 0, got {value}.")
-        for name in ("b1", "b2"):
+                raise ValueError(f"{flag(name)}: must be >= 0, got {value}.")
+        for name in ("b1", "b2", "rms_decay", "latent_momentum", "average"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
-                raise ValueError(f"--{name}: must be in [0, 1), got {value}.")
+                raise ValueError(f"{flag(name)}: must be in [0, 1), got {value}.")
+        if self.bits is not None and self.bits not in range(3, 9):
+            raise ValueError(f"--bits: must be in 3 .. 8, got {self.bits}.")
         self.rule()
         self.session.check()
         if self.output is None and self.session.resume:

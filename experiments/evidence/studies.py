@@ -21,15 +21,29 @@ ABLATION_EPOCHS = 3
 
 RULES: dict[str, dict[str, Any]] = {
     "BPTT, latent, SGD": {"optimizer": "bptt-sgd"},
+    "BPTT, latent, SGD without momentum": {"optimizer": "bptt-sgd", "latent_momentum": 0.0},
     "BPTT, latent, Adam": {"optimizer": "bptt-adam"},
+    "BPTT, latent, Adam, read at an average": {"optimizer": "bptt-adam"},
     "OTTT, latent": {"optimizer": "ottt"},
     "NDOT, latent": {"optimizer": "ndot"},
     "SLTT, latent": {"optimizer": "sltt"},
+    "SLTT, latent, read at an average": {"optimizer": "sltt"},
     "Bop": {"optimizer": "bop"},
+    "BOAT": {"optimizer": "boat"},
+    "SGDAT": {"optimizer": "sgdat"},
+    "BOLD": {"optimizer": "bold"},
     "BSO, paper": {"optimizer": "bso", "preset": "paper"},
     "BSO with reset, paper": {"optimizer": "bso-reset", "preset": "paper"},
     "T-BSO, paper": {"optimizer": "t-bso", "preset": "paper"},
-    "T-BSO, calibrated": {"optimizer": "t-bso", "preset": "calibrated"},
+    "T-BSO, first recipe": {"optimizer": "t-bso", "rms_decay": 0.0, "anneal": "cosine", "deploy_c": 0.0},
+    "T-BSO, calibrated": {"optimizer": "t-bso"},
+    "T-BSO, calibrated, deployed as trained": {"optimizer": "t-bso", "deploy_c": 0.0},
+    "T-BSO, calibrated, int8": {"optimizer": "t-bso", "momentum_dtype": "int8", "packed": True},
+    "counter, 8 bits": {"optimizer": "counter", "bits": 8, "deploy_c": 0.0, "packed": True},
+    "counter, 6 bits": {"optimizer": "counter", "bits": 6, "deploy_c": 0.0, "packed": True},
+    "counter, 6 bits and a deployed one": {"optimizer": "counter", "bits": 6, "packed": True},
+    "counter, 5 bits": {"optimizer": "counter", "bits": 5, "deploy_c": 0.0, "packed": True},
+    "counter, 4 bits": {"optimizer": "counter", "bits": 4, "deploy_c": 0.0, "packed": True},
     "frozen signs": {"frozen": True},
 }
 """The rows of every comparison: what each changes in the config."""
@@ -37,25 +51,67 @@ RULES: dict[str, dict[str, Any]] = {
 OURS = "T-BSO, calibrated"
 """The row that is to be the best."""
 
-LATENT_FREE = ("Bop", "BSO, paper", "BSO with reset, paper", "T-BSO, paper", "T-BSO, calibrated")
+LATENT_FREE = tuple(label for label in RULES if "latent" not in label and label != "frozen signs")
 """Rows that keep no latent weight."""
 
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "BPTT, latent, SGD": {"latent_learning_rate": (1.0, 10.0, 100.0)},
+    "BPTT, latent, SGD without momentum": {"latent_learning_rate": (10.0, 100.0, 1000.0)},
     "BPTT, latent, Adam": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
+    "BPTT, latent, Adam, read at an average": {"average": (0.9, 0.97, 0.99)},
     "OTTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "NDOT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
     "SLTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
+    "SLTT, latent, read at an average": {"average": (0.95, 0.985, 0.995)},
     "Bop": {"b1": (0.99, 0.999), "threshold": (1e-6, 1e-5)},
-    "T-BSO, calibrated": {"growth": (0.1, 0.5), "threshold": (0.1, 0.3)},
+    "BOAT": {"threshold": (1.5, 3.0, 5.0)},
+    "SGDAT": {"threshold": (10.0, 30.0, 100.0)},
+    "BOLD": {"threshold": (10.0, 30.0, 100.0)},
+    "T-BSO, first recipe": {"growth": (0.1, 0.5), "threshold": (0.1, 0.3)},
+    "T-BSO, calibrated": {"growth": (0.25, 0.5, 1.0, 2.0)},
+    "counter, 8 bits": {"rho": (0.5, 1.0, 2.5)},
+    "counter, 6 bits": {"rho": (0.5, 1.0, 2.5)},
+    "counter, 5 bits": {"rho": (0.5, 1.0, 2.5)},
+    "counter, 4 bits": {"rho": (0.5, 1.0, 2.5)},
 }
 """What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""
+
+SETTINGS_OF = {
+    "BPTT, latent, Adam, read at an average": "BPTT, latent, Adam",
+    "SLTT, latent, read at an average": "SLTT, latent",
+    "T-BSO, calibrated, deployed as trained": "T-BSO, calibrated",
+    "T-BSO, calibrated, int8": "T-BSO, calibrated",
+    "counter, 6 bits and a deployed one": "counter, 6 bits",
+}
+"""Rows that take over what was chosen for another, beside what their own grid says."""
 
 TUNED_ON = {"cifar10-small": "fashion-mnist"}
 """Configs too slow to tune, and the config whose chosen settings they take over."""
 
-FEW = {"cifar10-small": ("BPTT, latent, Adam", "T-BSO, paper", "T-BSO, calibrated", "frozen signs")}
+FEW = {
+    "cifar10-small": (
+        "BPTT, latent, Adam",
+        "T-BSO, paper",
+        "T-BSO, first recipe",
+        "T-BSO, calibrated",
+        "counter, 6 bits",
+        "frozen signs",
+    )
+}
 """Configs too slow for every rule, and their rows."""
+
+FAST = (
+    "BPTT, latent, Adam",
+    "BPTT, latent, Adam, read at an average",
+    "SLTT, latent",
+    "T-BSO, calibrated",
+    "T-BSO, calibrated, deployed as trained",
+    "counter, 6 bits and a deployed one",
+)
+"""The rows of the study of speed."""
+
+SPEED_EVALUATIONS = {"digits": 2, "fashion-mnist-binary": 30, "spoken-digits": 3, "fashion-mnist": 6, "n-mnist": 1}
+"""Evaluations an epoch in the study of speed: one every 25 batches or so."""
 
 JobsOf = Callable[[str], list[Job]]
 """The jobs of a study on a config."""
@@ -67,7 +123,7 @@ def path_of(study: str, name: str) -> Path:
 
 
 def tuning(name: str) -> list[Job]:
-    """Every point of every grid, once."""
+    """Every point of every grid, once; rows that take over settings when those have been chosen."""
     return [Job(label, config) for label, config in _grid(name).items()]
 
 
@@ -86,14 +142,15 @@ def chosen(name: str, label: str) -> dict[str, float]:
       FileNotFoundError: the tuning of this config has not been run.
       ValueError: it is not complete.
     """
+    found = chosen(name, SETTINGS_OF[label]) if label in SETTINGS_OF else {}
     if label not in GRIDS:
-        return {}
+        return found
     path = path_of("tuning", TUNED_ON.get(name, name))
     points = tried(label, read(path))
     for point, score in points:
         if score is None:
             raise ValueError(f"{path}: '{_point_label(label, point)}' is missing; run that study first.")
-    return best(points) or {}
+    return found | (best(points) or {})
 
 
 def tried(label: str, result: Mapping[str, Any] | None) -> list[tuple[dict[str, float], float | None]]:
@@ -115,6 +172,15 @@ def best(points: list[tuple[dict[str, float], float | None]]) -> dict[str, float
 def text_of(point: dict[str, float]) -> str:
     """Returns the settings of a point, as labels and tables have them."""
     return ", ".join(f"{key} {value:g}" for key, value in point.items())
+
+
+def speed(name: str) -> list[Job]:
+    """The rules that learn fastest, evaluated every 25 batches or so."""
+    evaluations = max(CONFIGS[name][1].evaluations, SPEED_EVALUATIONS[name])
+    return [
+        Job(label, _with(name, seed=seed, evaluations=evaluations, **RULES[label], **chosen(name, label)))
+        for label, seed in itertools.product(FAST, SEEDS)
+    ]
 
 
 def norms(name: str) -> list[Job]:
@@ -169,11 +235,15 @@ def ablations(name: str) -> list[Job]:
 
 
 def _grid(name: str) -> dict[str, Config]:
-    return {
-        _point_label(label, point): _with(name, seed=TUNING_SEED, **RULES[label], **point)
-        for label in GRIDS
-        for point in _points(label)
-    }
+    found = {}
+    for label in GRIDS:
+        try:
+            taken = chosen(name, SETTINGS_OF[label]) if label in SETTINGS_OF else {}
+        except (FileNotFoundError, ValueError):
+            continue
+        for point in _points(label):
+            found[_point_label(label, point)] = _with(name, seed=TUNING_SEED, **RULES[label], **{**taken, **point})
+    return found
 
 
 def _points(label: str) -> list[dict[str, float]]:
@@ -195,6 +265,7 @@ COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", 
 PLAN: dict[str, tuple[JobsOf, Sequence[str]]] = {
     "tuning": (tuning, COMPARED),
     "rivals": (rivals, (*COMPARED, *FEW)),
+    "speed": (speed, COMPARED),
     "norms": (norms, ("digits", "spoken-digits")),
     "savings": (savings, ("digits", "fashion-mnist")),
     "ablations": (ablations, ("fashion-mnist-binary",)),

@@ -16,14 +16,20 @@ class LatentState(NamedTuple):
     Attributes:
       latent: float32 tree like the signs, whose signs they are.
       inner: the state of the inner optimizer.
+      count: int32, the number of calls of update.
+      average: float32 tree, the moving average of the latent weights; None without one.
+      deployed: its signs, those to evaluate, as PackedSigns; None without one.
     """
 
     latent: optax.Params
     inner: optax.OptState
+    count: jax.Array | None = None  # type: ignore[assignment]  # shadows tuple.count, as optax states do
+    average: optax.Params | None = None
+    deployed: optax.Params | None = None
 
 
 def latent_weights(
-    inner: optax.GradientTransformation, *, clip: float = 1.0, seed: int = 0
+    inner: optax.GradientTransformation, *, clip: float = 1.0, average: float = 0.0, seed: int = 0
 ) -> optax.GradientTransformationExtraArgs:
     """Trains signs by a float32 latent weight each, through a straight-through estimator (Courbariaux et al., 2015).
 
@@ -34,6 +40,8 @@ def latent_weights(
     Args:
       inner: any optax optimizer, of the latent weights.
       clip: latent weights are kept in ``[-clip, clip]``; beyond it the estimator's gradient would be zero.
+      average: decay of a moving average of the latent weights, whose signs are evaluated in the place of those that are
+        trained; 0: there is none.
       seed: of the latent weights' first magnitudes, uniform in ``[0, 1 / sqrt(fan_in))``, capped at clip.
 
     Raises:
@@ -51,7 +59,11 @@ def latent_weights(
             for key, weight in zip(keys, jax.tree.leaves(bsojax.to_weights(leaves)), strict=False)
         ]
         tree = jax.tree.unflatten(structure, latent)
-        return LatentState(tree, inner.init(tree))
+        state = LatentState(tree, inner.init(tree))
+        if not average:
+            return state
+        zero, deployed = jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, bsojax.pack_signs(signs))
+        return state._replace(count=zero, average=jax.tree.map(jnp.copy, tree), deployed=deployed)
 
     def update_fn(
         grads: optax.Updates, state: LatentState, params: optax.Params | None = None, **extra_args: Any
@@ -61,7 +73,14 @@ def latent_weights(
         updates, inner_state = inner.update(grads, state.inner, state.latent, **extra_args)
         latent = jax.tree.map(lambda leaf: jnp.clip(leaf, -clip, clip), optax.apply_updates(state.latent, updates))
         deltas = jax.tree.map(lambda sign, leaf: (leaf >= 0).astype(jnp.int8) - sign.astype(jnp.int8), params, latent)
-        return deltas, LatentState(latent, inner_state)
+        state = state._replace(latent=latent, inner=inner_state)
+        if average and state.count is not None:
+            # A mean of all at first, so that the weights that were drawn are soon gone.
+            share = jnp.maximum(1 - average, 1 / (1 + state.count.astype(jnp.float32)))
+            mean = jax.tree.map(lambda old, leaf: old + share * (leaf - old), state.average, latent)
+            deployed = bsojax.pack_signs(bsojax.to_signs(mean))
+            state = state._replace(count=state.count + 1, average=mean, deployed=deployed)
+        return deltas, state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

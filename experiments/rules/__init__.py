@@ -7,18 +7,37 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from experiments.rules.flips import Bop, Bso, BsoReset, CalibratedBso, CalibratedBsoReset, CalibratedTBso, TBso
+from experiments.rules.accumulated import Boat, Bold, Sgdat
+from experiments.rules.flips import Bop, Bso, BsoReset, CalibratedBso, CalibratedBsoReset, CalibratedTBso, Counter, TBso
 from experiments.rules.latent import BpttAdam, BpttSgd, Ndot, Ottt, Sltt
 from experiments.rules.rule import Rule as Rule
 
-OptimizerName = Literal["bso", "bso-reset", "t-bso", "bop", "bptt-sgd", "bptt-adam", "ottt", "ndot", "sltt"]
+OptimizerName = Literal[
+    "bso",
+    "bso-reset",
+    "t-bso",
+    "counter",
+    "bop",
+    "boat",
+    "sgdat",
+    "bold",
+    "bptt-sgd",
+    "bptt-adam",
+    "ottt",
+    "ndot",
+    "sltt",
+]
 PresetName = Literal["paper", "calibrated"]
 
 RULES: dict[OptimizerName, type[Rule]] = {
     "bso": Bso,
     "bso-reset": BsoReset,
     "t-bso": TBso,
+    "counter": Counter,
     "bop": Bop,
+    "boat": Boat,
+    "sgdat": Sgdat,
+    "bold": Bold,
     "bptt-sgd": BpttSgd,
     "bptt-adam": BpttAdam,
     "ottt": Ottt,

@@ -1,13 +1,22 @@
 """Rules without latent weights: BSO and T-BSO with the paper's settings (section 5) and with ours, and Bop."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import optax
 
 import bsojax
 from bsojax.optim import window_schedule
 from experiments.rules.rule import THROUGH_TIME, MomentumDtype, Rule
+
+Anneal = Literal["linear", "cosine", "none"]
+
+
+def annealing(name: Anneal, updates: int) -> optax.Schedule:
+    """Returns the schedule of a factor that starts at 1 and, unless it is "none", ends at 0."""
+    if name == "cosine":
+        return optax.cosine_decay_schedule(1.0, updates)
+    return optax.linear_schedule(1.0, 0.0, updates) if name == "linear" else optax.constant_schedule(1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +103,21 @@ class CalibratedTBso(Rule):
 
     label = "T-BSO, calibrated"
 
-    threshold: float = 0.1
+    threshold: float = 0.0
     """The recipe's c: a sign flips where the momentum against it is larger than so many standard deviations of the
     momentum's noise."""
     b1: float = 0.9
     """Decay of the momentum at the start, an update."""
-    growth: float = 0.2
+    growth: float = 1.0
     """Updates by which the momentum's window, 1 / (1 - b1), grows an update."""
     b2: float = 0.99
     """Decay of each time step's second moment, a batch."""
+    rms_decay: float = 0.99
+    """Decay of the channels' root mean square, an update."""
+    anneal: Anneal = "linear"
+    """How 1 - b1 falls to 0 at the end of the run, beside the growth of the window."""
+    deploy_c: float = 0.3
+    """A sign is deployed where the momentum is larger than so many such deviations; 0: as it is trained."""
     momentum_dtype: MomentumDtype = "float32"
     """Dtype of the momentum at rest."""
 
@@ -114,7 +129,43 @@ class CalibratedTBso(Rule):
             growth=self.growth,
             c=self.threshold,
             b2=self.b2,
+            rms_decay=self.rms_decay,
+            anneal=annealing(self.anneal, updates),
+            deploy_c=self.deploy_c or None,
             momentum_dtype=self.momentum_dtype,
+            seed=seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Counter(Rule):
+    """A saturating counter a weight in the place of a momentum (see bsojax.calibrated_counter)."""
+
+    label = "counter"
+
+    bits: int = 6
+    """Bits a weight in training, its sign among them."""
+    rho: float = 1.0
+    """The size of the counter's steps, in those that forget as fast as the momentum of t-bso does."""
+    growth: float = 1.0
+    """Updates by which the window that those have grows an update."""
+    rms_decay: float = 0.99
+    """Decay of the channels' root mean square, an update."""
+    anneal: Anneal = "linear"
+    """How steps fall to 0 at the end of the run."""
+    deploy_c: float = 0.15
+    """A sign is deployed where its counter is further from zero than so much of the scale; 0: as it is trained."""
+
+    def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
+        del num_steps
+        return bsojax.calibrated_counter(
+            updates,
+            self.bits,
+            rho=self.rho,
+            growth=self.growth,
+            rms_decay=self.rms_decay,
+            anneal=annealing(self.anneal, updates),
+            deploy_c=self.deploy_c or None,
             seed=seed,
         )
 

@@ -24,6 +24,8 @@ class Latent(Rule):
 
     latent_learning_rate: float = 1e-2
     """Learning rate of the latent weights at the start."""
+    average: float = 0.0
+    """Decay of a moving average of the latent weights, an update, at whose signs the network is evaluated; 0: none."""
 
     @abc.abstractmethod
     def inner(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -31,7 +33,8 @@ class Latent(Rule):
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del num_steps
-        return latent_weights(self.inner(optax.cosine_decay_schedule(self.latent_learning_rate, updates)), seed=seed)
+        inner = self.inner(optax.cosine_decay_schedule(self.latent_learning_rate, updates))
+        return latent_weights(inner, average=self.average, seed=seed)
 
 
 class WithAdam(Latent):
@@ -43,7 +46,7 @@ class WithAdam(Latent):
 
 @dataclasses.dataclass(frozen=True)
 class BpttSgd(Latent):
-    """Backpropagation through time, with SGD of momentum 0.9."""
+    """Backpropagation through time, with SGD."""
 
     label = "BPTT, SGD"
     through_time = True
@@ -51,9 +54,11 @@ class BpttSgd(Latent):
 
     latent_learning_rate: float = 1.0
     """Learning rate of the latent weights at the start."""
+    latent_momentum: float = 0.9
+    """Momentum of the latent weights; 0 keeps none."""
 
     def inner(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-        return optax.sgd(learning_rate, momentum=0.9)
+        return optax.sgd(learning_rate, momentum=self.latent_momentum or None)
 
 
 class BpttAdam(WithAdam):
