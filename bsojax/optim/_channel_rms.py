@@ -76,7 +76,8 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
         rms = jax.tree.map(followed, state.rms, updates, measured)
 
         def divided(leaf: jax.Array, found: tuple[jax.Array, jax.Array], own: jax.Array) -> jax.Array:
-            return _divided(leaf, found[0], jnp.where(own > 0, own / found[0], 1))
+            own = own.reshape(found[0].shape)
+            return _divided(leaf, found[0], own / found[0])
 
         return jax.tree.map(divided, updates, measured, rms), ChannelRMSState(rms)
 
@@ -84,7 +85,7 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
 
 
 def _channel_rms(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns each channel's root mean square as two factors: its largest element, 1 where all are zero, and the rest.
+    """Returns each channel's root mean square as two factors: its largest element (1 if all are zero), and the rest.
 
     The square of a large or small gradient would leave the range of float32.
     """
@@ -93,9 +94,9 @@ def _channel_rms(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     largest = jnp.max(jnp.abs(values), axes, keepdims=True, initial=0.0)
     unit = values / jnp.where(largest == 0, 1, largest)
     rms = jnp.sqrt(jnp.mean(jnp.square(unit), axes, keepdims=True)) if values.size else jnp.ones(())
-    return jnp.where(largest == 0, 1, largest), jnp.where(largest == 0, 1, rms)
+    return jnp.where(largest == 0, 1, largest), rms
 
 
 def _divided(gradient: jax.Array, largest: jax.Array, rest: jax.Array) -> jax.Array:
     gradient = jnp.asarray(gradient)
-    return (gradient.astype(jnp.float32) / largest / rest).astype(gradient.dtype)
+    return (gradient.astype(jnp.float32) / largest / jnp.where(rest == 0, 1, rest)).astype(gradient.dtype)
