@@ -64,7 +64,8 @@ def distances(state, shapes=SHAPES):
     """How far each weight is from the level next to zero, from the state's rows of bits."""
     found = []
     for rows, shape in zip(state.levels, shapes, strict=True):
-        digits = [np.unpackbits(row, count=math.prod(shape)).astype(int) for row in np.asarray(rows)]
+        bits = [np.stack([(row >> k) & 1 for k in range(8)]).ravel() for row in np.asarray(rows).astype(int)]
+        digits = [each[: math.prod(shape)] for each in bits]
         found.append(sum(digit << place for place, digit in enumerate(digits)).reshape(shape))
     return found
 

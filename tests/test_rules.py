@@ -25,6 +25,14 @@ OTHER = {
     "b1": 0.5,
     "growth": 0.75,
     "b2": 0.625,
+    "rms_decay": 0.375,
+    "anneal": "cosine",
+    "deploy_c": 0.875,
+    "bits": 5,
+    "rho": 1.25,
+    "rise": 0.3125,
+    "latent_momentum": 0.4375,
+    "average": 0.5625,
     "momentum_dtype": "int16",
     "latent_learning_rate": 0.125,
     "packed": True,
@@ -75,13 +83,13 @@ def test_a_refused_flag_ends_the_command_with_one_line_and_status_2(tmp_path, ca
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_rule_makes_an_optimizer_that_turns_signs_against_their_gradient(kind):
     rule = rules.kind_of(*KINDS[kind])()
-    tx = rule.flip_optimizer(updates=40, num_steps=1, seed=0)
+    tx = rule.flip_optimizer(updates=120, num_steps=1, seed=0)
     signs = {"kernel": jnp.asarray(np.random.default_rng(0).integers(0, 2, (6, 5)), bool)}
     state = tx.init(signs)
     update = jax.jit(lambda grads, state: tx.update(grads, state, signs, time_step=0))
     against = {"kernel": jnp.where(signs["kernel"], 1.0, -1.0)}  # the descent turns every sign
     turned = 0
-    for _ in range(40):
+    for _ in range(120):
         deltas, state = update(against, state)
         assert deltas["kernel"].dtype == jnp.int8
         turned += int(jnp.sum(deltas["kernel"] != 0))
