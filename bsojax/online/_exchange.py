@@ -98,6 +98,10 @@ class Votes(Exchange):
     one; under shard_map take it off before the step and put it back after, and set check_vma=False. With reset_on_flip
     a device resets what it would flip itself.
 
+    Deployed signs follow the signs that won, on each device where its own momentum is sure: they too differ between
+    devices, and each has those of its share of the batch. ``jax.tree.map(lambda leaf: leaf[0], state)`` is a state to
+    evaluate and save, by the reading of the first device.
+
     Attributes:
       axis_name: the axis over which the batch is split.
     """
