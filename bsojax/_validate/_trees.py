@@ -76,6 +76,15 @@ def deployed_fit(name: str, shape: tuple[int, ...], bits: tuple[int, ...], signs
         raise ValueError(f"opt_state: its deployed signs of '{name}' are {shape}, the signs given with it {signs}.")
 
 
+def evaluates_deployed(trained: bool) -> None:
+    """Refuses to evaluate an NNX network at the signs that are trained where others are kept for that."""
+    if trained:
+        raise ValueError(
+            "model: its optimizer keeps deployed signs beside those that are trained; evaluate and save "
+            "optimizer.deployed(model), and train with train=True."
+        )
+
+
 def some_frozen(frozen: list[bool], names: list[str], rest_is_owned: bool) -> None:
     """Refuses to freeze nothing, or to leave signs without an owner."""
     if not any(frozen):

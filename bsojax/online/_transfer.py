@@ -51,7 +51,9 @@ def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[s
         lambda held, leaf: pack_signs(leaf) if is_packed(held) else leaf, into.signs, merged["signs"], is_leaf=is_packed
     )
     opt_state = deployed_anew(into.opt_state, signs)  # an optimizer that has made updates would keep its own
-    return dataclasses.replace(into, **{**merged, "signs": signs}, opt_state=opt_state), sorted(new.keys() - taken.keys())
+    return dataclasses.replace(into, **{**merged, "signs": signs}, opt_state=opt_state), sorted(
+        new.keys() - taken.keys()
+    )
 
 
 def _by_name(state: TrainState) -> dict[str, Any]:
