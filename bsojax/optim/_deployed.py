@@ -63,41 +63,60 @@ def deployed_signs(opt_state: optax.OptState, signs: optax.Params) -> optax.Para
       ValueError: the optimizer's state belongs to other signs, has an axis of devices in front, or is made of dicts,
         as files give it back that are read without a state to fill.
     """
-    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=_reads) if _reads(node)]
-    if not nodes:
+    fresh = {name: _fresh(node) for node in _nodes(opt_state) for name in _named(node.deployed)}
+    found = deployed_in(opt_state)
+    if not found:
         return signs
-    _validate.deployed_in_tuples(all(isinstance(node, tuple) for node in nodes))
-    found: dict[str, tuple[jax.Array, PackedSigns]] = {}
-    for node in nodes:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(node.deployed, is_leaf=is_packed):
-            found[leaf_name(path)] = _fresh(node), leaf
 
     def read(path: Any, leaf: Any) -> Any:
-        name = leaf_name(path)
-        name = name if name in found else f"signs/{name}"  # of an optimizer over signs and params in one
-        return _read(name, *found.pop(name), leaf) if name in found else leaf
+        name = _kept_as(leaf_name(path), found)
+        return leaf if name is None else _read(name, fresh[name], found.pop(name), leaf)
 
     deployed = jax.tree_util.tree_map_with_path(read, signs, is_leaf=is_packed)
     _validate.all_deployed(list(found))
     return deployed
 
 
-def deployed_anew(opt_state: optax.OptState, signs: optax.Params) -> optax.OptState:
-    """Returns an optimizer's state whose deployed signs, where it keeps such, are the given ones."""
-    given = {
-        leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path({"signs": signs}, is_leaf=is_packed)
-    }
+def deployed_in(opt_state: optax.OptState) -> dict[str, PackedSigns]:
+    """Returns the deployed signs that an optimizer's state keeps, by leaf name."""
+    return {name: leaf for node in _nodes(opt_state) for name, leaf in _named(node.deployed).items()}
 
-    def renewed(path: Any, leaf: Any) -> Any:
-        name = leaf_name(path)
-        return _packed(given.get(f"signs/{name}", given.get(name)))
 
-    def anew(node: Any) -> Any:
+def with_deployed(opt_state: optax.OptState, deployed: dict[str, PackedSigns]) -> optax.OptState:
+    """Returns an optimizer's state with other deployed signs, named as deployed_in does."""
+
+    def changed(node: Any) -> Any:
         if not _reads(node):
             return node
-        return node._replace(deployed=jax.tree_util.tree_map_with_path(renewed, node.deployed, is_leaf=is_packed))
+        take = lambda path, _: deployed[leaf_name(path)]  # noqa: E731
+        return node._replace(deployed=jax.tree_util.tree_map_with_path(take, node.deployed, is_leaf=is_packed))
 
-    return jax.tree.map(anew, opt_state, is_leaf=_reads)
+    return jax.tree.map(changed, opt_state, is_leaf=_reads)
+
+
+def deployed_anew(opt_state: optax.OptState, signs: optax.Params) -> optax.OptState:
+    """Returns an optimizer's state whose deployed signs, where it keeps such, are those of the given ones."""
+    found = deployed_in(opt_state)
+    for name, leaf in _named(signs).items():
+        kept = _kept_as(name, found)
+        if kept is not None:
+            found[kept] = _packed(leaf)
+    return with_deployed(opt_state, found)
+
+
+def _nodes(opt_state: optax.OptState) -> list[Any]:
+    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=_reads) if _reads(node)]
+    _validate.deployed_in_tuples(all(isinstance(node, tuple) for node in nodes))
+    return nodes
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_packed)}
+
+
+def _kept_as(name: str, kept: dict[str, Any]) -> str | None:
+    """The name under which an optimizer keeps a leaf of signs: its own, or one of signs and params in one tree."""
+    return next((known for known in (name, f"signs/{name}") if known in kept), None)
 
 
 def _reads(node: Any) -> bool:
