@@ -198,7 +198,7 @@ def test_a_running_rms_waits_for_a_gradient_and_passes_on_what_is_not_finite():
 def test_arguments_give_the_recipe_of_earlier_versions():
     signs, gradients = drawn(8, 50)
     anneal = optax.cosine_decay_schedule(1.0, 50)
-    old = bsojax.calibrated(T, 50, growth=0.2, c=0.1, rms_decay=0.0, anneal=anneal, deploy_c=None)
+    old = bsojax.calibrated(T, 50, growth=0.2, c=0.1, anneal=anneal, deploy_c=None)
     b1 = bsojax.optim.window_schedule(0.9, 0.2, 50)
     first = bsojax.t_bso(bsojax.noise_threshold(b1, 0.1), T, b1, 0.99, debias=True)
     want = list(run(optax.chain(bsojax.scale_by_channel_rms(), first), signs, gradients))[-1]

@@ -30,9 +30,10 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
     root mean square too. Leaves with fewer than two axes are one channel. A channel whose gradient is zero stays zero,
     and one that holds NaN or infinity becomes NaN, so that the flip optimizer skips the update.
 
-    With a decay the root mean square is a moving average over updates, at one float a channel. Divided by this update's
-    own, a batch of small gradients counts as much as one of large gradients, which pulls the momentum away from the
-    mean gradient; 0.99 ended higher than 0 in every comparison of docs/RESULTS.md.
+    With a decay the root mean square is a moving average over updates, at one float a channel, so that the momentum is
+    the mean gradient; without one, a batch of small gradients counts as much as one of large ones. Measured (validation
+    accuracy at the end, calibrated): no difference on a binary MLP, and where a small set is learned by heart, a few
+    hard batches then rule the mean, and 0.99 ends two points lower than 0.
 
     Example:
       >>> import optax, bsojax

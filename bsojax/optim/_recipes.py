@@ -20,10 +20,10 @@ def calibrated(
     total_updates: int | None = None,
     *,
     b1: float = 0.9,
-    growth: float = 1.0,
+    growth: float = 0.5,
     c: float = 0.0,
     b2: float = 0.99,
-    rms_decay: float = 0.99,
+    rms_decay: float = 0.0,
     anneal: Schedule | None = None,
     deploy_c: float | None = 0.3,
     momentum_dtype: chex.ArrayDType | Momentum = "float32",
@@ -31,8 +31,8 @@ def calibrated(
 ) -> optax.GradientTransformationExtraArgs:
     """T-BSO with our settings: the recipe to start with.
 
-    Use it as the flip optimizer. Gradients are brought to one size a channel by a running root mean square, so that
-    late ones, which are small, count as much as early ones; signs follow the momentum without a threshold, whose window
+    Use it as the flip optimizer. Gradients are brought to one size a channel, so that late ones, which are small,
+    count as much as early ones; signs follow the momentum without a threshold, whose window
     grows with the run; and beside them, at one bit a weight, are kept those to evaluate and ship, which follow only
     where the momentum is sure (see deployed_signs). docs/RESULTS.md has the evidence: how it compares with rules that
     keep latent weights.
@@ -61,7 +61,7 @@ def calibrated(
       seed: of the rounding to that (see bso).
 
     Returns:
-      A transformation whose state holds a :class:`TBSOState`. With growth 0.2, c 0.1, rms_decay 0, no deploy_c, and
+      A transformation whose state holds a :class:`TBSOState`. With growth 0.2, c 0.1, no deploy_c, and
       ``optax.cosine_decay_schedule(1.0, total_updates)`` for anneal, it is the recipe of earlier versions.
 
     Raises:
@@ -88,7 +88,7 @@ def calibrated_counter(
     rho: float = 1.0,
     max_step: float = 2.5,
     growth: float = 1.0,
-    rms_decay: float = 0.99,
+    rms_decay: float = 0.0,
     anneal: Schedule | None = None,
     deploy_c: float | None = 0.15,
     seed: int | jax.Array = 0,

@@ -12,12 +12,12 @@ from experiments.pages import BLUE, GREY, ORANGE, figure, finish
 from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
-COLORS = {
-    "BPTT, latent, SGD": "#E69F00", "BPTT, latent, Adam": ORANGE,
-    "OTTT, latent": "#CC79A7", "NDOT, latent": "#CC79A7", "SLTT, latent": "#CC79A7",
-    "Bop": "#000000", "BSO, paper": "#56B4E9", "BSO with reset, paper": "#56B4E9",
-    "T-BSO, paper": "#009E73", OURS: BLUE, "frozen signs": GREY,
-}  # fmt: skip
+COLORS = {label: "#CC79A7" if "latent" in label else "#000000" for label in RULES} | {
+    "BPTT, latent, SGD": "#E69F00", "BPTT, latent, SGD without momentum": "#E69F00",
+    "BPTT, latent, Adam": ORANGE, "BPTT, latent, Adam, read at an average": ORANGE,
+    "BSO, paper": "#56B4E9", "BSO with reset, paper": "#56B4E9", "T-BSO, paper": "#009E73",
+    "T-BSO, first recipe": "#7F9FC8", "frozen signs": GREY,
+} | {label: BLUE for label in RULES if label.startswith((OURS, "counter"))}  # fmt: skip
 """Rules that share a colour are told apart by their place."""
 
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
@@ -58,6 +58,35 @@ def convergence(study: Study) -> Any:
     axes.set_xlim(left=0)
     finish(axes, f"{study.config}: validation accuracy, mean (bands: lowest to highest)", "batches")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return drawing
+
+
+def bits(shown: Sequence[Study]) -> Any:
+    """Draws test accuracy over bits of training state a weight, a panel a config; frozen signs are left out."""
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    drawing = figure(1.0 + 4.2 * columns, 0.6 + 3.4 * rows)
+    panels = drawing.subplots(rows, columns, squeeze=False)
+    for axes, study in zip(panels.flat, shown, strict=False):
+        found = {label: study.rows[label] for label in RULES if label in study.rows and label != "frozen signs"}
+        for label, row in found.items():
+            if row.bits is not None:
+                test = row.test
+                axes.errorbar(
+                    row.bits, 100 * test.mean, yerr=100 * test.deviation, color=COLORS[label], marker="o", ms=5, lw=1
+                )
+                axes.annotate(label.replace(", latent", ""), (row.bits, 100 * test.mean), fontsize=6,
+                              xytext=(4, 3), textcoords="offset points", color=COLORS[label])  # fmt: skip
+        highest = max((100 * row.test.mean for row in found.values()), default=100)
+        lowest = min((100 * row.test.mean for row in found.values()), default=0)
+        axes.set(xscale="log", ylim=(max(lowest, highest - 6) - 0.5, highest + 0.8), xlim=(3, 220))
+        axes.set_xticks([4, 6, 9, 16, 33, 65, 97, 129], ["4", "6", "9", "16", "33", "65", "97", "129"])
+        axes.set_xticks([], minor=True)
+        finish(axes, study.config)
+    for axes in list(panels.flat)[len(shown) :]:
+        axes.set_axis_off()
+    drawing.supxlabel("bits of training state a weight, its sign among them", fontsize=10)
+    drawing.supylabel("test accuracy at the end, %", fontsize=10)
     return drawing
 
 

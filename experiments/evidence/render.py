@@ -64,12 +64,13 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "b1": f"{TBso.b1:g}",
         "b2": f"{TBso.b2:g}",
         "growth": f"{CalibratedTBso.growth:g}",
-        "c": f"{CalibratedTBso.threshold:g}",
         "window": f"{1 / (1 - CalibratedTBso.b1):.6g}",
         "averaged": str(WINDOW),
         "paper": joined(paper.beside_ours(evidence["rivals"]), *(study.source for study in papers)),
         "claims": paper.claims(rivals),
         "overview": _picture("overview", rivals.values()),
+        "bits": _picture("bits", _measured(rivals)),
+        "speed": joined(*(_speed(study) for study in evidence["speed"].values())),
         "rivals": joined(*(_rivals(study, evidence["tuning"]) for study in rivals.values())),
         "convergence": joined(paper.convergence(rivals), paper.fastest(judged), paper.alone(rivals)),
         "norms": joined(*map(_section, norms.values()), _picture("norms", norms.values())),
@@ -92,6 +93,7 @@ def draw(folder: Path, evidence: Evidence) -> list[Path]:
     drawn = {f"rivals-{study.config}": pictures.convergence(study) for study in rivals}
     drawn |= {f"ablations-{study.config}": pictures.ablations(study) for study in ablations}
     drawn |= {"overview": pictures.overview(rivals)} if rivals else {}
+    drawn |= {"bits": pictures.bits(measured)} if (measured := _measured(compared(evidence))) else {}
     drawn |= {"norms": pictures.norms(norms)} if norms else {}
     return [pages.save_picture(folder / f"{name}.png", drawing) for name, drawing in drawn.items()]
 
@@ -166,6 +168,15 @@ def _section(study: Study) -> str:
         study.source,
         _picture(f"ablations-{study.config}", [study]) if ablated else "",
     )
+
+
+def _measured(rivals: Studies) -> list[Study]:
+    """Comparisons whose rows' memory was measured."""
+    return [study for study in rivals.values() if any(row.bits is not None for row in study.rows.values())]
+
+
+def _speed(study: Study) -> str:
+    return joined(f"### {study.config}", tables.speed(study), study.source)
 
 
 def _regret(regrets: dict[str, Any]) -> str:

@@ -28,6 +28,16 @@ TARGETS: dict[str, dict[str, float]] = {
 """The accuracies to which batches are counted, by config."""
 
 
+SPEED_TARGETS: dict[str, tuple[float, float, float]] = {
+    "digits": (0.95, 0.98, 0.99),
+    "fashion-mnist-binary": (0.85, 0.86, 0.87),
+    "spoken-digits": (0.80, 0.85, 0.90),
+    "fashion-mnist": (0.75, 0.80, 0.84),
+    "n-mnist": (0.60, 0.70, 0.75),
+}
+"""The three validation accuracies to which batches are counted in the study of speed."""
+
+
 class Reached(NamedTuple):
     """When a target was reached.
 
@@ -88,6 +98,14 @@ class Row(NamedTuple):
         return None if self.memory is None else self.memory["step_arguments"] + self.memory["step_temporaries"]
 
     @property
+    def bits(self) -> float | None:
+        """Bits of training state a binary weight: its sign, and all that the optimizers keep."""
+        if self.memory is None:
+            return None
+        held = sum(self.memory[part] for part in ("signs_packed", "momentum", "optimizer_other"))
+        return 8 * held / (self.memory["latent_adam"] / 12)
+
+    @property
     def updates_per_batch(self) -> int:
         """How often a run with these settings calls its optimizer a batch."""
         return 1 if OPTIMIZERS[self.settings["optimizer"]].through_time else self.settings["num_steps"]
@@ -98,6 +116,22 @@ class Row(NamedTuple):
         there = [one for one in found if one is not None]
         updates = float(np.mean([count for count, _ in there])) if there else math.nan
         return Reached(updates / self.updates_per_batch, len(there), len(found), any(bound for _, bound in there))
+
+    def smoothed_to(self, target: float) -> Reached:
+        """As batches_to, of the mean of the last three evaluations, which must have reached the validation target."""
+        found = [smoothed_crossing(run["validation"], target) for run in self.runs]
+        there = [count for count in found if count is not None]
+        updates = float(np.mean(there)) if there else math.nan
+        return Reached(updates / self.updates_per_batch, len(there), len(found), False)
+
+    def seconds_to(self, target: float) -> str:
+        """Seconds of training, without evaluations, to a validation accuracy; the same share of them as of batches."""
+        seconds = [
+            run["seconds"] * reached / run["validation"][-1][0]
+            for run in self.runs
+            if (reached := smoothed_crossing(run["validation"], target)) is not None
+        ]
+        return f"{np.mean(seconds):.1f}" if len(seconds) == len(self.runs) else "-"
 
 
 Columns = Mapping[str, Callable[[Row], str]]
@@ -174,4 +208,12 @@ def crossing(points: list[list[float]], target: float) -> tuple[float, bool] | N
     for (start, low), (end, high) in itertools.pairwise(points):
         if high >= target:
             return start + (end - start) * (target - low) / (high - low), False
+    return None
+
+
+def smoothed_crossing(points: list[list[float]], target: float) -> float | None:
+    """The count at which the mean of three evaluations in a row first reaches a target; None: never."""
+    for first, second, third in zip(points, points[1:], points[2:], strict=False):
+        if (first[1] + second[1] + third[1]) / 3 >= target:
+            return third[0]
     return None

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from experiments import pages
-from experiments.evidence.results import TARGETS, Columns, Row, Study
-from experiments.evidence.studies import FEW, GRIDS, LATENT_FREE, OURS, RULES, best, text_of, tried
+from experiments.evidence.results import SPEED_TARGETS, TARGETS, Columns, Row, Study
+from experiments.evidence.studies import FAST, FEW, GRIDS, LATENT_FREE, OURS, RULES, best, text_of, tried
 from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
 ROUNDING = 1e-6
 """Differences of accuracies, which are float32, that are this close are equal: 0.81 - 0.80 is not more than 0.01."""
+
+REFERENCE = "BPTT, latent, Adam"
+"""What speed is compared with."""
 
 ACCURACY: Columns = {
     "validation accuracy, %": lambda row: row.spread("validation").percent,
@@ -42,10 +45,29 @@ def rivals(study: Study) -> str:
         f"to validation {targets['validation']:.0%}": reached("validation"),
         "flips a weight": ACCURACY["flips a weight"],
         "spike rate": lambda row: f"{row.spread('spike_rate').mean:.3f}",
+        "bits a weight": lambda row: "-" if row.bits is None else f"{row.bits:.1f}",
         "state, KiB": lambda row: _kib(row, "signs", "momentum", "optimizer_other", "neurons"),
         "compiled step, KiB": lambda row: _kib(row, "step_arguments", "step_temporaries"),
     }
     return study.table(["rule"], labels, columns)
+
+
+def speed(study: Study) -> str:
+    """Batches and seconds to three validation accuracies, and how much faster than BPTT with Adam."""
+    found: dict[str, Callable[[Row], str]] = {}
+    reference = study.rows.get(REFERENCE)
+    for target in SPEED_TARGETS[study.config]:
+
+        def told(row: Row, target: float = target) -> str:
+            own, other = row.smoothed_to(target), reference.smoothed_to(target) if reference else None
+            ratio = f" ({other.batches / own.batches:.2f})" if other and own.by_all and other.by_all else ""
+            return f"{own}{ratio}"
+
+        found[f"batches to {target:.0%}"] = told
+    last = SPEED_TARGETS[study.config][-1]
+    found[f"seconds to {last:.0%}"] = lambda row: row.seconds_to(last)
+    found["test accuracy, %"] = ACCURACY["test accuracy, %"]
+    return study.table(["rule"], FAST, found)
 
 
 def beats(study: Study, labels: Iterable[str]) -> tuple[bool | None, str]:

@@ -14,7 +14,7 @@ from experiments.rules.rule import Rule
 class Accumulated(Rule):
     """A sum of gradients behind each sign, whose learning rate ends at 0 (cosine).
 
-    As for the rules of ours, gradients are first divided by each channel's running root mean square, so that a
+    As for the rules of ours, gradients are first divided by each channel's root mean square, so that a
     threshold means the same in every layer.
     """
 
@@ -28,7 +28,7 @@ class Accumulated(Rule):
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del num_steps, seed
         flip = accumulators.accumulator(self.bound(), optax.cosine_decay_schedule(1.0, updates))
-        return optax.chain(bsojax.scale_by_channel_rms(0.99), flip)
+        return optax.chain(bsojax.scale_by_channel_rms(), flip)
 
 
 @dataclasses.dataclass(frozen=True)

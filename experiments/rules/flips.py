@@ -108,11 +108,11 @@ class CalibratedTBso(Rule):
     momentum's noise."""
     b1: float = 0.9
     """Decay of the momentum at the start, an update."""
-    growth: float = 1.0
+    growth: float = 0.5
     """Updates by which the momentum's window, 1 / (1 - b1), grows an update."""
     b2: float = 0.99
     """Decay of each time step's second moment, a batch."""
-    rms_decay: float = 0.99
+    rms_decay: float = 0.0
     """Decay of the channels' root mean square, an update."""
     anneal: Anneal = "linear"
     """How 1 - b1 falls to 0 at the end of the run, beside the growth of the window."""
@@ -149,7 +149,7 @@ class Counter(Rule):
     """The size of the counter's steps, in those that forget as fast as the momentum of t-bso does."""
     growth: float = 1.0
     """Updates by which the window that those have grows an update."""
-    rms_decay: float = 0.99
+    rms_decay: float = 0.0
     """Decay of the channels' root mean square, an update."""
     anneal: Anneal = "linear"
     """How steps fall to 0 at the end of the run."""
