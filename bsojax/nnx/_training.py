@@ -104,7 +104,8 @@ class Optimizer(nnx.Module):
     def deployed(self, model: nnx.Module) -> Any:
         """Returns a copy of the model with the signs to evaluate, save and export (see bsojax.deployed_signs).
 
-        It is that of now: take it anew after further training.
+        It is that of now: take it anew after further training. Its running statistics are those of the signs that are
+        trained; calls with ``train=True``, which change no weight, bring them up to date.
 
         Args:
           model: the model that this optimizer trains; it is not changed.
