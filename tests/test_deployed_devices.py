@@ -363,9 +363,6 @@ def test_exported_programs_run_at_the_deployed_signs():
     chex.assert_trees_all_close(exported.call(state, X, Y), judge(at_rest(state, deployed(state)), X, Y), rtol=1e-5)
 
 
-# A step on its way back from files: what a state keeps can be exchanged by name.
-
-
 def test_deployed_signs_are_replaced_by_name():
     state = on_one()
     kept = deployed_in(state.opt_state)
