@@ -53,4 +53,4 @@ for _ in range(3):
     for i in range(0, 1440, BATCH):
         train(model, optimizer, x[i : i + BATCH], y[i : i + BATCH])
 signs = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, bsojax.nnx.Signs)))
-print(f"{signs:,} binary weights, accuracy {jnp.mean(classes(model, x[1440:]) == y[1440:]):.1%}")
+print(f"{signs:,} binary weights, accuracy {jnp.mean(classes(optimizer.deployed(model), x[1440:]) == y[1440:]):.1%}")

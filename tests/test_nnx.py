@@ -177,3 +177,119 @@ def test_an_nnx_module_in_the_place_of_a_linen_one_is_told_apart():
     ):
         with pytest.raises(TypeError, match="model: needs a flax.linen module, not Boolean.*bsojax.nnx"):
             call()
+
+
+# Deployed signs.
+
+KEEPING = bsojax.split_optimizer(bsojax.calibrated(T, 200), optax.sgd(0.1))
+
+
+def told(model):
+    model.rest(X, T)
+    return sum(model(X, time_step=t) for t in range(T))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_network_is_evaluated_at_its_deployed_signs_or_not_at_all(jit):
+    model = bsojax.nnx.Network(LINEN, X, rngs=nnx.Rngs(3))
+    optimizer = bsojax.nnx.Optimizer(model, KEEPING)
+    run = nnx.jit(one_batch) if jit else one_batch
+    for _ in range(6):
+        run(model, optimizer)
+    evaluate = nnx.jit(told) if jit else told
+    with pytest.raises(ValueError, match=r"model: .* keeps deployed signs .* evaluate and save optimizer.deployed"):
+        evaluate(model)
+    found = optimizer.deployed(model)
+    want = bsojax.deployed_signs(optimizer.state.get_value().signs, values(model, "signs"))
+    chex.assert_trees_all_equal(values(found, "signs"), want)
+    apart = [
+        (one != other).any() for one, other in zip(*map(jax.tree.leaves, (want, values(model, "signs"))), strict=True)
+    ]
+    assert any(apart)
+    # In Linen, a state of the same network whose optimizer keeps none.
+    state = linen_twin(model).replace(signs=want)
+    np.testing.assert_allclose(evaluate(found), bsojax.predict(LINEN, state, X, T), rtol=1e-4, atol=1e-5)
+    run(model, optimizer)  # training goes on, with the signs that are trained
+    chex.assert_trees_all_equal(values(found, "signs"), want)
+
+
+def test_what_is_deployed_is_taken_and_read_within_jit():
+    model = bsojax.nnx.Network(LINEN, X, rngs=nnx.Rngs(3))
+    optimizer = bsojax.nnx.Optimizer(model, KEEPING)
+    for _ in range(6):
+        one_batch(model, optimizer)
+    within = nnx.jit(lambda model, optimizer: told(optimizer.deployed(model)))(model, optimizer)
+    np.testing.assert_allclose(within, told(optimizer.deployed(model)), rtol=1e-5)
+
+
+def test_a_saved_network_with_deployed_signs_reads_back():
+    model, other = (bsojax.nnx.Network(LINEN, X, rngs=nnx.Rngs(seed)) for seed in (3, 4))
+    optimizer = bsojax.nnx.Optimizer(model, KEEPING)
+    for _ in range(6):
+        one_batch(model, optimizer)
+    found = optimizer.deployed(model)
+    for network in (found, other):
+        network.rest(X, T)
+    state = nnx.state(other)
+    nnx.replace_by_pure_dict(state, nnx.to_pure_dict(nnx.state(found)))
+    nnx.update(other, state)
+    np.testing.assert_array_equal(told(other), told(found))
+
+
+def test_where_none_are_deployed_the_model_is_copied_as_it_is():
+    model = Mixed(nnx.Rngs(0))
+    optimizer = bsojax.nnx.Optimizer(model, TX)
+    found = optimizer.deployed(model)
+    chex.assert_trees_all_equal(bsojax.nnx.trainable(found), bsojax.nnx.trainable(model))
+    model.body.rest(jnp.ones((B, 6)), T)
+    model(X, False, 0)  # and is not refused
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(found, bsojax.nnx.Neurons))))
+
+
+def test_networks_within_a_model_and_layers_by_hand_are_read_too():
+    model = Mixed(nnx.Rngs(0))
+    optimizer = bsojax.nnx.Optimizer(model, KEEPING)
+    with pytest.raises(ValueError, match="keeps deployed signs"):
+        model(X, False, 0)
+    optimizer.deployed(model)(X, False, 0)
+
+    model = Boolean(nnx.Rngs(0))
+    tx = bsojax.bso(0.0, 0.9, deploy_threshold=0.3)
+    optimizer = bsojax.nnx.Optimizer(model, bsojax.split_optimizer(tx, optax.sgd(0.1)))
+    grads = {"signs": {"kernel": jnp.where(model.kernel.get_value(), 1.0, -1.0).at[0].mul(9)}, "params": {}}
+    before = np.asarray(model.kernel.get_value())
+    optimizer.update(model, grads)
+    np.testing.assert_array_equal(model.kernel.get_value(), ~before)
+    read = np.asarray(optimizer.deployed(model).kernel.get_value())
+    np.testing.assert_array_equal(read[0], ~before[0])
+    np.testing.assert_array_equal(read[1:], before[1:])
+
+
+class Flagless(nn.Module):
+    """A network that does not ask whether it is trained."""
+
+    @nn.compact
+    def __call__(self, x):
+        return bsojax.Dense(C)(bsojax.LIF()(bsojax.BinaryDense(12)(x)))
+
+
+def test_a_network_without_a_flag_for_training_learns_by_an_optimizer_that_keeps_deployed_signs():
+    model = bsojax.nnx.Network(Flagless(), X, rngs=nnx.Rngs(3))
+    optimizer = bsojax.nnx.Optimizer(model, KEEPING)
+    model.rest(X, T, train=True)
+    grads = bsojax.nnx.value_and_grad(lambda model: bsojax.cross_entropy_mse()(model(X), Y))(model)[1]
+    optimizer.update(model, grads, time_step=0)
+
+
+def test_deployed_signs_are_read_for_nnx_state():
+    model = Boolean(nnx.Rngs(0))
+    state = nnx.state(model)
+    tx = bsojax.bso(0.0, 0.9, deploy_threshold=0.3)
+    grads = jax.tree.map(lambda leaf: jnp.where(leaf, 1.0, -1.0).at[0].mul(9), state)
+    updates, opt_state = tx.update(grads, tx.init(state), state)
+    after = bsojax.apply_updates(state, updates)
+    read = bsojax.deployed_signs(opt_state, after)
+    assert jax.tree.structure(read) == jax.tree.structure(state)
+    (old,), (new,), (found,) = map(jax.tree.leaves, (state, after, read))
+    np.testing.assert_array_equal(new, ~old)
+    np.testing.assert_array_equal(found, jnp.concatenate([new[:1], old[1:]]))

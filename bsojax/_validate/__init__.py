@@ -75,6 +75,9 @@ from bsojax._validate._settings import was_called as was_called
 from bsojax._validate._settings import whole as whole
 from bsojax._validate._settings import window as window
 from bsojax._validate._trees import all_deployed as all_deployed
+from bsojax._validate._trees import deployed_fit as deployed_fit
+from bsojax._validate._trees import deployed_in_tuples as deployed_in_tuples
+from bsojax._validate._trees import evaluates_deployed as evaluates_deployed
 from bsojax._validate._trees import collections as collections
 from bsojax._validate._trees import delta as delta
 from bsojax._validate._trees import holds as holds

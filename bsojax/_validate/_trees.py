@@ -56,6 +56,35 @@ def all_deployed(unknown: list[str]) -> None:
         raise ValueError(f"opt_state: it keeps deployed signs of {unknown}, which are not in the signs given with it.")
 
 
+def deployed_in_tuples(are: bool) -> None:
+    """Refuses deployed signs in a state of dicts, where nothing tells their shapes."""
+    if not are:
+        raise ValueError(
+            "opt_state: it keeps deployed signs, in dicts; was it read from a file without a state to fill? "
+            "flax.serialization.from_bytes(state, ...) and Orbax with a target give back what an optimizer makes."
+        )
+
+
+def deployed_fit(name: str, shape: tuple[int, ...], bits: tuple[int, ...], signs: tuple[int, ...]) -> None:
+    """Refuses deployed signs of another shape than the signs beside them."""
+    if len(bits) != 1:
+        raise ValueError(
+            f"opt_state: the deployed signs of '{name}' have an axis of devices in front; take the state of one, "
+            "jax.tree.map(lambda leaf: leaf[0], state)."
+        )
+    if shape != signs:
+        raise ValueError(f"opt_state: its deployed signs of '{name}' are {shape}, the signs given with it {signs}.")
+
+
+def evaluates_deployed(trained: bool) -> None:
+    """Refuses to evaluate an NNX network at the signs that are trained where others are kept for that."""
+    if trained:
+        raise ValueError(
+            "model: its optimizer keeps deployed signs beside those that are trained; evaluate and save "
+            "optimizer.deployed(model), and train with train=True."
+        )
+
+
 def some_frozen(frozen: list[bool], names: list[str], rest_is_owned: bool) -> None:
     """Refuses to freeze nothing, or to leave signs without an owner."""
     if not any(frozen):

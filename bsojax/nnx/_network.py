@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
+from bsojax import _validate
 from bsojax.online import call_options, forward, start
+from bsojax.signs import is_sign
 
 
 class Signs(nnx.Variable):
@@ -23,7 +25,8 @@ class Network(nnx.Module):
     Use it as any NNX module. Before each sequence call :meth:`rest`; then each call takes a frame, returns what the
     model returns, and advances the state of the neurons and, in training, the running statistics. A model that draws,
     such as one with dropout, is called with ``rngs``, the same key at all time steps of a sequence (see
-    bsojax.online.forward).
+    bsojax.online.forward). A network whose Optimizer keeps deployed signs is called with ``train=True`` or within
+    value_and_grad; to evaluate and save it, take :meth:`Optimizer.deployed`.
 
     Example:
       >>> import jax.numpy as jnp, bsojax, bsojax.nnx
@@ -40,6 +43,7 @@ class Network(nnx.Module):
       params: its real parameters, of ``nnx.Param``.
       batch_stats: its running statistics, of ``nnx.BatchStat``.
       neurons: the state of its neurons, of :class:`Neurons`.
+      trained_apart: whether these signs are those that are trained, and its Optimizer keeps others to evaluate.
 
     Args:
       model: a Linen module (see bsojax.init).
@@ -53,6 +57,7 @@ class Network(nnx.Module):
         self.signs = _held(variables.get("signs", {}), Signs)
         self.params = _held(variables.get("params", {}), nnx.Param)
         self.batch_stats = _held(variables.get("batch_stats", {}), nnx.BatchStat)
+        self.trained_apart = False
         self.rest(x)
 
     def rest(self, x: Any, num_steps: int = 1, *, train: bool = False) -> None:
@@ -69,6 +74,9 @@ class Network(nnx.Module):
         self.neurons = _held(start(self.model, x, num_steps, train=train).neurons, Neurons)
 
     def __call__(self, x: Any, *, train: bool = False, time_step: int | jax.Array = 0, rngs: Any = None) -> Any:
+        if not train:
+            # Where gradients are taken signs are numbers: some train a network without a norm with train=False.
+            _validate.evaluates_deployed(self.trained_apart and any(map(is_sign, jax.tree.leaves(_values(self.signs)))))
         held = {"signs": self.signs, "params": self.params, "batch_stats": self.batch_stats}
         variables = {name: _values(tree) for name, tree in held.items()}
         out = forward(self.model, variables, _values(self.neurons), x, time_step, train=train, rngs=rngs)
@@ -76,6 +84,13 @@ class Network(nnx.Module):
         if train:
             _set(self.batch_stats, out.batch_stats)
         return out.logits
+
+
+def mark(model: nnx.Module, trained_apart: bool) -> None:
+    """Tells the networks in a model whether their signs are those to evaluate."""
+    for _, node in nnx.iter_graph(model):
+        if isinstance(node, Network):
+            node.trained_apart = trained_apart
 
 
 def _held(tree: Any, kind: type[nnx.Variable]) -> Any:

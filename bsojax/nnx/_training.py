@@ -10,8 +10,8 @@ import optax
 from flax import nnx
 
 from bsojax import signs
-from bsojax.nnx._network import Signs
-from bsojax.optim import all_finite, guarded_update
+from bsojax.nnx._network import Signs, mark
+from bsojax.optim import all_finite, deployed_signs, guarded_update
 
 
 def trainable(model: nnx.Module) -> dict[str, Any]:
@@ -61,7 +61,9 @@ class Optimizer(nnx.Module):
     """The state of an optimizer of an NNX model's signs and real parameters.
 
     Use it as ``nnx.Optimizer``, after each time step of a sequence: an update whose gradients are not finite changes
-    nothing, as in bsojax's own training step.
+    nothing, as in bsojax's own training step. Evaluate and save what :meth:`deployed` returns: where it keeps
+    deployed signs, as calibrated does, the model itself holds those that are trained, and its networks refuse to be
+    evaluated.
 
     Attributes:
       tx: the optimizer.
@@ -74,7 +76,10 @@ class Optimizer(nnx.Module):
 
     def __init__(self, model: nnx.Module, tx: optax.GradientTransformation) -> None:
         self.tx = tx
-        self.state = nnx.OptState(tx.init(trainable(model)))
+        weights = trainable(model)
+        self.state = nnx.OptState(tx.init(weights))
+        # The signs themselves come back where none are deployed.
+        mark(model, deployed_signs(self.state.get_value(), weights["signs"]) is not weights["signs"])
 
     def update(self, model: nnx.Module, grads: Any, **extra_args: Any) -> None:
         """Changes the model by an update.
@@ -94,10 +99,28 @@ class Optimizer(nnx.Module):
         self.state.set_value(state)
         changed = signs.apply_updates(weights, updates)
         for name, kind in (("signs", Signs), ("params", nnx.Param)):
-            held = nnx.state(model, kind)
-            structure: Any = jax.tree.structure(held)  # a pure tree has the same leaves in the same order
-            nnx.update(model, jax.tree.unflatten(structure, jax.tree.leaves(changed[name])))
+            _write(model, kind, changed[name])
+
+    def deployed(self, model: nnx.Module) -> Any:
+        """Returns a copy of the model with the signs to evaluate, save and export (see bsojax.deployed_signs).
+
+        It is that of now: take it anew after further training. Its running statistics are those of the signs that are
+        trained; calls with ``train=True``, which change no weight, bring them up to date.
+
+        Args:
+          model: the model that this optimizer trains; it is not changed.
+        """
+        found = nnx.clone(model)
+        _write(found, Signs, deployed_signs(self.state.get_value(), trainable(model)["signs"]))
+        mark(found, False)
+        return found
 
 
 def _pure(model: nnx.Module, kind: type[nnx.Variable]) -> Any:
     return nnx.to_pure_dict(nnx.state(model, kind))
+
+
+def _write(model: nnx.Module, kind: type[nnx.Variable], values: Any) -> None:
+    held = nnx.state(model, kind)
+    structure: Any = jax.tree.structure(held)  # a pure tree has the same leaves in the same order
+    nnx.update(model, jax.tree.unflatten(structure, jax.tree.leaves(values)))

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from bsojax import _jax, _validate
 from bsojax.online._batch import folded
-from bsojax.online._votes import elect
+from bsojax.online._votes import elect, elect_deployed
 
 
 class Exchange:
@@ -50,6 +50,11 @@ class Exchange:
     def updates(self, signs: Any, updates: optax.Updates) -> optax.Updates:
         """Returns the updates of the signs."""
         return updates
+
+    def deployed(self, before: optax.OptState, after: optax.OptState) -> optax.OptState:
+        """Returns the optimizer's state after an update, with the deployed signs that devices agree on."""
+        del before
+        return after
 
     def place(self, trainable: Any) -> Any:
         """Returns the signs and parameters where they must lie between two updates."""
@@ -98,6 +103,9 @@ class Votes(Exchange):
     one; under shard_map take it off before the step and put it back after, and set check_vma=False. With reset_on_flip
     a device resets what it would flip itself.
 
+    Deployed signs change where most devices would change them, each by its own momentum, for 2 more bits a weight: they
+    stay the same on all. Under pmap ``jax.tree.map(lambda leaf: leaf[0], state)`` is a state to evaluate and save.
+
     Attributes:
       axis_name: the axis over which the batch is split.
     """
@@ -122,6 +130,9 @@ class Votes(Exchange):
 
     def updates(self, signs: Any, updates: optax.Updates) -> optax.Updates:
         return elect(signs, updates, self.axis_name)
+
+    def deployed(self, before: optax.OptState, after: optax.OptState) -> optax.OptState:
+        return elect_deployed(before, after, self.axis_name)
 
 
 @dataclasses.dataclass(frozen=True)

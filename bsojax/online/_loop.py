@@ -123,6 +123,7 @@ class OnlineLoop:
         trainable, skipped, backward = learner.trainable, ~found.finite, found.backward
         known = {"time_step": found.t, "value": found.loss, "grad": found.grads}
         updates, opt_state = guarded_update(self.tx, found.grads, learner.opt_state, trainable, found.finite, **known)
+        opt_state = self.exchange.deployed(learner.opt_state, opt_state)
         if backward is not None:
             updates = jax.tree.map(lambda update: jnp.where(backward, update, jnp.zeros_like(update)), updates)
             opt_state, skipped = optax.tree.where(backward, opt_state, learner.opt_state), skipped & backward

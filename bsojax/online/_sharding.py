@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bsojax.online._state import TrainState
+from bsojax.signs import is_packed
 
 BATCH_AXIS = "batch"
 """The only axis of the mesh: the batch is split over it."""
@@ -49,7 +50,8 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
     opt_state (momentum, latent weights, moments of the real parameters), and their memory falls with the number of
     devices. A leaf is split along its last axis, the output channels, if the number of devices divides it, so that what
     is computed for a channel stays on one device; else along its largest axis that it divides. A leaf with no such
-    axis, or with fewer than 4,096 elements, stays in full. Signs, real parameters and statistics always do.
+    axis, or with fewer than 4,096 elements, stays in full. Signs, real parameters and statistics always do, and so do
+    the deployed signs that an optimizer keeps, at one bit a weight, so that one process may save them by itself.
 
     Args:
       state: a training state, or one of ``jax.ShapeDtypeStruct``, as ``jax.eval_shape`` gives it.
@@ -65,7 +67,12 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
     shardings = jax.tree.map(lambda _: everywhere, state)
     if not split_optimizer:
         return shardings
-    return shardings.replace(opt_state=jax.tree.map(split, state.opt_state))
+    placed = jax.tree.map(
+        lambda leaf: jax.tree.map(lambda _: everywhere, leaf) if is_packed(leaf) else split(leaf),
+        state.opt_state,
+        is_leaf=is_packed,
+    )
+    return shardings.replace(opt_state=placed)
 
 
 def _split_spec(shape: tuple[int, ...], count: int) -> P:

@@ -54,7 +54,7 @@ class TrainState:
         """The collections for ``model.apply``; "neurons" is missing, so a forward pass starts from rest.
 
         The signs are those to evaluate, save and export, where the optimizer keeps such beside those it trains (see
-        optim.steady).
+        deployed_signs).
         """
         signs = deployed_signs(self.opt_state, self.signs)
         return {"signs": signs, "params": self.params, "batch_stats": self.batch_stats}
@@ -133,7 +133,7 @@ def check_state(state: TrainState, variables: dict[str, Any], tx: optax.Gradient
       tx: the optimizer; None: its state does not matter.
     """
     made = nn.meta.unbox({name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")})
-    held = nn.meta.unbox(jax.eval_shape(unpack_signs, state.variables))
+    held = nn.meta.unbox(jax.eval_shape(lambda state: unpack_signs(state.variables), state))
     _validate.holds("state", held, made, "was it made with another model?")
     if tx is None:
         return

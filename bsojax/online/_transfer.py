@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from bsojax import _validate
 from bsojax._validate import leaf_name
 from bsojax.online._state import TrainState
+from bsojax.optim import deployed_anew
 from bsojax.signs import is_packed, pack_signs, unpack_signs
 
 
 def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[str]]:
     """Takes over the signs, real parameters and statistics of a trained network where they fit another one.
 
-    Use it to give a trained network another readout, or more layers. The optimizer's state and all counts are those of
-    the new network.
+    Use it to give a trained network another readout, or more layers. Signs are the deployed ones of both networks, and
+    in the new one trained and deployed alike; else the optimizer's state and all counts are those of the new network.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, bsojax
@@ -49,7 +50,10 @@ def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[s
     signs = jax.tree.map(
         lambda held, leaf: pack_signs(leaf) if is_packed(held) else leaf, into.signs, merged["signs"], is_leaf=is_packed
     )
-    return dataclasses.replace(into, **{**merged, "signs": signs}), sorted(new.keys() - taken.keys())
+    opt_state = deployed_anew(into.opt_state, signs)  # an optimizer that has made updates would keep its own
+    return dataclasses.replace(into, **{**merged, "signs": signs}, opt_state=opt_state), sorted(
+        new.keys() - taken.keys()
+    )
 
 
 def _by_name(state: TrainState) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import optax
 
 from bsojax import _jax
-from bsojax.signs import bits_of, deltas_of_bits, flip_bits, signs_of
+from bsojax.optim import deployed_in, with_deployed
+from bsojax.signs import PackedSigns, bits_of, deltas_of_bits, flip_bits, signs_of
 
 
 def majority(flips: chex.ArrayTree, axis_name: str) -> chex.ArrayTree:
@@ -38,6 +39,23 @@ def elect(signs: chex.ArrayTree, updates: optax.Updates, axis_name: str) -> opta
     """
     # The bytes of packed signs show what flips without being unpacked.
     return deltas_of_bits(signs, _majority_of_bits(flip_bits(signs, updates), axis_name))
+
+
+def elect_deployed(before: optax.OptState, after: optax.OptState, axis_name: str) -> optax.OptState:
+    """Returns an optimizer's state after an update whose deployed signs changed where most devices' changed.
+
+    Args:
+      before: the state before it, whose deployed signs are the same on each device.
+      after: this device's state after it.
+      axis_name: the axis of the devices.
+    """
+    old, new = deployed_in(before), deployed_in(after)
+    won = _majority_of_bits([old[name].bits ^ leaf.bits for name, leaf in new.items()], axis_name)
+    elected = {
+        name: PackedSigns(old[name].bits ^ bits, leaf.shape)
+        for (name, leaf), bits in zip(new.items(), won, strict=True)
+    }
+    return with_deployed(after, elected)
 
 
 def _majority_of_bits(votes: list[jax.Array], axis_name: str) -> list[jax.Array]:

@@ -28,4 +28,7 @@ from bsojax.optim._recipes import calibrated as calibrated
 from bsojax.optim._recipes import calibrated_counter as calibrated_counter
 from bsojax.optim._recipes import per_batch as per_batch
 from bsojax.optim._recipes import window_schedule as window_schedule
+from bsojax.optim._deployed import deployed_anew as deployed_anew
+from bsojax.optim._deployed import deployed_in as deployed_in
 from bsojax.optim._deployed import deployed_signs as deployed_signs
+from bsojax.optim._deployed import with_deployed as with_deployed

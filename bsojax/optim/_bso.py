@@ -241,7 +241,7 @@ def _flip_optimizer(
         if sure_at is not None:
             least = sure_at(state.count)
             sure = jax.tree.map(lambda m, scale: keep & (jnp.abs(m) > least * scale), average, scales)
-            changed["deployed"] = _deployed.followed(state.deployed, signs, flips, sure)
+            changed["deployed"] = _deployed.followed(state, signs, flips, sure)
         if reset_on_flip:
             momentum = _momentum.zero_where(kind, flips, momentum)
         count = jnp.where(state.count < jnp.iinfo(jnp.int32).max, state.count + 1, state.count)

@@ -19,28 +19,30 @@ def begun(signs: optax.Params) -> optax.Params:
     return jax.tree.map(_packed, signs, is_leaf=is_packed)
 
 
-def followed(deployed: optax.Params, signs: optax.Params, flips: optax.Params, sure: optax.Params) -> optax.Params:
+def followed(state: Any, signs: optax.Params, flips: optax.Params, sure: optax.Params) -> optax.Params:
     """Returns the deployed signs after an update.
 
     Args:
-      deployed: PackedSigns before it.
+      state: the optimizer's state before it, with fields count, skipped and deployed.
       signs: the signs before it, not packed.
       flips: which of them it flips.
       sure: where the deployed signs take over what the signs then are.
     """
+    first = _fresh(state)  # the signs may be others than those of init: theirs is the beginning
 
     def follow(sign: jax.Array, flip: jax.Array, sure: jax.Array, old: PackedSigns) -> PackedSigns:
-        new, mask = bits_of(_positive(sign) ^ flip), bits_of(sure)
+        new, mask = bits_of(_positive(sign) ^ (flip & sure)), bits_of(sure | first)
         return PackedSigns(old.bits ^ ((old.bits ^ new) & mask), old.shape)
 
-    return jax.tree.map(follow, signs, flips, sure, deployed)
+    return jax.tree.map(follow, signs, flips, sure, state.deployed)
 
 
 def deployed_signs(opt_state: optax.OptState, signs: optax.Params) -> optax.Params:
     """Returns the signs to evaluate, save and export: the deployed ones that an optimizer keeps, else the given ones.
 
     Use it in a loop of your own, and before you write signs to a file; ``state.variables`` of a TrainState has them
-    already. Before the first update they are the given ones, so that a fresh optimizer may be joined with any signs.
+    already. Before the first update they are the given ones, so that a fresh optimizer may be joined with any signs;
+    after it, whoever replaces the signs starts the optimizer anew too, with ``tx.init``.
 
     Example:
       >>> import jax.numpy as jnp, bsojax
@@ -53,31 +55,79 @@ def deployed_signs(opt_state: optax.OptState, signs: optax.Params) -> optax.Para
 
     Args:
       opt_state: the state of any optimizer. Deployed signs are the field ``deployed`` of any tuple in it that has one,
-        a tree of PackedSigns, beside ``count``, the number of updates.
+        a tree of PackedSigns, beside ``count``, the number of updates, and where it has it ``skipped``, how many of
+        them changed nothing.
       signs: the signs that are trained, in any form; the result has the same.
 
     Raises:
-      ValueError: the optimizer's state belongs to other signs.
+      ValueError: the optimizer's state belongs to other signs, has an axis of devices in front, or is made of dicts,
+        as files give it back that are read without a state to fill.
     """
-    found: dict[str, tuple[jax.Array, PackedSigns]] = {}
-    for node in jax.tree.leaves(opt_state, is_leaf=_reads):
-        if _reads(node):
-            for path, leaf in jax.tree_util.tree_leaves_with_path(node.deployed, is_leaf=is_packed):
-                found[leaf_name(path).removeprefix("signs/")] = node.count, leaf
+    fresh = {name: _fresh(node) for node in _nodes(opt_state) for name in _named(node.deployed)}
+    found = deployed_in(opt_state)
     if not found:
         return signs
 
     def read(path: Any, leaf: Any) -> Any:
-        name = leaf_name(path)
-        return _read(*found.pop(name), leaf) if name in found else leaf
+        name = _kept_as(leaf_name(path), found)
+        return leaf if name is None else _read(name, fresh[name], found.pop(name), leaf)
 
     deployed = jax.tree_util.tree_map_with_path(read, signs, is_leaf=is_packed)
     _validate.all_deployed(list(found))
     return deployed
 
 
+def deployed_in(opt_state: optax.OptState) -> dict[str, PackedSigns]:
+    """Returns the deployed signs that an optimizer's state keeps, by leaf name."""
+    return {name: leaf for node in _nodes(opt_state) for name, leaf in _named(node.deployed).items()}
+
+
+def with_deployed(opt_state: optax.OptState, deployed: dict[str, PackedSigns]) -> optax.OptState:
+    """Returns an optimizer's state with other deployed signs, named as deployed_in does."""
+
+    def changed(node: Any) -> Any:
+        if not _reads(node):
+            return node
+        take = lambda path, _: deployed[leaf_name(path)]  # noqa: E731
+        return node._replace(deployed=jax.tree_util.tree_map_with_path(take, node.deployed, is_leaf=is_packed))
+
+    return jax.tree.map(changed, opt_state, is_leaf=_reads)
+
+
+def deployed_anew(opt_state: optax.OptState, signs: optax.Params) -> optax.OptState:
+    """Returns an optimizer's state whose deployed signs, where it keeps such, are those of the given ones."""
+    found = deployed_in(opt_state)
+    for name, leaf in _named(signs).items():
+        kept = _kept_as(name, found)
+        if kept is not None:
+            found[kept] = _packed(leaf)
+    return with_deployed(opt_state, found)
+
+
+def _nodes(opt_state: optax.OptState) -> list[Any]:
+    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=_reads) if _reads(node)]
+    _validate.deployed_in_tuples(all(isinstance(node, tuple) for node in nodes))
+    return nodes
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_packed)}
+
+
+def _kept_as(name: str, kept: dict[str, Any]) -> str | None:
+    """The name under which an optimizer keeps a leaf of signs: its own, or one of signs and params in one tree."""
+    return next((known for known in (name, f"signs/{name}") if known in kept), None)
+
+
 def _reads(node: Any) -> bool:
+    if isinstance(node, dict):
+        return {"count", "deployed"} <= node.keys() and bool(jax.tree.leaves(node["deployed"]))
     return isinstance(node, tuple) and getattr(node, "deployed", None) is not None
+
+
+def _fresh(state: Any) -> Any:
+    """Whether no update has changed anything yet."""
+    return state.count == getattr(state, "skipped", 0)
 
 
 def _positive(leaf: jax.Array) -> jax.Array:
@@ -89,8 +139,9 @@ def _packed(leaf: Any) -> PackedSigns:
     return PackedSigns(jnp.copy(bits), tuple(jnp.shape(leaf)))  # a buffer of its own: steps donate the state
 
 
-def _read(count: jax.Array, deployed: PackedSigns, leaf: Any) -> Any:
-    bits = jnp.where(count > 0, deployed.bits, _packed(leaf).bits)
+def _read(name: str, fresh: jax.Array, deployed: PackedSigns, leaf: Any) -> Any:
+    _validate.deployed_fit(name, (*deployed.shape,), jnp.shape(deployed.bits), jnp.shape(leaf))
+    bits = jnp.where(fresh, _packed(leaf).bits, deployed.bits)
     if is_packed(leaf):
         return PackedSigns(bits, leaf.shape)
     signs = signs_of(bits, jnp.shape(leaf))
