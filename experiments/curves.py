@@ -46,7 +46,7 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str, control:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if title == "Accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-            low = lowest(list(runs.values()))
+            low = min(lowest(list(runs.values())), 0.99)  # an axis has a length where all are perfect
             axes.set_ylim(low, 1 + 0.03 * (1 - low))
             axes.legend(frameon=False, fontsize=9)
         elif title != "Loss":
