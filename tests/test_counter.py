@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bsojax
@@ -84,6 +84,7 @@ def test_it_is_the_slow_counter_bit_for_bit(bits):
     assert max(int(distance.max()) for distance in distances(state)) == 2 ** (bits - 1) - 1  # some are at the end
 
 
+@settings(max_examples=5)
 @given(bits=st.sampled_from(WIDTHS), seed=st.integers(0, 2**32 - 1))
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(bits, seed):
     rng, signs = drawn(bits)

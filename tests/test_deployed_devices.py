@@ -26,7 +26,7 @@ from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
 from experiments.train import train
 
-pytestmark = pytest.mark.optimised  # bits of two programs are compared
+pytestmark = [pytest.mark.optimised, pytest.mark.slow]  # bits of two programs are compared, many are compiled
 
 T, BATCHES = 2, 6
 rng = np.random.default_rng(0)

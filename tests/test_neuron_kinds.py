@@ -12,6 +12,8 @@ from plain_neurons import plain, run_plain, w_of
 import bsojax
 from bsojax.nn import NEURONS, StateForm, resting_as
 
+pytestmark = pytest.mark.slow  # many programs are compiled
+
 N = 7
 SPREAD = np.linspace(1.2, 4.0, N)
 KINDS = {

@@ -12,6 +12,8 @@ from flax import nnx
 import bsojax
 import bsojax.nnx
 
+pytestmark = pytest.mark.slow  # many programs are compiled
+
 T, B, C = 3, 8, 4
 rng = np.random.default_rng(0)
 X, Y = rng.random((B, 5), np.float32), np.arange(B) % C

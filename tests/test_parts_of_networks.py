@@ -12,7 +12,7 @@ import pytest
 import bsojax
 from bsojax.optim import SplitState
 
-pytestmark = pytest.mark.optimised  # bits of two programs are compared
+pytestmark = [pytest.mark.optimised, pytest.mark.slow]  # bits of two programs are compared, many are compiled
 
 T = 4
 rng = np.random.default_rng(0)

@@ -21,7 +21,8 @@ from experiments.evidence.studies import COMPARED, FEW, LATENT_FREE, OURS, PLAN,
 from experiments.spread import Spread
 
 ROOT = Path(__file__).resolve().parents[1]
-MEMORY = dict.fromkeys(("signs", "momentum", "optimizer_other", "neurons", "step_arguments", "step_temporaries"), 2048)
+PARTS = ("signs", "signs_packed", "momentum", "optimizer_other", "latent_adam", "neurons")
+MEMORY = dict.fromkeys((*PARTS, "step_arguments", "step_temporaries"), 2048)
 SLOW, FAST = "BPTT, latent, Adam", "T-BSO, paper"
 
 
@@ -32,6 +33,7 @@ def made_run(seed, test=0.9, validation=((100, 0.5), (200, 0.9)), train=((100, 0
     return {
         "seed": seed,
         "test": test,
+        "seconds": 10.0,
         "validation": [list(point) for point in validation],
         "train": [list(point) for point in train],
         "flips_per_weight": 2.5,
@@ -57,11 +59,9 @@ def content_of(rows):
 
 def whole_study(name, config, rng):
     """A study with runs of every row, figures drawn at random."""
-    if name == "rivals":
-        rows = {
-            label: (dataclasses.replace(CONFIGS[config][1], **RULES[label]), (0, 1, 2))
-            for label in tables.rules_of(config)
-        }
+    if name in ("rivals", "speed"):  # their jobs need settings that a tuning has chosen
+        labels = tables.rules_of(config) if name == "rivals" else studies.FAST
+        rows = {label: (dataclasses.replace(CONFIGS[config][1], **RULES[label]), (0, 1, 2)) for label in labels}
     else:
         jobs = PLAN[name][0](config)
         rows = {job.label: (job.config, (0,) if name == "tuning" else (0, 1, 2)) for job in jobs}

@@ -22,7 +22,7 @@ from experiments.evaluation import evaluate
 from experiments.front_ends import FrontEnd
 from experiments.train import main
 
-pytestmark = pytest.mark.optimised
+pytestmark = [pytest.mark.optimised, pytest.mark.slow]  # many programs are compiled
 
 SMALL = {"channels": (16,), "batch_size": 20, "epochs": 1}
 
