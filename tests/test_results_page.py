@@ -451,6 +451,7 @@ def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):
     assert {path.name for path in shown} == {
         "rivals-fashion-mnist-binary.png",
         "overview.png",
+        "bits.png",
         "norms.png",
         f"ablations-{ABLATED}.png",
     }
