@@ -65,21 +65,31 @@ def bits(shown: Sequence[Study]) -> Any:
     """Draws test accuracy over bits of training state a weight, a panel a config; frozen signs are left out."""
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    drawing = figure(1.0 + 4.2 * columns, 0.6 + 3.4 * rows)
+    drawing = figure(1.0 + 4.4 * columns, 0.6 + 3.6 * rows)
     panels = drawing.subplots(rows, columns, squeeze=False)
     for axes, study in zip(panels.flat, shown, strict=False):
-        found = {label: study.rows[label] for label in RULES if label in study.rows and label != "frozen signs"}
+        found = {
+            label: row
+            for label, row in study.rows.items()
+            if label in RULES and label != "frozen signs" and row.bits is not None
+        }
+        best: dict[int, str] = {}
         for label, row in found.items():
-            if row.bits is not None:
-                test = row.test
-                axes.errorbar(
-                    row.bits, 100 * test.mean, yerr=100 * test.deviation, color=COLORS[label], marker="o", ms=5, lw=1
-                )
-                axes.annotate(label.replace(", latent", ""), (row.bits, 100 * test.mean), fontsize=6,
-                              xytext=(4, 3), textcoords="offset points", color=COLORS[label])  # fmt: skip
+            axes.errorbar(
+                row.bits, 100 * row.test.mean, 100 * row.test.deviation, color=COLORS[label], marker="o", ms=5, lw=1
+            )
+            place = round(4 * math.log(row.bits or 1))  # names of neighbours would cover each other
+            best[place] = max(best.get(place, label), label, key=lambda each: found[each].test.mean)
+        for label in best.values():
+            at = found[label].bits, 100 * found[label].test.mean
+            name = label.replace(", latent", "").replace(" bits and a deployed one", " + 1 bits")
+            name = (
+                name.removeprefix("T-BSO, ").removeprefix("counter, ").replace("calibrated, ", "").replace(", ", ",\n")
+            )
+            axes.annotate(name, at, (3, 4), textcoords="offset points", fontsize=7, color=COLORS[label])
         highest = max((100 * row.test.mean for row in found.values()), default=100)
         lowest = min((100 * row.test.mean for row in found.values()), default=0)
-        axes.set(xscale="log", ylim=(max(lowest, highest - 6) - 0.5, highest + 0.8), xlim=(3, 220))
+        axes.set(xscale="log", ylim=(max(lowest, highest - 6) - 0.5, highest + 1.0), xlim=(3, 300))
         axes.set_xticks([4, 6, 9, 16, 33, 65, 97, 129], ["4", "6", "9", "16", "33", "65", "97", "129"])
         axes.set_xticks([], minor=True)
         finish(axes, study.config)
@@ -97,7 +107,7 @@ def overview(shown: Sequence[Study]) -> Any:
     """
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    drawing = figure(2.2 + 3.4 * columns, 0.6 + 3.2 * rows)
+    drawing = figure(3.0 + 3.4 * columns, 0.6 + (0.4 + 0.2 * len(RULES)) * rows)
     panels = drawing.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, study in zip(panels.flat, shown, strict=False):
         found = study.tests(RULES)

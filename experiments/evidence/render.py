@@ -176,7 +176,7 @@ def _measured(rivals: Studies) -> list[Study]:
 
 
 def _speed(study: Study) -> str:
-    return joined(f"### {study.config}", tables.speed(study), study.source)
+    return joined(f"#### {study.config}", tables.speed(study), study.source)
 
 
 def _regret(regrets: dict[str, Any]) -> str:
