@@ -6,9 +6,11 @@ import sys
 import jax
 import numpy as np
 import optax
+import pytest
 
 import bsojax
 
+pytestmark = pytest.mark.slow  # many programs are compiled
 T = 2
 X, Y = np.random.default_rng(0).random((8, 5), np.float32), np.arange(8) % 3
 MODEL = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3)

@@ -12,6 +12,8 @@ import pytest
 
 import bsojax
 
+pytestmark = pytest.mark.slow  # many programs are compiled
+
 T, B, C = 5, 6, 3
 rng = np.random.default_rng(0)
 X = rng.random((T, B, 7)).astype(np.float32)

@@ -19,7 +19,7 @@ import bsojax
 from bsojax.online import Votes
 from bsojax.signs import deltas
 
-pytestmark = pytest.mark.optimised
+pytestmark = [pytest.mark.optimised, pytest.mark.slow]  # many programs are compiled
 
 DEVICES, T, STEPS = 8, 2, 3
 X = np.random.default_rng(0).random((2 * DEVICES, 12)).astype(np.float32)
