@@ -89,6 +89,19 @@ def test_a_study_that_was_not_run_says_so(tmp_path):
         runner.read(tmp_path / "rivals-digits.json")
 
 
+def test_rows_that_take_settings_over_are_tuned_when_those_have_been_chosen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = studies.tuning("digits")
+    assert not any("read at an average" in job.label for job in first)
+    rows = {job.label: {"settings": {}, "runs": [{"seed": 100, "validation": [[1, 0.5]]}]} for job in first}
+    runner._write(studies.path_of("tuning", "digits"), rows)
+    then = studies.tuning("digits")
+    averaged = [job.config for job in then if "Adam, read at an average" in job.label]
+    assert [config.average for config in averaged] == [0.9, 0.97, 0.99]
+    assert {config.latent_learning_rate for config in averaged} == {3e-3}  # the first of equally good points
+    assert len(then) > len(first)
+
+
 def test_the_chosen_settings_are_the_best_on_validation_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     jobs = studies.tuning("digits")

@@ -244,7 +244,7 @@ def _flip_optimizer(
             changed["deployed"] = _deployed.followed(state, signs, flips, sure)
         if reset_on_flip:
             momentum = _momentum.zero_where(kind, flips, momentum)
-        count = jnp.where(state.count < jnp.iinfo(jnp.int32).max, state.count + 1, state.count)
+        count = optax.safe_increment(state.count)
         state = state._replace(count=count, momentum=momentum, skipped=state.skipped + ~keep, **changed)
         return deltas(params, flips, update_dtype), state
 

@@ -31,9 +31,8 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
     and one that holds NaN or infinity becomes NaN, so that the flip optimizer skips the update.
 
     With a decay the root mean square is a moving average over updates, at one float a channel, so that the momentum is
-    the mean gradient; without one, a batch of small gradients counts as much as one of large ones. Measured (validation
-    accuracy at the end, calibrated): no difference on a binary MLP, and where a small set is learned by heart, a few
-    hard batches then rule the mean, and 0.99 ends two points lower than 0.
+    the mean gradient; without one, a batch of small gradients counts as much as one of large ones. In trials with
+    calibrated 0.99 made no difference on a binary MLP, and ended two points lower on a small convolutional network.
 
     Example:
       >>> import optax, bsojax
@@ -66,15 +65,15 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
         del params, extra_args
         if not keeps:
             return jax.tree.map(lambda leaf: _divided(leaf, *_channel_rms(leaf)), updates), state
-        measured = jax.tree.map(lambda leaf: _channel_rms(leaf), updates)
+        measured = jax.tree.map(_channel_rms, updates)
         keep = all_finite(updates)
 
-        def followed(old: jax.Array, leaf: jax.Array, found: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def followed(old: jax.Array, found: tuple[jax.Array, jax.Array]) -> jax.Array:
             rms = (found[0] * found[1]).reshape(jnp.shape(old))
             begun = jnp.where(old > 0, decay * old + (1 - decay) * rms, rms)
             return jnp.where(keep & (rms > 0), begun, old)  # a channel without gradient says nothing about its size
 
-        rms = jax.tree.map(followed, state.rms, updates, measured)
+        rms = jax.tree.map(followed, state.rms, measured)
 
         def divided(leaf: jax.Array, found: tuple[jax.Array, jax.Array], own: jax.Array) -> jax.Array:
             own = own.reshape(found[0].shape)

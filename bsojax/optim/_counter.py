@@ -132,7 +132,7 @@ def _advance(
     flipped, deployed = jax.tree.unflatten(structure, flips), state.deployed
     if least is not None:
         deployed = _deployed.followed(state, signs, flipped, jax.tree.unflatten(structure, sure))
-    count = jnp.where(state.count < jnp.iinfo(jnp.int32).max, state.count + 1, state.count)
+    count = optax.safe_increment(state.count)
     return flipped, CounterState(count, jax.tree.unflatten(structure, levels), state.skipped + ~keep, deployed)
 
 

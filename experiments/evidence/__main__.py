@@ -6,6 +6,7 @@ import tyro
 from rich.console import Console
 
 from experiments.evidence import runner
+from experiments.evidence.measure import Job
 from experiments.evidence.studies import PLAN, path_of
 
 
@@ -25,7 +26,10 @@ def main(only: tuple[str, ...] = (), workers: int = os.cpu_count() or 1) -> None
     for name, (jobs, configs) in PLAN.items():
         for config in configs:
             if not only or name in only or f"{name}:{config}" in only:
-                runner.run(jobs(config), path_of(name, config), console, workers)
+                done: list[Job] = []
+                while (wanted := jobs(config)) != done:  # some rows take settings over that the runs before choose
+                    runner.run(wanted, path_of(name, config), console, workers)
+                    done = wanted
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from experiments.rules.rule import THROUGH_TIME, MomentumDtype, Rule
 Anneal = Literal["linear", "cosine", "none"]
 
 
-def annealing(name: Anneal, updates: int) -> optax.Schedule:
-    """Returns the schedule of a factor that starts at 1 and, unless it is "none", ends at 0."""
+def annealing(name: Anneal, updates: int) -> optax.Schedule | None:
+    """Returns what a recipe takes for its anneal; None, the recipe's own, falls evenly to 0."""
     if name == "cosine":
         return optax.cosine_decay_schedule(1.0, updates)
-    return optax.linear_schedule(1.0, 0.0, updates) if name == "linear" else optax.constant_schedule(1.0)
+    return None if name == "linear" else optax.constant_schedule(1.0)
 
 
 @dataclasses.dataclass(frozen=True)
