@@ -46,6 +46,12 @@ from bsojax._validate._batches import sown_losses as sown_losses
 from bsojax._validate._batches import targets as targets
 from bsojax._validate._batches import train_flag as train_flag
 from bsojax._validate._batches import weighted_loss as weighted_loss
+from bsojax._validate._deployment import input_range as input_range
+from bsojax._validate._deployment import inputs_within as inputs_within
+from bsojax._validate._deployment import not_deployable as not_deployable
+from bsojax._validate._deployment import positive_number as positive_number
+from bsojax._validate._deployment import whole_between as whole_between
+from bsojax._validate._deployment import whole_inputs as whole_inputs
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between

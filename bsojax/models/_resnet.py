@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from bsojax.nn import (
     LIF,
@@ -15,8 +14,8 @@ from bsojax.nn import (
     Scale,
     Spikes,
     as_spikes,
-    avg_pool,
     global_avg_pool,
+    halve,
     unit_scale,
 )
 
@@ -27,7 +26,7 @@ Stem = Callable[[Spikes | jax.Array, int, NamedNorm], jax.Array]
 def imagenet_stem(x: Spikes | jax.Array, width: int, norm: NamedNorm) -> jax.Array:
     """Real 7x7 convolution of stride 2, norm and 2x2 average pooling: a quarter of the side; for large images."""
     current = Conv(width, (7, 7), strides=2, use_bias=False, name="stem_conv")(x)
-    return _halved(norm(current, "stem_norm"))
+    return as_spikes(halve(norm(current, "stem_norm"))).value
 
 
 def cifar_stem(x: Spikes | jax.Array, width: int, norm: NamedNorm) -> jax.Array:
@@ -94,14 +93,7 @@ class SpikingResNet(nn.Module):
                 branch = norm(conv(spikes), f"{block}_norm_{layer}")
                 if strides == 2:
                     shortcut = Conv(features, (1, 1), use_bias=False, name=f"{block}_shortcut_conv")
-                    current = norm(shortcut(_halved(current)), f"{block}_shortcut_norm")
+                    current = norm(shortcut(halve(current)), f"{block}_shortcut_norm")
                 current = current + branch
         x = global_avg_pool(self.neuron(name="readout_neuron")(current))
         return Dense(self.num_classes, name="readout")(x)
-
-
-def _halved(current: jax.Array) -> jax.Array:
-    """2x2 average pooling that rounds odd sides up, as a convolution of stride 2 does."""
-    # A repeated edge makes the average of a window that is cut off that of the elements it has.
-    odd = [(0, side % 2) for side in current.shape[1:3]]
-    return as_spikes(avg_pool(jnp.pad(current, ((0, 0), *odd, (0, 0)), mode="edge"), 2)).value

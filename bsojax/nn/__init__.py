@@ -9,6 +9,7 @@ from bsojax.nn._cuba import CubaLIF as CubaLIF
 from bsojax.nn._dynamics import charge as charge
 from bsojax.nn._dynamics import reset as reset
 from bsojax.nn._dropout import SpikingDropout as SpikingDropout
+from bsojax.nn._geometry import conv_geometry as conv_geometry
 from bsojax.nn._layers import BinaryConv as BinaryConv
 from bsojax.nn._layers import BinaryConvTranspose as BinaryConvTranspose
 from bsojax.nn._layers import BinaryDense as BinaryDense
@@ -31,10 +32,14 @@ from bsojax.nn._neurons import LIF as LIF
 from bsojax.nn._norms import Affine as Affine
 from bsojax.nn._norms import BatchNorm as BatchNorm
 from bsojax.nn._norms import BatchRenorm as BatchRenorm
+from bsojax.nn._observed import observable as observable
+from bsojax.nn._observed import Observer as Observer
+from bsojax.nn._observed import observing as observing
 from bsojax.nn._plif import PLIF as PLIF
 from bsojax.nn._pooling import avg_pool as avg_pool
 from bsojax.nn._pooling import flatten as flatten
 from bsojax.nn._pooling import global_avg_pool as global_avg_pool
+from bsojax.nn._pooling import halve as halve
 from bsojax.nn._pooling import max_pool as max_pool
 from bsojax.nn._readout import LeakyReadout as LeakyReadout
 from bsojax.nn._recurrent import BinaryRecurrent as BinaryRecurrent

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
+from bsojax.nn._observed import observable
 from bsojax.nn._spikes import Spikes, as_spikes, map_spikes
 
 Pair = tuple[jax.Array, jax.Array]
@@ -19,6 +20,7 @@ From 9 on that is slower, and XLA (jaxlib 0.10) takes minutes to compile the sel
 """
 
 
+@observable
 def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | jax.Array:
     """Averages value and trace over windows that do not overlap; a rest at the far edges is dropped.
 
@@ -37,6 +39,7 @@ def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | j
     return map_spikes(pool, x)
 
 
+@observable
 def max_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | jax.Array:
     """Takes the largest value of each window that does not overlap another, and the trace of that winner.
 
@@ -91,6 +94,30 @@ def _at_once(tiles: jax.Array, ranks: jax.Array) -> Pair:
     return jnp.where(places == jnp.expand_dims(winner, inside), tiles, 0).sum(inside), trace
 
 
+@observable
+def halve(x: Spikes | jax.Array) -> Spikes | jax.Array:
+    """Averages value and trace over windows of 2 that do not overlap; odd sides round up, as at a stride of 2.
+
+    Use it on the shortcut around a convolution of stride 2. A window that the edge cuts off averages what it has.
+
+    Args:
+      x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space.
+
+    Raises:
+      ValueError: x has no space.
+    """
+
+    def pool(image: jax.Array) -> jax.Array:
+        _validate.has_space(image.shape)
+        odd = [(0, 0), *((0, side % 2) for side in image.shape[1:-1]), (0, 0)]
+        # A repeated edge makes the average of a window that is cut off that of the elements it has.
+        tiles = _tiles(jnp.pad(image, odd, mode="edge"), 2)
+        return tiles.mean(tuple(range(2, tiles.ndim - 1, 2)))
+
+    return map_spikes(pool, x)
+
+
+@observable
 def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
     """Averages value and trace over space: ``(batch, *space, channels)`` to ``(batch, channels)``.
 
@@ -105,6 +132,7 @@ def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
     return map_spikes(pool, x)
 
 
+@observable
 def flatten(x: Spikes | jax.Array) -> Spikes | jax.Array:
     """Ravels all axes but the batch, of value and trace alike."""
     return map_spikes(lambda value: value.reshape(value.shape[0], math.prod(value.shape[1:])), x)

@@ -3,6 +3,8 @@
 from bsojax.online._evaluate import make_eval_step as make_eval_step
 from bsojax.online._batch import as_inputs as as_inputs
 from bsojax.online._batch import as_targets as as_targets
+from bsojax.online._batch import Batch as Batch
+from bsojax.online._batch import batch_of as batch_of
 from bsojax.online._batch import InputShapes as InputShapes
 from bsojax.online._batch import PerExample as PerExample
 from bsojax.online._batch import PerStep as PerStep

@@ -1,0 +1,20 @@
+"""Deployment: a trained network leaves JAX."""
+
+from bsojax.deploy._bounds import Interval as Interval
+from bsojax.deploy._graph import Add as Add
+from bsojax.deploy._graph import AnyPool as AnyPool
+from bsojax.deploy._graph import Current as Current
+from bsojax.deploy._graph import Flatten as Flatten
+from bsojax.deploy._graph import Graph as Graph
+from bsojax.deploy._graph import holds_spikes as holds_spikes
+from bsojax.deploy._graph import Input as Input
+from bsojax.deploy._graph import Neurons as Neurons
+from bsojax.deploy._graph import Node as Node
+from bsojax.deploy._graph import Real as Real
+from bsojax.deploy._graph import sources as sources
+from bsojax.deploy._graph import SumPool as SumPool
+from bsojax.deploy._graph import Synapse as Synapse
+from bsojax.deploy._graph import Whole as Whole
+from bsojax.deploy._graph import Window as Window
+from bsojax.deploy._network import integer_network as integer_network
+from bsojax.deploy._network import IntegerNetwork as IntegerNetwork

@@ -1,0 +1,105 @@
+"""The largest numbers that any input can lead to: exact intervals, for each channel."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bsojax.deploy._graph import Neurons, Synapse, Whole
+
+
+class Interval(NamedTuple):
+    """The least and the largest value of a map, for each channel.
+
+    Attributes:
+      low, high: int64 of shape ``(1 or num_steps, channels)``.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def most(self) -> int:
+        """The largest magnitude."""
+        return max(int(np.max(self.high)), -int(np.min(self.low)))
+
+
+def constant(low: int, high: int, channels: int) -> Interval:
+    """The same for all channels."""
+    return Interval(*(np.full((1, channels), value, np.int64) for value in (low, high)))
+
+
+def pooled(source: Interval, area: int) -> Interval:
+    """Of sums over windows."""
+    return Interval(source.low * area, source.high * area)
+
+
+def flattened(source: Interval, pixels: int) -> Interval:
+    """Of a vector of all pixels."""
+    return Interval(np.tile(source.low, (1, pixels)), np.tile(source.high, (1, pixels)))
+
+
+def weighted(synapse: Synapse, source: Interval) -> Interval:
+    """Of sums of weighted inputs, any of which may lie outside the image and be 0."""
+    kernel = synapse.kernel
+    excitatory, inhibitory = _sums(kernel)
+    out = kernel.shape[-1] // synapse.groups
+    low, high = np.minimum(source.low, 0), np.maximum(source.high, 0)
+    parts = []
+    for group in range(synapse.groups):
+        channels = slice(group * kernel.shape[2], (group + 1) * kernel.shape[2])
+        outs = slice(group * out, (group + 1) * out)
+        up, down = excitatory[:, outs], inhibitory[:, outs]
+        parts.append(
+            (low[:, channels] @ up - high[:, channels] @ down, high[:, channels] @ up - low[:, channels] @ down)
+        )
+    lows, highs = zip(*parts, strict=True)
+    return Interval(np.concatenate(lows, 1), np.concatenate(highs, 1))
+
+
+def _sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of positive weights, and of the magnitudes of negative ones, of each input and output channel."""
+    if kernel.dtype == np.bool_:
+        excitatory = kernel.sum((0, 1), dtype=np.int64)
+        return excitatory, kernel.shape[0] * kernel.shape[1] - excitatory
+    return (np.maximum(sign * kernel.astype(np.int64), 0).sum((0, 1)) for sign in (1, -1))  # type: ignore[return-value]
+
+
+def scaled(scale: Whole, source: Interval) -> Interval:
+    """Of currents."""
+    ends = np.stack([apply(scale.gain, scale.shift, scale.before, scale.after, end) for end in source])
+    return Interval(ends.min(0), ends.max(0))
+
+
+def apply(gain: np.ndarray, shift: np.ndarray, before: int, after: int, sums: np.ndarray) -> np.ndarray:
+    """The currents of sums, all of them int64; see Whole."""
+    return rounded(gain.astype(np.int64) * rounded(sums, before), after) + shift
+
+
+def rounded(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values shifted right by so many bits, to the nearest, half upwards."""
+    return (values + (1 << bits >> 1)) >> bits
+
+
+def added(one: Interval, other: Interval) -> Interval:
+    """Of sums of two currents."""
+    return Interval(one.low + other.low, one.high + other.high)
+
+
+def charged(neurons: Neurons, current: Interval, num_steps: int) -> Interval:
+    """Of membranes when the spike is decided, over all time steps."""
+    low = high = np.zeros_like(current.low[0])
+    lows, highs = [], []
+    threshold, decay = int(neurons.threshold), int(neurons.decay)
+    for t in range(num_steps):
+        row = t % len(current.low)
+        low, high = ((end * decay) >> neurons.decay_bits for end in (low, high))
+        low, high = low + current.low[row], high + current.high[row]
+        lows.append(low)
+        highs.append(high)
+        fires, rests = high >= threshold, low < threshold
+        after = np.zeros_like(high) if neurons.hard else high - threshold
+        after_low = np.zeros_like(low) if neurons.hard else np.maximum(low, threshold) - threshold
+        top, bottom = np.minimum(high, threshold - 1), low
+        high = np.where(fires & rests, np.maximum(top, after), np.where(fires, after, top))
+        low = np.where(fires & rests, np.minimum(bottom, after_low), np.where(fires, after_low, bottom))
+    return Interval(np.stack(lows), np.stack(highs))

@@ -1,0 +1,203 @@
+"""A network as a graph of maps: what deployed networks are made of, before and after their numbers are whole.
+
+Every map is an image of shape ``(height, width, channels)``; a vector is an image of one element, a signal one of one
+row. A node reads maps that come before it in the tuple of all nodes, by their place there.
+"""
+
+import dataclasses
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+Shape: TypeAlias = tuple[int, int, int]
+Pair: TypeAlias = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """How a kernel moves over an image.
+
+    Attributes:
+      strides, dilation: steps of the window, and between the kernel's elements.
+      before: zeros in front of the first row and column; negative ones crop.
+    """
+
+    strides: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    before: Pair = (0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """The frame of a time step, whole numbers over an input scale."""
+
+    shape: Shape
+    name: str = "x"
+
+
+@dataclasses.dataclass(frozen=True)
+class SumPool:
+    """Sums over windows that do not overlap; a rest at the far edges is dropped.
+
+    Attributes:
+      repeats_edge: whether the last row or column is repeated to fill a window that the edge cuts off, instead.
+    """
+
+    source: int
+    name: str
+    window: Pair
+    shape: Shape
+    repeats_edge: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AnyPool:
+    """Whether any neuron of a window fired: the maximum of spikes."""
+
+    source: int
+    name: str
+    window: Pair
+    shape: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten:
+    """A map as a vector, in the order of rows, columns, channels."""
+
+    source: int
+    name: str
+    shape: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Synapse:
+    """Sums of weighted inputs.
+
+    Attributes:
+      kernel: shape ``(height, width, channels // groups, out)``; boolean where the weights are signs, float64 where
+        they are real, and int32 once they are whole numbers over ``2**weight_bits``.
+    """
+
+    source: int
+    name: str
+    kernel: np.ndarray
+    window: Window
+    groups: int
+    shape: Shape
+    weight_bits: int = 0
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the weights are signs."""
+        return self.kernel.dtype == np.bool_
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """What makes a current of sums, ``gain * sum + shift``, in real numbers.
+
+    Attributes:
+      gain, shift: float64 of shape ``(1 or num_steps, 1 or channels)``.
+    """
+
+    gain: np.ndarray
+    shift: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """What makes a current of sums in whole numbers, ``(gain * (sum >> before) + half >> after) + shift``.
+
+    Each of the two shifts rounds to the nearest, half upwards.
+
+    Attributes:
+      gain, shift: int32 of shape ``(1 or num_steps, channels)``.
+      before, after: bits.
+    """
+
+    gain: np.ndarray
+    shift: np.ndarray
+    before: int
+    after: int
+
+
+Scale = TypeVar("Scale", Real, Whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Current(Generic[Scale]):
+    """Sums as a current: norm, bias, scale of the weights and area of a pooling window in one.
+
+    Attributes:
+      fraction_bits: those of the current, once it is whole; of the readout, 0.
+    """
+
+    source: int
+    name: str
+    scale: Scale
+    shape: Shape
+    fraction_bits: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Add:
+    """The sum of two currents."""
+
+    source: int
+    other: int
+    name: str
+    shape: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Neurons:
+    """Neurons that leak, integrate, fire and reset; the membrane is told from rest.
+
+    Attributes:
+      decay: of the membrane at each time step; in whole numbers one over ``2**decay_bits``.
+      threshold: in the units of the current.
+      hard: whether the membrane is 0 after a spike; else the threshold is subtracted.
+      form: the shape of an example as the model has it.
+    """
+
+    source: int
+    name: str
+    decay: float
+    threshold: float
+    hard: bool
+    shape: Shape
+    form: tuple[int, ...]
+    decay_bits: int = 0
+
+
+Node: TypeAlias = Input | SumPool | AnyPool | Flatten | Synapse | Current | Add | Neurons
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A network at one time step; the last node tells the logits of that step, which are summed over time.
+
+    Attributes:
+      nodes: in the order in which they are computed.
+      num_steps: the number of time steps.
+      is_sequence: whether each time step has a frame of its own.
+    """
+
+    nodes: tuple[Node, ...]
+    num_steps: int
+    is_sequence: bool
+
+
+def sources(node: Node) -> tuple[int, ...]:
+    """The places of the nodes that a node reads."""
+    if isinstance(node, Input):
+        return ()
+    return (node.source, node.other) if isinstance(node, Add) else (node.source,)
+
+
+def holds_spikes(nodes: tuple[Node, ...] | list[Node], place: int) -> bool:
+    """Whether a map is of zeros and ones that neurons made."""
+    node = nodes[place]
+    if isinstance(node, AnyPool | Flatten):
+        return holds_spikes(nodes, node.source)
+    return isinstance(node, Neurons)

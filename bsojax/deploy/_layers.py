@@ -1,0 +1,205 @@
+"""What each layer of the library is in a graph."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bsojax import _validate, nn
+from bsojax.deploy._graph import AnyPool, Flatten, Neurons, Shape, SumPool, Synapse, Window
+from bsojax.deploy._marks import Call
+from bsojax.deploy._values import Builder, Value
+
+Rule = Callable[[Builder, Call, Value], Value]
+
+
+def image(shape: tuple[int, ...]) -> Shape:
+    """The shape of an example as that of an image; a vector is one element, a signal one row."""
+    if len(shape) > 3:
+        _validate.not_deployable("x", f"it has shape {shape}, and volumes are not known")
+    *space, channels = shape or (1,)
+    high, wide = (1,) * (2 - len(space)) + tuple(space)
+    return high, wide, channels
+
+
+def _conv(builder: Builder, call: Call, value: Value) -> Value:
+    given, kernel = call.attributes, _kernel(builder, call)
+    shape, sides = builder.shape(value), kernel.shape[:-2]
+    if len(sides) > 2:
+        _validate.not_deployable(f"'{call.name}'", "convolutions of volumes are not known")
+    space = shape[2 - len(sides) : 2]
+    geometry = nn.conv_geometry(
+        (1, *space, shape[-1]),
+        sides,
+        given["strides"],
+        given["padding"],
+        given["kernel_dilation"],
+        given["feature_group_count"],
+    )
+    before, after = zip(*geometry.padding, strict=True)
+    reach = ((side - 1) * spacing for side, spacing in zip(sides, geometry.dilation, strict=True))
+    out = [
+        (side + front + back - far - 1) // step + 1
+        for side, front, back, far, step in zip(space, before, after, reach, geometry.strides, strict=True)
+    ]
+    window = Window(_two(geometry.strides, 1), _two(geometry.dilation, 1), _two(before, 0))
+    image_kernel = kernel.reshape((1,) * (2 - len(sides)) + kernel.shape)
+    return _synapse(
+        builder, call, value, image_kernel, window, given["feature_group_count"], (*_two(out, 1), kernel.shape[-1])
+    )
+
+
+def _dense(builder: Builder, call: Call, value: Value) -> Value:
+    kernel, node = _kernel(builder, call), builder.node(value)
+    high, wide, _ = builder.shape(value)
+    if isinstance(node, Flatten) and value.is_uniform:
+        # A vector of an image: a convolution of one window, over maps that keep their form.
+        unflat = Value(node.source, value.gain[:, :1], value.shift[:, :1])
+        shape = builder.shape(unflat)
+        return _synapse(builder, call, unflat, kernel.reshape(*shape, -1), Window(), 1, (1, 1, kernel.shape[-1]))
+    return _synapse(
+        builder, call, value, kernel.reshape(1, 1, *kernel.shape), Window(), 1, (high, wide, kernel.shape[-1])
+    )
+
+
+def _synapse(
+    builder: Builder, call: Call, value: Value, kernel: np.ndarray, window: Window, groups: int, shape: Shape
+) -> Value:
+    """A synapse over a map, or over a current where what it reads is not a map times a number."""
+    read = value if value.is_uniform else builder.current(value, f"{builder.name(value)} as a current")
+    made = builder.append(Synapse(read.place, call.name, kernel, window, groups, shape))
+    scale, given = 1.0, call.attributes
+    if "scale" in given:
+        scale = given["scale"](math.prod(kernel.shape[:-1]))
+    bias = builder.leaf(call, "params", "bias") if given.get("use_bias") else 0.0
+    return builder.affine(builder.affine(made, read.gain[:, :1] * scale, 0.0), 1.0, bias)
+
+
+def _kernel(builder: Builder, call: Call) -> np.ndarray:
+    signs = "signs" in builder.variables and call.kind in (nn.BinaryConv, nn.BinaryDense)
+    kernel = builder.leaf(call, "signs" if signs else "params", "kernel")
+    return kernel if signs else kernel.astype(np.float64)
+
+
+def _norm(builder: Builder, call: Call, value: Value) -> Value:
+    mean, var = (builder.leaf(call, "batch_stats", name).astype(np.float64) for name in ("mean", "var"))
+    steps = call.attributes["num_steps"]
+    if steps is not None:
+        mean, var = mean[: builder.num_steps], var[: builder.num_steps]
+        if len(mean) < builder.num_steps:
+            _validate.not_deployable(
+                f"'{call.name}'", f"it has statistics for {steps} of {builder.num_steps} time steps"
+            )
+    gain = builder.leaf(call, "params", "scale") / np.sqrt(var + call.attributes["epsilon"])
+    return builder.affine(value, gain, builder.leaf(call, "params", "bias") - mean * gain)
+
+
+def _affine(builder: Builder, call: Call, value: Value) -> Value:
+    return builder.affine(value, builder.leaf(call, "params", "scale"), builder.leaf(call, "params", "bias"))
+
+
+def _avg_pool(builder: Builder, call: Call, value: Value) -> Value:
+    window = call.attributes["window"]
+    return _summed(builder, call, value, _two((window,) * 2 if isinstance(window, int) else window, 1), False)
+
+
+def _halve(builder: Builder, call: Call, value: Value) -> Value:
+    return _summed(builder, call, value, (2, 2), True)
+
+
+def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
+    high, wide, _ = builder.shape(value)
+    return _summed(builder, call, value, (high, wide), False)
+
+
+def _summed(builder: Builder, call: Call, value: Value, window: tuple[int, int], repeats_edge: bool) -> Value:
+    high, wide, channels = builder.shape(value)
+    window = (window[0] if high > 1 else 1, window[1] if wide > 1 else 1)
+    up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)
+    shape = up(high, window[0]), up(wide, window[1]), channels
+    pool = SumPool(value.place, f"{call.name} of '{builder.name(value)}'", window, shape, repeats_edge)
+    return Value(builder.append(pool).place, value.gain / math.prod(window), value.shift)
+
+
+def _max_pool(builder: Builder, call: Call, value: Value) -> Value:
+    if not builder.holds_spikes(value):
+        _validate.not_deployable(
+            f"max_pool after '{builder.name(value)}'", "it reads no spikes; put it behind the neurons, or use avg_pool"
+        )
+    window = call.attributes["window"]
+    sides = _two((window,) * 2 if isinstance(window, int) else window, 1)
+    high, wide, channels = builder.shape(value)
+    sides = (sides[0] if high > 1 else 1, sides[1] if wide > 1 else 1)
+    shape = high // sides[0], wide // sides[1], channels
+    return builder.append(AnyPool(value.place, f"{call.name} of '{builder.name(value)}'", sides, shape))
+
+
+def _flatten(builder: Builder, call: Call, value: Value) -> Value:
+    return builder.flatten(value, call.name)
+
+
+def _neurons(builder: Builder, call: Call, value: Value) -> Value:
+    given = call.attributes
+    if given.get("refractory_steps"):
+        _validate.not_deployable(f"'{call.name}'", "its neurons have refractory_steps; deploy neurons without")
+    if call.kind is nn.PLIF:
+        leak = 1 / (1 + math.exp(-float(builder.leaf(call, "params", "w"))))
+    else:
+        leak = 1 / _one(call, "tau") if call.kind is nn.LIF else 0.0
+    rest = given["v_reset"]
+    threshold = np.asarray(given["v_threshold"], np.float64) - np.asarray(0.0 if rest is None else rest, np.float64)
+    value = builder.affine(value, leak, 0.0) if given.get("decay_input") else value
+    if np.ptp(threshold) == 0:
+        level = float(threshold.reshape(-1)[0])
+    else:
+        # Neurons whose thresholds differ are neurons of threshold 1 and currents that differ.
+        level, channels = 1.0, builder.shape(value)[-1]
+        if threshold.size != channels:
+            _validate.not_deployable(f"'{call.name}'", "its thresholds differ in space; give one a channel")
+        value = builder.affine(value, 1 / threshold.reshape(1, -1), 0.0)
+    if level <= 0:
+        _validate.not_deployable(f"'{call.name}'", f"v_reset {rest} is not below its threshold")
+    read = builder.current(value, f"current of '{call.name}'")
+    return builder.append(
+        Neurons(read.place, call.name, 1 - leak, level, rest is not None, builder.shape(read), call.shape)
+    )
+
+
+def _one(call: Call, name: str) -> float:
+    """A constant that all neurons share."""
+    value = np.asarray(call.attributes[name], np.float64)
+    if np.ptp(value) != 0:
+        _validate.not_deployable(f"'{call.name}'", f"its neurons differ in {name}; give the layer one {name}")
+    return float(value.reshape(-1)[0])
+
+
+def _unchanged(builder: Builder, call: Call, value: Value) -> Value:
+    return value
+
+
+def _two(numbers: Any, fill: int) -> tuple[int, int]:
+    """One or two numbers as two: of rows and of columns."""
+    first, second = (fill,) * (2 - len(tuple(numbers))) + tuple(int(number) for number in numbers)
+    return first, second
+
+
+RULES: dict[Any, Rule] = {
+    nn.BinaryConv: _conv,
+    nn.BinaryDense: _dense,
+    nn.Conv: _conv,
+    nn.Dense: _dense,
+    nn.BatchNorm: _norm,
+    nn.BatchRenorm: _norm,
+    nn.Affine: _affine,
+    nn.LIF: _neurons,
+    nn.IF: _neurons,
+    nn.PLIF: _neurons,
+    nn.SpikingDropout: _unchanged,
+    nn.avg_pool: _avg_pool,
+    nn.halve: _halve,
+    nn.global_avg_pool: _global_avg_pool,
+    nn.max_pool: _max_pool,
+    nn.flatten: _flatten,
+}
+"""By class or function."""

@@ -1,0 +1,120 @@
+"""The program of a model's time step, with the layers of this library marked in it."""
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Primitive
+
+from bsojax.nn import NEURONS, Spikes, as_spikes, observing
+from bsojax.online import call_options, start
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of a layer or a function of the library.
+
+    Attributes:
+      kind: the module's class, or the function.
+      name: the layer's name.
+      attributes: those of the module, or the function's arguments.
+      shape: of an example of what it reads.
+      path: where its variables are.
+    """
+
+    kind: Any
+    name: str
+    attributes: dict[str, Any]
+    shape: tuple[int, ...]
+    path: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """A model's time step as a program.
+
+    Attributes:
+      program: of the frame, the number of the time step and the state of the neurons; variables are its constants.
+      calls: what is marked in it, by number.
+    """
+
+    program: ClosedJaxpr
+    calls: tuple[Call, ...]
+
+
+def _identity(name: str) -> Primitive:
+    primitive = Primitive(name)
+    primitive.def_impl(lambda x, *, call: x)
+    primitive.def_abstract_eval(lambda x, *, call: x)
+    return primitive
+
+
+enters = _identity("enters_layer")
+leaves = _identity("leaves_layer")
+
+
+def marked(
+    model: nn.Module,
+    variables: Any,
+    frame: jax.ShapeDtypeStruct,
+    num_steps: int,
+    knows: Callable[[nn.Module], bool],
+) -> Marked:
+    """Returns a model's time step in evaluation as a program in which its layers are marked.
+
+    Between "enters_layer" and "leaves_layer" of a call is what the layer does; nothing need be known of it.
+
+    Args:
+      model: a Linen module.
+      variables: its signs, parameters and statistics.
+      frame: the shape and dtype of a batch of one time step.
+      num_steps: the number of time steps.
+      knows: whether the calls of a module are to be marked.
+    """
+    calls: list[Call] = []
+
+    def within(call: Call, function: Callable[[Any], Any], x: Any) -> Any:
+        number = len(calls)
+        calls.append(call)
+        return _bound(leaves, number, function(_bound(enters, number, x)))
+
+    def module(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        layer: nn.Module = context.module
+        if context.method_name != "__call__" or not args or not knows(layer):
+            return call(*args, **kwargs)
+        fields = [field.name for field in dataclasses.fields(layer) if field.name not in ("parent", "name")]
+        attributes = {name: getattr(layer, name) for name in fields}
+        seen = Call(type(layer), "/".join(layer.path), attributes, _example(args[0]), tuple(layer.path))
+        return within(seen, lambda x: call(x, *args[1:], **kwargs), args[0])
+
+    def function(called: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        bound = inspect.signature(called).bind(*args, **kwargs).arguments
+        x = bound.pop("x")
+        return within(Call(called, called.__name__, bound, _example(x)), lambda x: called(x, **bound), x)
+
+    def step(frame: jax.Array, time_step: jax.Array, neurons: Any) -> Any:
+        options = call_options(model, train=False, time_step=time_step)
+        return model.apply({**variables, NEURONS: neurons}, frame, mutable=[NEURONS], **options)[0]
+
+    # The state and the time step are inputs, so that what a model makes of them by itself is seen.
+    neurons = jax.eval_shape(lambda frame: start(model, frame, num_steps, train=False).neurons, frame)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(nn.intercept_methods(module))
+        stack.enter_context(observing(function))
+        program = jax.make_jaxpr(step)(frame, jax.ShapeDtypeStruct((), jnp.int32), neurons)
+    return Marked(program, tuple(calls))
+
+
+def _bound(primitive: Primitive, number: int, x: Any) -> Any:
+    value = primitive.bind(jnp.asarray(as_spikes(x).value), call=number)
+    return Spikes(value, x.trace) if isinstance(x, Spikes) else value
+
+
+def _example(x: Any) -> tuple[int, ...]:
+    return tuple(as_spikes(x).value.shape[1:])

@@ -1,0 +1,184 @@
+"""A trained network in whole numbers, for devices: the same bits on any machine."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bsojax import _validate, signs
+from bsojax.deploy import _reference
+from bsojax.deploy._bounds import Interval
+from bsojax.deploy._graph import Graph, Neurons
+from bsojax.deploy._layers import RULES, image
+from bsojax.deploy._marks import marked
+from bsojax.deploy._reading import read
+from bsojax.deploy._values import Builder
+from bsojax.deploy._whole import Numbers, whole
+from bsojax.nn import Neuron
+from bsojax.online import TrainState, as_inputs, batch_of
+
+BATCH = 64
+"""Examples that the reference runs at once: its patches take nine times the memory of a map."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerNetwork:
+    """A network of whole numbers.
+
+    Attributes:
+      graph: what it computes; not part of the public surface.
+      input_shape: the shape of a frame.
+      input_dtype: the narrowest dtype of its inputs.
+      input_scale: inputs are whole numbers over it.
+      input_min, input_max: the least and the largest of them.
+      membrane_bits: width of membranes, sign included.
+      logit_scale: what a logit of one is, in real numbers.
+      intervals: of each map the least and the largest value that any input can lead to; not part of the public surface.
+    """
+
+    graph: Graph
+    input_shape: tuple[int, ...]
+    input_scale: float
+    input_min: int
+    input_max: int
+    membrane_bits: int
+    logit_scale: float
+    intervals: tuple[Interval, ...]
+
+    @property
+    def num_steps(self) -> int:
+        """The number of time steps."""
+        return self.graph.num_steps
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether each time step has a frame of its own."""
+        return self.graph.is_sequence
+
+    @functools.cached_property
+    def input_dtype(self) -> np.dtype[Any]:
+        """The narrowest dtype that holds the inputs."""
+        kinds = ("uint8", "int8", "uint16", "int16", "int32")
+        fitting = (
+            kind for kind in kinds if np.iinfo(kind).min <= self.input_min and self.input_max <= np.iinfo(kind).max
+        )
+        return np.dtype(next(fitting))
+
+    def run(self, x: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns logits and spikes of a batch, in NumPy.
+
+        It is the reference that C code equals bit for bit; it is slow.
+
+        Args:
+          x: whole numbers of shape ``(batch, ...)``, of a sequence ``(num_steps, batch, ...)``: the inputs of the model
+            times input_scale.
+
+        Returns:
+          Logits, int32 of shape ``(batch, classes)``, summed over the time steps; those of the model are these times
+          logit_scale. Spikes by the name of their layer, boolean of shape ``(num_steps, batch, ...)``.
+
+        Raises:
+          TypeError: x is not of whole numbers.
+          ValueError: x has another shape, or holds numbers below input_min or above input_max.
+        """
+        x = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
+        _validate.inputs_within(x, self.input_min, self.input_max)
+        axis = int(self.is_sequence)
+        x = x.reshape(*x.shape[: axis + 1], *image(self.input_shape))
+        parts = [
+            _reference.run(self.graph, np.take(x, np.arange(first, min(first + BATCH, x.shape[axis])), axis))
+            for first in range(0, x.shape[axis], BATCH)
+        ]
+        logits = np.concatenate([part for part, _ in parts]).astype(np.int32)
+        return logits, {
+            node.name: np.concatenate([spikes[place] for _, spikes in parts], 1).reshape(
+                self.num_steps, len(logits), *node.form
+            )
+            for place, node in enumerate(self.graph.nodes)
+            if isinstance(node, Neurons)
+        }
+
+
+def integer_network(
+    model: nn.Module,
+    state: TrainState,
+    x: Any,
+    num_steps: int,
+    *,
+    input_scale: float,
+    input_max: int,
+    input_min: int = 0,
+    membrane_bits: int = 32,
+    weight_bits: int | None = None,
+) -> IntegerNetwork:
+    """Returns a trained network in whole numbers, which runs without JAX and gives the same bits everywhere.
+
+    Use it to ship a network: see ``write_c`` and ``to_nir`` of what it returns. Norms, biases and the scales of weights
+    become a whole gain and shift a channel; real weights become whole numbers; membranes have as many fraction bits as
+    is proven to be safe for any input between input_min and input_max. Where the optimizer keeps deployed signs beside
+    those it trains at, the deployed ones go out.
+
+    Predictions agree with ``make_eval_step`` but where a membrane lies within rounding of its threshold; compare them
+    on data of yours before you ship.
+
+    Args:
+      model: a Linen module made of the layers and functions of this library that neither recur nor derive from them;
+        between them sums, and sums and products with constants.
+      state: the training state.
+      x: a batch of inputs as the model takes them, arrays or ``jax.ShapeDtypeStruct``: static frames
+        ``(batch, ...)``, or a sequence ``(num_steps, batch, ...)``.
+      num_steps: the number of time steps.
+      input_scale: the inputs of the network are those of the model times this, and whole: 255 for images of bytes.
+        Inputs that are not, such as spectra or normalised images, need rounding to such a grid.
+      input_max: the largest whole input.
+      input_min: the least, at most 0.
+      membrane_bits: the width of membranes, 8 to 32; 16 halves the memory of streams on a device.
+      weight_bits: the width of real weights, at most 24, which is the default.
+
+    Raises:
+      TypeError: num_steps, or another number, is none.
+      ValueError: a number is out of range; or something in the model cannot be said in whole numbers, which the error
+        names.
+    """
+    num_steps = _validate.steps(num_steps)
+    numbers = Numbers(
+        _validate.positive_number("input_scale", input_scale),
+        *_validate.input_range(input_min, input_max),
+        _validate.whole_between("membrane_bits", membrane_bits, 8, 32),
+        _validate.whole_between("weight_bits", 24 if weight_bits is None else weight_bits, 2, 24),
+    )
+    x = as_inputs(x, state.input_shape)
+    if not hasattr(x, "shape"):
+        _validate.not_deployable("x", "networks of several inputs are not known")
+    is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
+    shape = tuple(x.shape[1 + is_sequence :])
+    frame = jax.ShapeDtypeStruct((1, *shape), x.dtype)
+    variables = jax.tree.map(np.asarray, jax.device_get(signs.unpack_signs(state.variables)))
+    builder = Builder(image(shape), num_steps, variables, RULES)
+    program = marked(model, jax.tree.map(jnp.asarray, variables), frame, num_steps, _is_known)
+    graph = builder.graph(read(program, builder), is_sequence)
+    found = whole(graph, numbers)
+    return IntegerNetwork(
+        found.graph,
+        shape,
+        numbers.input_scale,
+        numbers.input_min,
+        numbers.input_max,
+        numbers.membrane_bits,
+        found.logit_scale,
+        found.intervals,
+    )
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Whether a layer is one that whole numbers can say; refuses neurons that are not."""
+    if type(layer) in RULES:
+        return True
+    if isinstance(layer, Neuron):
+        kind = type(layer).__name__
+        _validate.not_deployable(f"'{'/'.join(layer.path)}'", f"{kind} is not known; LIF, IF and PLIF are")
+    return False

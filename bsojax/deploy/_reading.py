@@ -1,0 +1,177 @@
+"""Reads a marked program as a graph: what layers do, and the sums and products with constants between them."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
+
+from bsojax.deploy._marks import Marked, enters, leaves
+from bsojax.deploy._values import Builder, Value
+
+
+class Constant(NamedTuple):
+    """What depends on no input; computed when it is asked for."""
+
+    read: Callable[[], Any]
+
+
+class Unknown(NamedTuple):
+    """What no layer made.
+
+    Attributes:
+      maker: the operation that made it.
+      last: the name of the last layer before.
+    """
+
+    maker: str
+    last: str
+
+
+Held: TypeAlias = Value | Constant | Unknown
+
+SAME = (
+    "convert_element_type",
+    "stop_gradient",
+    "copy",
+    "optimization_barrier",
+    "reduce_precision",
+    "sharding_constraint",
+)
+"""Operations that leave numbers as they are; the rounding of a narrower dtype counts as none."""
+
+INNER = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "remat",
+    "checkpoint",
+    "remat2",
+    "custom_jvp_call",
+    "custom_vjp_call",
+)
+"""Operations that hold a program of their own."""
+
+
+def read(marked: Marked, builder: Builder) -> Value:
+    """Returns the logits of a marked program as a value of the graph that the builder makes.
+
+    Raises:
+      ValueError: something happens between the layers that whole numbers cannot say; it names the layer.
+    """
+    program = marked.program
+    rest = [Unknown("the state of neurons", "x")] * (len(program.jaxpr.invars) - 2)
+    first: list[Held] = [builder.input(), Unknown("the time step", "x"), *rest]
+    return builder.known("what the model returns", _walk(program, first, builder, marked, {})[0])
+
+
+def _walk(
+    program: ClosedJaxpr, inputs: Sequence[Held], builder: Builder, marked: Marked, entered: dict[int, Held]
+) -> list[Held]:
+    """Returns what a program makes of its inputs."""
+    jaxpr = program.jaxpr
+    held: dict[Any, Held] = {}
+    for variable, value in zip(jaxpr.constvars, program.consts, strict=True):
+        held[variable] = Constant(functools.partial(_itself, value))
+    held.update(zip(jaxpr.invars, inputs, strict=True))
+
+    def get(atom: Any) -> Held:
+        return Constant(functools.partial(_itself, atom.val)) if isinstance(atom, Literal) else held[atom]
+
+    for equation in jaxpr.eqns:
+        operands = [get(atom) for atom in equation.invars]
+        inner = _inner(equation) if equation.primitive.name in INNER else None
+        if equation.primitive is enters:
+            entered[equation.params["call"]] = operands[0]
+            results: list[Held] = [Unknown("the inside of a layer", marked.calls[equation.params["call"]].name)]
+        elif equation.primitive is leaves:
+            call = equation.params["call"]
+            results = [builder.layer(marked.calls[call], entered[call])]
+        elif all(isinstance(operand, Constant) for operand in operands):
+            results = _constants(equation, operands)
+        elif inner is not None:
+            results = _walk(inner, operands, builder, marked, entered)
+        else:
+            results = [_between(equation, operands, builder)] * len(equation.outvars)
+        held.update(zip(equation.outvars, results, strict=True))
+    return [get(atom) for atom in jaxpr.outvars]
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _inner(equation: Any) -> ClosedJaxpr:
+    found = next(equation.params[name] for name in ("jaxpr", "call_jaxpr") if name in equation.params)
+    return found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
+
+
+def _constants(equation: Any, operands: Sequence[Any]) -> list[Held]:
+    """What an operation makes of constants, when it is asked for."""
+
+    variables = {
+        atom: operand for atom, operand in zip(equation.invars, operands, strict=True) if isinstance(atom, Var)
+    }
+    alone = ClosedJaxpr(Jaxpr((), tuple(variables), equation.outvars, (equation,)), ())
+
+    @functools.cache
+    def run() -> Any:
+        return jaxpr_as_fun(alone)(*(operand.read() for operand in variables.values()))
+
+    return [Constant(lambda index=index: run()[index]) for index in range(len(equation.outvars))]  # type: ignore[misc]
+
+
+def _between(equation: Any, operands: Sequence[Held], builder: Builder) -> Held:
+    """What an operation between layers makes: a sum or a product with a constant, or something unknown."""
+    name, shape = equation.primitive.name, equation.outvars[0].aval.shape
+    values = [operand for operand in operands if isinstance(operand, Value)]
+    last = next(
+        (
+            builder.name(operand) if isinstance(operand, Value) else operand.last
+            for operand in operands
+            if not isinstance(operand, Constant)
+        ),
+        "x",
+    )
+    unknown = Unknown(f"'{name}'", last)
+    if not values or any(isinstance(operand, Unknown) for operand in operands):
+        return next((operand for operand in operands if isinstance(operand, Unknown)), unknown)
+    if name in SAME or (
+        name in ("reshape", "squeeze", "expand_dims", "broadcast_in_dim") and shape == equation.invars[0].aval.shape
+    ):
+        return values[0]
+    if name in ("reshape", "squeeze") and len(shape) == 2 and shape[0] == equation.invars[0].aval.shape[0]:
+        return builder.flatten(values[0], "flatten")
+    if name == "neg":
+        return builder.affine(values[0], -1.0, 0.0)
+    if name in ("add", "add_any", "sub") and len(values) == 2:
+        other = builder.affine(values[1], -1.0, 0.0) if name == "sub" else values[1]
+        return builder.add(values[0], other)
+    if len(operands) == 2 and len(values) == 1 and name in ("add", "add_any", "sub", "mul", "div"):
+        first = isinstance(operands[0], Value)
+        constant: Any = operands[1] if first else operands[0]
+        by_channel = _by_channel(constant.read())
+        if by_channel is not None and not (name == "div" and not first):
+            return _with_constant(name, first, values[0], by_channel, builder)
+    return unknown
+
+
+def _with_constant(name: str, first: bool, value: Value, constant: np.ndarray, builder: Builder) -> Value:
+    if name == "mul":
+        return builder.affine(value, constant, 0.0)
+    if name == "div":
+        return builder.affine(value, 1 / constant, 0.0)
+    if name == "sub":
+        return builder.affine(value, 1.0, -constant) if first else builder.affine(value, -1.0, constant)
+    return builder.affine(value, 1.0, constant)
+
+
+def _by_channel(constant: Any) -> np.ndarray | None:
+    """A constant as one number a channel, or one for all; None where it differs in space."""
+    array = np.asarray(constant, np.float64)
+    if array.ndim == 0:
+        return array
+    rows = array.reshape(-1, array.shape[-1])
+    return rows[0] if np.all(rows == rows[0]) else None

@@ -1,0 +1,47 @@
+"""Where the functions between layers, pooling and flattening, are seen by whoever reads a model as a graph."""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Observer = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+_OBSERVER: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("bsojax_observer", default=None)
+
+
+def observable(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns the function, whose calls an observer may see.
+
+    Modules need no such mark: ``flax.linen.intercept_methods`` sees them.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        observer = _OBSERVER.get()
+        if observer is None:
+            return function(*args, **kwargs)
+        with _observed_by(None):  # the observer calls the function itself
+            return observer(call, args, kwargs)
+
+    return call
+
+
+@contextlib.contextmanager
+def _observed_by(observer: Observer | None) -> Iterator[None]:
+    token = _OBSERVER.set(observer)
+    try:
+        yield
+    finally:
+        _OBSERVER.reset(token)
+
+
+def observing(observer: Observer) -> contextlib.AbstractContextManager[None]:
+    """Within, ``observer(function, args, kwargs)`` is called in the place of each observable function.
+
+    Use it as ``flax.linen.intercept_methods``: the observer calls the function and returns what shall be its result.
+    """
+    return _observed_by(observer)
