@@ -46,6 +46,8 @@ from bsojax._validate._batches import sown_losses as sown_losses
 from bsojax._validate._batches import targets as targets
 from bsojax._validate._batches import train_flag as train_flag
 from bsojax._validate._batches import weighted_loss as weighted_loss
+from bsojax._validate._deployment import c_name as c_name
+from bsojax._validate._deployment import found_compiler as found_compiler
 from bsojax._validate._deployment import input_range as input_range
 from bsojax._validate._deployment import inputs_within as inputs_within
 from bsojax._validate._deployment import not_deployable as not_deployable

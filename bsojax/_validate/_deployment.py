@@ -1,6 +1,7 @@
 """Deployment: what a network of whole numbers cannot say, and what it is given."""
 
 import math
+import re
 from typing import Any, NoReturn
 
 import numpy as np
@@ -61,3 +62,18 @@ def inputs_within(x: np.ndarray, low: int, high: int) -> None:
             f"x: holds numbers from {x.min()} to {x.max()}, and the network is made for {low} to {high} "
             "(input_min and input_max)."
         )
+
+
+def found_compiler(name: str, path: str | None) -> None:
+    """Refuses a C compiler that this machine has not."""
+    if path is None:
+        raise FileNotFoundError(
+            f"compiler: there is no '{name}' on this machine; install one, such as gcc, or name another."
+        )
+
+
+def c_name(name: Any) -> str:
+    """Returns a name that C takes as the prefix of others."""
+    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is None:
+        raise ValueError(f"name: needs a C identifier, such as 'net', got {name!r}.")
+    return name

@@ -113,12 +113,14 @@ class Whole:
     Attributes:
       gain, shift: int32 of shape ``(1 or num_steps, channels)``.
       before, after: bits.
+      is_wide: whether the product, rounding included, may exceed 32 bits.
     """
 
     gain: np.ndarray
     shift: np.ndarray
     before: int
     after: int
+    is_wide: bool
 
 
 Scale = TypeVar("Scale", Real, Whole)

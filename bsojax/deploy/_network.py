@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +20,7 @@ from bsojax.deploy._marks import marked
 from bsojax.deploy._reading import read
 from bsojax.deploy._values import Builder
 from bsojax.deploy._whole import Numbers, whole
+from bsojax.deploy.c import Source, run_compiled, source, write
 from bsojax.nn import Neuron
 from bsojax.online import TrainState, as_inputs, batch_of
 
@@ -85,22 +88,69 @@ class IntegerNetwork:
           TypeError: x is not of whole numbers.
           ValueError: x has another shape, or holds numbers below input_min or above input_max.
         """
-        x = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
-        _validate.inputs_within(x, self.input_min, self.input_max)
+        x = self._inputs(x)
         axis = int(self.is_sequence)
-        x = x.reshape(*x.shape[: axis + 1], *image(self.input_shape))
         parts = [
             _reference.run(self.graph, np.take(x, np.arange(first, min(first + BATCH, x.shape[axis])), axis))
             for first in range(0, x.shape[axis], BATCH)
         ]
-        logits = np.concatenate([part for part, _ in parts]).astype(np.int32)
-        return logits, {
-            node.name: np.concatenate([spikes[place] for _, spikes in parts], 1).reshape(
-                self.num_steps, len(logits), *node.form
-            )
-            for place, node in enumerate(self.graph.nodes)
-            if isinstance(node, Neurons)
-        }
+        spikes = {place: np.concatenate([found[place] for _, found in parts], 1) for place in parts[0][1]}
+        return self._named(np.concatenate([logits for logits, _ in parts]), spikes)
+
+    def run_c(
+        self, x: Any, *, compiler: str = "cc", flags: Sequence[str] = ("-O2",), runner: Sequence[str] = ()
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns the same as :meth:`run`, from the C code, compiled and run on this machine.
+
+        Args:
+          x: as in run.
+          compiler: a C compiler.
+          flags: what it is given besides, such as ``-O3 -march=native``.
+          runner: a program that runs what was compiled, such as an emulator of another machine.
+
+        Raises:
+          FileNotFoundError: there is no such compiler.
+          RuntimeError: the compiler or the program fails; what it says is in the message.
+          TypeError, ValueError: as run.
+        """
+        given = self._inputs(x).astype(self.input_dtype)
+        name, bits = f"{self.input_dtype}_t", self.membrane_bits
+        return self._named(*run_compiled(self.graph, given, name, bits, compiler, flags, runner))
+
+    def write_c(self, folder: str | Path, name: str = "net") -> None:
+        """Writes the network as C99: NAME.h and NAME.c, which need nothing but a compiler.
+
+        Use it to ship the network to a device. The function is ``NAME_run(x, logits, scratch)``; networks of sequences
+        also have ``NAME_reset`` and ``NAME_step``, which take one frame at a time. It allocates nothing, keeps no
+        state but that in the scratch struct, and gives the bits of :meth:`run` with any compiler that shifts negative
+        numbers to the right arithmetically; all known ones do.
+
+        Args:
+          folder: made where it is missing.
+          name: the prefix of all that is declared.
+
+        Raises:
+          ValueError: the name is no C identifier.
+        """
+        write(self._c_source(_validate.c_name(name)), Path(folder), name)
+
+    def _c_source(self, name: str) -> Source:
+        return source(self.graph, name, f"{self.input_dtype}_t", self.membrane_bits)
+
+    def _inputs(self, x: Any) -> np.ndarray:
+        """Inputs as images."""
+        x = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
+        _validate.inputs_within(x, self.input_min, self.input_max)
+        return x.reshape(*x.shape[: x.ndim - len(self.input_shape)], *image(self.input_shape))
+
+    def _named(self, logits: np.ndarray, spikes: Mapping[int, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Spikes by the name of their layer, in the shape that the model has."""
+        named = {}
+        for place, found in spikes.items():
+            node = self.graph.nodes[place]
+            if isinstance(node, Neurons):
+                named[node.name] = found.reshape(*found.shape[:2], *node.form)
+        return logits.astype(np.int32), named
 
 
 def integer_network(

@@ -206,12 +206,14 @@ def _current(attempt: _Attempt, node: Current[Real], place: int) -> _Made:
     largest, sums = float(np.max(np.abs(gain))) or 1.0, max(1, read.interval.most >> before)
     # Signs are many, and their products shall fit into 32 bits; a real weight's sum is exact to its last bit.
     binary = isinstance(read.node, Synapse) and read.node.is_binary
-    after = _bits_within(2 ** (SUM_BITS - 2) / (largest * sums)) if binary else 0
+    after = _bits_within(2 ** (SUM_BITS - 2) / (largest * (sums + 1))) if binary else 0
     if not binary or largest * 2**after < 2**8:
         after = min(_bits_within((2 ** (SUM_BITS - 1) - 1) / largest), _bits_within(2**61 / (largest * sums)))
     if max(np.max(np.abs(shift)), largest) >= 2 ** (SUM_BITS - 1):
         return _Made(node, read.interval, 1.0, int(max(np.max(np.abs(shift)), largest)), SUM_BITS, place)
-    scale = Whole(np.rint(np.ldexp(gain, after)).astype(np.int32), shift.astype(np.int32), before, after)
+    whole_gain = np.rint(np.ldexp(gain, after)).astype(np.int32)
+    product = int(np.max(np.abs(whole_gain.astype(np.int64)))) * (sums + 1) + (1 << after >> 1)
+    scale = Whole(whole_gain, shift.astype(np.int32), before, after, product >= 2 ** (SUM_BITS - 1))
     found = _bounds.scaled(scale, read.interval)
     made = Current(node.source, node.name, scale, node.shape, bits)
     return _Made(made, found, math.ldexp(1.0, -bits), found.most, SUM_BITS, place)
@@ -235,7 +237,7 @@ def _readout(attempt: _Attempt, node: Any, place: int) -> _Made:
         if np.max(np.abs(levels)) >= 2 ** (SUM_BITS - 1):
             coarser = attempt.coarser(node.source)
             return _Made(node, read.interval, unit, int(np.max(np.abs(levels))), SUM_BITS, coarser)
-        scale = Whole(ones, levels.astype(np.int32), 0, 0)
+        scale = Whole(ones, levels.astype(np.int32), 0, 0, False)
         found = _bounds.scaled(scale, read.interval)
         readout = Current(node.source, node.name, scale, node.shape)
         made = _Made(readout, found, unit, found.most, SUM_BITS, attempt.coarser(node.source))

@@ -1,0 +1,95 @@
+"""Runs a network's C code on this machine, to compare it with the reference."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bsojax import _validate
+from bsojax.deploy._graph import Graph, Neurons
+from bsojax.deploy.c._constants import words_of
+from bsojax.deploy.c._write import source, write
+
+_MAIN = r"""
+#include <stdint.h>
+#include <stdio.h>
+static void on_spikes(const uint32_t *map, int pixels, int channels);
+#define net_ON_SPIKES(place, map, pixels, channels) on_spikes(map, pixels, channels)
+#include "net.c"
+
+static void on_spikes(const uint32_t *map, int pixels, int channels) {
+  fwrite(map, 4, (size_t)(BLOCK * pixels * words_of(channels)), stdout);
+}
+
+int main(void) {
+  static net_input x[FRAMES * net_INPUTS];
+  static net_scratch scratch;
+  static int32_t logits[net_LOGITS];
+  while (fread(x, sizeof x, 1, stdin) == 1) {
+    net_run(x, logits, &scratch);
+    fwrite(logits, 4, net_LOGITS, stdout);
+  }
+  return 0;
+}
+"""
+
+
+def run(
+    graph: Graph,
+    x: np.ndarray,
+    input_type: str,
+    membrane_bits: int,
+    compiler: str,
+    flags: Sequence[str],
+    runner: Sequence[str] = (),
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Returns logits and spikes of a batch, as the reference does, from compiled C.
+
+    Args:
+      graph: of whole numbers.
+      x: as the reference takes it, in the dtype of input_type.
+      input_type: the C type of inputs.
+      membrane_bits: the width of membranes.
+      compiler: a C compiler.
+      flags: what it is given besides.
+      runner: a program that runs what was compiled, such as an emulator of another machine.
+
+    Raises:
+      FileNotFoundError: there is no such compiler.
+      RuntimeError: it, or the program, fails.
+    """
+    _validate.found_compiler(compiler, shutil.which(compiler))
+    frames = graph.num_steps if graph.is_sequence else 1
+    examples = np.moveaxis(x, 1, 0) if graph.is_sequence else x
+    with tempfile.TemporaryDirectory() as folder:
+        write(source(graph, "net", input_type, membrane_bits, observed=True), Path(folder), "net")
+        (Path(folder) / "main.c").write_text(_MAIN)
+        command = [compiler, "-std=c99", *flags, f"-DFRAMES={frames}", "main.c", "-o", "net"]
+        _ran(command, folder, b"")
+        told = _ran([*runner, str(Path(folder) / "net")], folder, np.ascontiguousarray(examples).tobytes())
+    return _read(graph, told, len(examples))
+
+
+def _ran(command: Sequence[str], folder: str, given: bytes) -> bytes:
+    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"'{' '.join(command)}' failed: {done.stderr.decode(errors='replace')[-2000:]}")
+    return done.stdout
+
+
+def _read(graph: Graph, told: bytes, examples: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Logits and spikes from what the program told: of each example the spikes of each block and layer, then logits."""
+    blocks, steps = (graph.num_steps, 1) if graph.is_sequence else (1, graph.num_steps)
+    layers = [(place, node) for place, node in enumerate(graph.nodes) if isinstance(node, Neurons)]
+    words = [steps * node.shape[0] * node.shape[1] * words_of(node.shape[2]) for _, node in layers]
+    logits = int(np.prod(graph.nodes[-1].shape))
+    rows = np.frombuffer(told, np.dtype("<u4")).reshape(examples, blocks * sum(words) + logits)
+    spikes, found = rows[:, : blocks * sum(words)].reshape(examples, blocks, sum(words)), {}
+    for (place, node), first, count in zip(layers, np.cumsum([0, *words]), words, strict=False):
+        maps = spikes[..., first : first + count].reshape(examples, blocks * steps, *node.shape[:2], -1, 1)
+        bits = (maps >> np.arange(32, dtype=np.uint32)) & 1
+        found[place] = np.moveaxis(bits.reshape(*maps.shape[:4], -1)[..., : node.shape[2]], 1, 0).astype(np.bool_)
+    return rows[:, blocks * sum(words) :].astype(np.int32).astype(np.int64), found
