@@ -13,6 +13,7 @@ from benchmarks import (
     accelerator,
     bits,
     compile_time,
+    edge,
     epoch,
     faults,
     forward,
@@ -50,7 +51,15 @@ def load(root: Path) -> Results:
 
 def benchmarks(results: Results) -> str:
     """Returns docs/BENCHMARKS.md."""
-    bench = {"memory": memory, "bits": bits, "speed": speed, "profile": profile, "epoch": epoch, "forward": forward}
+    bench = {
+        "memory": memory,
+        "bits": bits,
+        "speed": speed,
+        "profile": profile,
+        "epoch": epoch,
+        "forward": forward,
+        "edge": edge,
+    }
     values = {name: _part(results, name, script.tell, "make bench") for name, script in bench.items()}
     values |= {
         "compile_time": _part(results, "compile_time", compile_time.tell, "python -m benchmarks.compile_time"),

@@ -114,8 +114,8 @@ class IntegerNetwork:
           TypeError, ValueError: as run.
         """
         given = self._inputs(x).astype(self.input_dtype)
-        name, bits = f"{self.input_dtype}_t", self.membrane_bits
-        return self._named(*run_compiled(self.graph, given, name, bits, compiler, flags, runner))
+        name, digits, bits = f"{self.input_dtype}_t", self._input_digits, self.membrane_bits
+        return self._named(*run_compiled(self.graph, given, name, digits, bits, compiler, flags, runner))
 
     def write_c(self, folder: str | Path, name: str = "net") -> None:
         """Writes the network as C99: NAME.h and NAME.c, which need nothing but a compiler.
@@ -135,7 +135,11 @@ class IntegerNetwork:
         write(self._c_source(_validate.c_name(name)), Path(folder), name)
 
     def _c_source(self, name: str) -> Source:
-        return source(self.graph, name, f"{self.input_dtype}_t", self.membrane_bits)
+        return source(self.graph, name, f"{self.input_dtype}_t", self._input_digits, self.membrane_bits)
+
+    @property
+    def _input_digits(self) -> int:
+        return 0 if self.input_min < 0 else self.input_max.bit_length()
 
     def _inputs(self, x: Any) -> np.ndarray:
         """Inputs as images."""

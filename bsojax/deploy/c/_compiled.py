@@ -41,6 +41,7 @@ def run(
     graph: Graph,
     x: np.ndarray,
     input_type: str,
+    input_digits: int,
     membrane_bits: int,
     compiler: str,
     flags: Sequence[str],
@@ -52,6 +53,7 @@ def run(
       graph: of whole numbers.
       x: as the reference takes it, in the dtype of input_type.
       input_type: the C type of inputs.
+      input_digits: binary digits of the largest; 0: they may be negative.
       membrane_bits: the width of membranes.
       compiler: a C compiler.
       flags: what it is given besides.
@@ -65,7 +67,7 @@ def run(
     frames = graph.num_steps if graph.is_sequence else 1
     examples = np.moveaxis(x, 1, 0) if graph.is_sequence else x
     with tempfile.TemporaryDirectory() as folder:
-        write(source(graph, "net", input_type, membrane_bits, observed=True), Path(folder), "net")
+        write(source(graph, "net", input_type, input_digits, membrane_bits, observed=True), Path(folder), "net")
         (Path(folder) / "main.c").write_text(_MAIN)
         command = [compiler, "-std=c99", *flags, f"-DFRAMES={frames}", "main.c", "-o", "net"]
         _ran(command, folder, b"")

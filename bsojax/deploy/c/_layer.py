@@ -15,8 +15,11 @@ from bsojax.deploy.c._constants import (
 )
 from bsojax.deploy.c._maps import Map
 from bsojax.deploy.c._plan import CountedReadout, Pass, over_currents
-from bsojax.deploy.c._pools import numbers, same
+from bsojax.deploy.c._pools import digits, numbers, same
 from bsojax.deploy.c._text import Function, Parts
+
+MOST_DIGITS = 4
+"""Inputs of more binary digits meet signs one by one, as numbers."""
 
 
 def layer(parts: Parts, each: Pass) -> None:
@@ -70,6 +73,8 @@ def _sums(function: Function, each: Pass, node: Synapse) -> int:
     """The sums of a synapse; returns how many bits they have lost of those that their current would drop."""
     parts, lanes, place = function.parts, function.lanes, each.places[0]
     found, kernel = parts.maps[node.source], node.kernel
+    if found.buffer is None and node.is_binary and node.groups == 1 and 0 < parts.input_digits <= MOST_DIGITS:
+        found = digits(parts, node.source)
     high, wide, channels, _ = kernel.shape
     window = f"(Window){{{high}, {wide}, {node.window.strides[0]}, {node.window.strides[1]}, " + (
         f"{node.window.dilation[0]}, {node.window.dilation[1]}, {node.window.before[0]}, {node.window.before[1]}, "
@@ -86,8 +91,10 @@ def _sums(function: Function, each: Pass, node: Synapse) -> int:
             f"int32_t total[BLOCK], in_plane[{found.planes} * BLOCK];",
             f"gather(m, w, y, x, {words}, in, patch, total, in_plane);",
         ]
+        steps = "1" if found.is_still else "BLOCK"
         function.each_block.append(
-            f"signs_of_spikes({lanes}, {found.planes}, {words}, patch, {name} + first * {words}, total, in_plane, sum);"
+            f"signs_of_spikes({lanes}, {found.planes}, {steps}, {words}, patch, {name} + first * {words}, total, "
+            "in_plane, sum);"
         )
         return 0
     if found.is_spikes:

@@ -36,6 +36,15 @@ def same(found: Map) -> str:
     return {"word": "same_spikes", "int32_t": "same_numbers", "NAME_input": "same_inputs"}[found.kind]
 
 
+def digits(parts: Parts, place: int) -> Map:
+    """The input as planes of bits, for signs: they meet whole numbers of few digits as they meet sums of spikes."""
+    found, planes = parts.maps[place], parts.input_digits
+    words = size("word", found.shape, planes, 0, 1 if found.is_still else parts.block)
+    made = Map("word", found.shape, planes, 0, found.is_still, parts.buffer(words))
+    parts.calls.append(lambda: f"to_digits({found.literal}, {planes}, {found.pointer}, {made.pointer});")
+    return made
+
+
 def pool(parts: Parts, place: int, node: SumPool | AnyPool) -> None:
     found, area, (high, wide), (rows, columns, _) = (
         parts.maps[node.source],

@@ -17,6 +17,7 @@ class Parts:
     Attributes:
       graph: the network.
       block: time steps that are computed at once: all of them of a static frame, 1 of a sequence.
+      input_digits: binary digits of the largest input; 0: inputs may be negative.
       observed: whether spikes that are only counted are held too, for whoever compares them.
       constants, functions: definitions.
       calls: makes the call of each pass, once buffers have their places.
@@ -29,6 +30,7 @@ class Parts:
 
     graph: Graph
     block: int
+    input_digits: int
     observed: bool
     constants: list[str] = dataclasses.field(default_factory=list)
     functions: list[str] = dataclasses.field(default_factory=list)

@@ -28,17 +28,20 @@ class Source:
     scratch_bytes: int
 
 
-def source(graph: Graph, name: str, input_type: str, membrane_bits: int, *, observed: bool = False) -> Source:
+def source(
+    graph: Graph, name: str, input_type: str, input_digits: int, membrane_bits: int, *, observed: bool = False
+) -> Source:
     """Returns a network in C.
 
     Args:
       graph: of whole numbers.
       name: the prefix of all that the header declares.
       input_type: the C type of inputs.
+      input_digits: binary digits of the largest input; 0: inputs may be negative.
       membrane_bits: the width of membranes.
       observed: whether NAME_ON_SPIKES(place, map, pixels, channels) is called with the spikes of each layer.
     """
-    parts = Parts(graph, 1 if graph.is_sequence else graph.num_steps, observed)
+    parts = Parts(graph, 1 if graph.is_sequence else graph.num_steps, input_digits, observed)
     for each in plan(graph):
         add_pass(parts, each)
     words = place(parts.buffers)

@@ -64,6 +64,19 @@ INLINE int32_t spikes_at(Map m, const word *in, int t, int pixel, int channel) {
   return found;
 }
 
+/* Whole numbers as their binary digits. */
+INLINE void to_digits(Map m, int planes, const NAME_input *restrict in, word *restrict out) {
+  int words = words_of(m.channels), steps = m.still ? 1 : BLOCK, pixels = m.rows * m.columns;
+  for (int p = 0; p < planes; p++)
+    for (int k = 0; k < steps * pixels; k++)
+      for (int first = 0; first < m.channels; first += BITS) {
+        word bits = 0;
+        for (int o = 0; o < (m.channels - first < BITS ? m.channels - first : BITS); o++)
+          bits |= ((word)in[k * m.channels + first + o] >> p & 1u) << o;
+        out[(p * steps * pixels + k) * words + first / BITS] = bits;
+      }
+}
+
 INLINE int inside(Map m, Window w, int y, int x, int i, int j, int *pixel) {
   int row = y * w.step_y + i * w.far_y - w.top, column = x * w.step_x + j * w.far_x - w.left;
   *pixel = row * m.columns + column;
@@ -74,16 +87,17 @@ INLINE int inside(Map m, Window w, int y, int x, int i, int j, int *pixel) {
 INLINE void gather(Map m, Window w, int y, int x, int patch_words, const word *restrict in, word *restrict patch,
                    int32_t *restrict total, int32_t *restrict in_plane) {
   int words = words_of(m.channels), together = shared(m.channels);
-  for (int t = 0; t < BLOCK; t++) total[t] = 0;
+  int steps = m.still ? 1 : BLOCK;
+  for (int t = 0; t < steps; t++) total[t] = 0;
   for (int p = 0; p < m.planes; p++)
-    for (int t = 0; t < BLOCK; t++) {
-      word *at = patch + (p * BLOCK + t) * patch_words;
+    for (int t = 0; t < steps; t++) {
+      word *at = patch + (p * steps + t) * patch_words;
       int32_t found = 0;
       if (m.channels < BITS) clear(at, patch_words);
       for (int i = 0; i < w.high; i++)
         for (int j = 0; j < w.wide; j++) {
           int pixel, tap = i * w.wide + j, is_inside = inside(m, w, y, x, i, j, &pixel);
-          const word *from = in + ((p * BLOCK + t) * m.rows * m.columns + (is_inside ? pixel : 0)) * words;
+          const word *from = in + ((p * steps + t) * m.rows * m.columns + (is_inside ? pixel : 0)) * words;
           if (m.channels < BITS) {
             if (is_inside) at[tap / together] |= from[0] << tap % together * m.channels;
           } else {
@@ -91,7 +105,7 @@ INLINE void gather(Map m, Window w, int y, int x, int patch_words, const word *r
           }
         }
       for (int k = 0; k < patch_words; k++) found += (int32_t)ones(at[k]);
-      in_plane[p * BLOCK + t] = found;
+      in_plane[p * steps + t] = found;
       total[t] += found << p;
     }
 }
@@ -104,17 +118,17 @@ INLINE void gather(Map m, Window w, int y, int x, int patch_words, const word *r
   }
 
 /* Gathered spikes times the packed signs of some outputs, side by side, [words][lanes]. */
-INLINE void signs_of_spikes(int lanes, int planes, int words, const word *restrict patch, const word *restrict weights,
+INLINE void signs_of_spikes(int lanes, int planes, int steps, int words, const word *restrict patch, const word *restrict weights,
                             const int32_t *restrict total, const int32_t *restrict in_plane,
                             int32_t (*restrict sum)[LANES]) {
-  for (int t = 0; t < BLOCK; t++) {
+  for (int t = 0; t < steps; t++) {
     word found[LANES];
     clear(found, lanes);
     for (int p = planes - 1; p >= 0; p--) {
-      const word *q = patch + (p * BLOCK + t) * words;
+      const word *q = patch + (p * steps + t) * words;
       if (p != planes - 1)
         for (int o = 0; o < lanes; o++) found[o] *= 2;
-      if (in_plane[p * BLOCK + t] == 0) continue;
+      if (in_plane[p * steps + t] == 0) continue;
       int k = 0;
 #if !defined(__AVX512VPOPCNTDQ__)
       /* Eight words are added as columns of bits before ones are counted. */
@@ -150,6 +164,8 @@ INLINE void signs_of_spikes(int lanes, int planes, int words, const word *restri
     }
     for (int o = 0; o < lanes; o++) sum[t][o] = 2 * (int32_t)found[o] - total[t];
   }
+  for (int t = steps; t < BLOCK; t++)
+    for (int o = 0; o < lanes; o++) sum[t][o] = sum[0][o];
 }
 
 /* Whole weights times spikes; weights [element][channel][stride]. */
