@@ -1,6 +1,6 @@
 """Deployed networks on one core: C code against JAX, and against onnxruntime where it is installed.
 
-A layer is convolution, norm and neurons at one time step, of spikes; networks are whole, at four time steps. All of them
+A layer is convolution, norm and neurons at one time step, of spikes; networks are whole, at four time steps. All
 answer alike before they are timed.
 """
 

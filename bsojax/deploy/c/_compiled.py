@@ -20,17 +20,29 @@ static void on_spikes(const uint32_t *map, int pixels, int channels);
 #define net_ON_SPIKES(place, map, pixels, channels) on_spikes(map, pixels, channels)
 #include "net.c"
 
+/* Numbers go through files with their low byte first, whatever machine this is. */
+static void tell(uint32_t value) {
+  for (int k = 0; k < 4; k++) putchar((int)(value >> 8 * k & 255u));
+}
+
 static void on_spikes(const uint32_t *map, int pixels, int channels) {
-  fwrite(map, 4, (size_t)(BLOCK * pixels * words_of(channels)), stdout);
+  for (int k = 0; k < BLOCK * pixels * words_of(channels); k++) tell(map[k]);
 }
 
 int main(void) {
-  static net_input x[FRAMES * net_INPUTS];
+  enum { EACH = (int)sizeof(net_input), COUNT = FRAMES * net_INPUTS };
+  static unsigned char bytes[COUNT * EACH];
+  static net_input x[COUNT];
   static net_scratch scratch;
   static int32_t logits[net_LOGITS];
-  while (fread(x, sizeof x, 1, stdin) == 1) {
+  while (fread(bytes, sizeof bytes, 1, stdin) == 1) {
+    for (int k = 0; k < COUNT; k++) {
+      uint32_t value = 0;
+      for (int b = 0; b < EACH; b++) value |= (uint32_t)bytes[k * EACH + b] << 8 * b;
+      x[k] = (net_input)value;
+    }
     net_run(x, logits, &scratch);
-    fwrite(logits, 4, net_LOGITS, stdout);
+    for (int k = 0; k < net_LOGITS; k++) tell((uint32_t)logits[k]);
   }
   return 0;
 }
