@@ -23,6 +23,7 @@ LAYERS = (
     "online",
     "inspect",
     "models",
+    "deploy",
     "nnx",
 )
 """The rooms of the library; each may import from those before it."""

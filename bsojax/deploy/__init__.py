@@ -1,0 +1,1 @@
+"""A trained network leaves training: files that outlive the program that wrote them."""
