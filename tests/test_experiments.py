@@ -63,7 +63,7 @@ def test_a_run_leaves_settings_records_model_and_picture(finished):
         "curves.png",
         "lock",
         "metrics.jsonl",
-        "model.msgpack",
+        "model.bsojax",
         "starts.jsonl",
         "summary.json",
     }
@@ -87,7 +87,7 @@ def test_a_run_is_judged_beside_its_frozen_control(finished):
 
 
 def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir, config):
-    variables = saved_model.load_model(finished / "model.msgpack")
+    variables = saved_model.load_model(finished / "model.bsojax")
     model = networks.make_model(config, 10, build.make_neuron(config))
     (x, y) = next(load("digits", data_dir).test.batches(355))
     x = x / np.float32(16)
@@ -107,12 +107,12 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir, confi
     assert all(leaf.dtype == bool for leaf in jax.tree.leaves(variables["signs"]))
     assert summary["memory"]["signs"] == signs
     reals = 4 * sum(leaf.size for name in ("params", "batch_stats") for leaf in jax.tree.leaves(variables[name]))
-    assert (finished / "model.msgpack").stat().st_size < signs / 8 + reals + 2048
+    assert (finished / "model.bsojax").stat().st_size < signs / 8 + reals + 2048
 
 
 def test_the_same_seed_gives_the_same_run(finished, data_dir, tmp_path):
     main(["digits", "--output", str(tmp_path / "again"), "--data-dir", str(data_dir), "--no-control", *RUN])
-    assert (tmp_path / "again" / "model.msgpack").read_bytes() == (finished / "model.msgpack").read_bytes()
+    assert (tmp_path / "again" / "model.bsojax").read_bytes() == (finished / "model.bsojax").read_bytes()
 
 
 def rarely(*options):
@@ -295,7 +295,7 @@ def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
 
 
 def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir, config):
-    config = dataclasses.replace(config, num_steps=2, start=finished / "model.msgpack", data_dir=data_dir)
+    config = dataclasses.replace(config, num_steps=2, start=finished / "model.bsojax", data_dir=data_dir)
     data = load("digits", data_dir)
     run = build.prepare(config, data)
     accuracy = evaluate(run, run.state, data.test)["accuracy"]

@@ -37,6 +37,7 @@ SUBPACKAGES = (
     bsojax.online,
     bsojax.inspect,
     bsojax.models,
+    bsojax.deploy,
     bsojax.xla_cpu,
 )
 files = sorted(ROOT.rglob("*.py"))
