@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import jax.numpy as jnp
 import numpy as np
 
-HEADER_LIMIT = 2**20
+HEADER_LIMIT = 2**19
 """Bytes of a header: what a parser makes of so many fits a small machine's memory."""
 
 DTYPES = {

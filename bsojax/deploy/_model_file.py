@@ -22,7 +22,7 @@ from bsojax.online import InputShapes, TrainState, init, shapes_of
 from bsojax.signs import unpack_signs
 
 _KIND = "model"
-_TEXT = 2**18  # bytes of a description: constants of a neuron each may be many
+_TEXT = 2**17  # bytes of a description: constants of a neuron each may be many
 _EXAMPLES = 2  # of a batch that nobody computes
 _COLLECTIONS = ("signs", "params", "batch_stats")
 
