@@ -1,6 +1,7 @@
 """A trained network as a file: signs at one bit a weight, real parameters, statistics, and what builds the network."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,8 @@ from bsojax.online import InputShapes, TrainState, init, shapes_of
 from bsojax.signs import unpack_signs
 
 _KIND = "model"
-_TEXT = 2**17  # bytes of a description: constants of a neuron each may be many
+_TEXT = 2**15  # characters of a description: to Flax each of a neuron's constants is work at every layer
+_INPUTS = 2**8  # arrays that a model takes
 _EXAMPLES = 2  # of a batch that nobody computes
 _COLLECTIONS = ("signs", "params", "batch_stats")
 
@@ -91,7 +93,7 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState
     header: dict[str, Any] = {"input_shape": _shape_said(state.input_shape), "model": None}
     try:
         header["model"] = described(model)
-        if len(str(header["model"])) > _TEXT:
+        if _is_long(header["model"]):
             raise CannotBeSaidError("its attributes are too many numbers")
     except CannotBeSaidError as error:
         header |= {"model": None, "because": str(error)[:200]}
@@ -169,12 +171,18 @@ def _rebuilt(path: Path, header: Mapping[str, Any], count: int) -> nn.Module:
         reason = f" ({because[:200]})" if isinstance(because, str) and because.isprintable() else ""
         refuse(path, f"it does not say how its model is built{reason}; load_model(path, model) takes the model")
     try:
+        if _is_long(header["model"]):
+            raise ValueError("its attributes are too many numbers")
         model = rebuilt(header["model"])
         if layers(model) > count:
             raise ValueError("it has more layers than the file has arrays for")
         return model
     except Exception as error:  # attributes of any kind, handed to whatever takes them
         raise ValueError(f"{path}: the model that it describes cannot be built: {_first_line(error)}.") from error
+
+
+def _is_long(description: Any) -> bool:
+    return len(json.dumps(description)) > _TEXT
 
 
 def _first_line(error: Exception) -> str:
@@ -202,7 +210,7 @@ def _checked(path: Path, model: Any, input_shape: Any, entries: Mapping[str, Ent
         like = _shapes_of(model, input_shape)
     except Exception as error:  # of a model that is called with whatever shape a file says
         raise ValueError(
-            f"{path}: {type(model).__name__} cannot be called with the network's input of shape {input_shape}; the "
+            f"{path}: {type(model).__name__} cannot be called with the network's input, {quoted(input_shape)}; the "
             f"file holds another network ({_first_line(error)})."
         ) from error
     _validate.network(str(path), entries, _by_name(like), "the file holds another network.")
@@ -231,7 +239,7 @@ def _shape_said(input_shape: Any) -> Any:
 
     def said(node: Any) -> Any:
         if isinstance(node, jax.ShapeDtypeStruct):
-            return {"array": list(node.shape)}
+            return {"array": list(node.shape[1:])}
         is_named = type(node) is dict and all(isinstance(name, str) for name in node)
         _validate.plain_inputs(is_named or type(node) in (list, tuple), type(node).__name__)
         if is_named:
@@ -256,4 +264,7 @@ def _shape_meant(path: Path, input_shape: Any) -> Any:
             return items if kind == "list" else tuple(items)
         refuse(path, f"{quoted(node)} is no shape of an input")
 
-    return shapes_of(meant(input_shape))
+    inputs = meant(input_shape)
+    if len(jax.tree.leaves(inputs)) > _INPUTS:
+        refuse(path, f"it says that its model takes more than {_INPUTS} arrays")
+    return shapes_of(inputs)
