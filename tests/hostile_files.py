@@ -1,4 +1,4 @@
-"""Files that say what they like, and what it may cost to refuse one."""
+"""Files of earlier versions, files that say what they like, and what it may cost to refuse one."""
 
 import hashlib
 import json
@@ -6,7 +6,12 @@ import struct
 import time
 import tracemalloc
 
+import flax.serialization
+import jax
+import numpy as np
 import pytest
+
+import bsojax
 
 SECONDS, MEMORY = 1.0, 64 * 2**20
 
@@ -17,6 +22,16 @@ def crafted(text, payload=b"\x00" * 10, version=1, length=None):
     start = struct.pack("<8sII", b"\x93bsojax\n", version, len(text) if length is None else length)
     of_payload = hashlib.sha256(payload).digest()
     return start + hashlib.sha256(start + of_payload + text).digest() + of_payload + text + payload
+
+
+def as_earlier(variables):
+    """The bytes that runs of earlier versions wrote into model.msgpack."""
+    packed = jax.tree.map(
+        lambda leaf: {"bits": np.asarray(leaf.bits), "shape": np.array(leaf.shape, np.int32)},
+        bsojax.pack_signs(variables["signs"]),
+        is_leaf=lambda leaf: isinstance(leaf, bsojax.PackedSigns),
+    )
+    return flax.serialization.msgpack_serialize(jax.device_get({**variables, "signs": packed}))
 
 
 def frugal_refusal(path, call):

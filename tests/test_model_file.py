@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hostile_files import crafted, frugal_refusal
+from hostile_files import as_earlier, crafted, frugal_refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -521,16 +521,6 @@ def test_many_fuzzed_headers_are_refused_or_read_as_a_network(tmp_path, good):
 
 
 # Networks of earlier runs.
-
-
-def as_earlier(variables):
-    """The bytes that runs of earlier versions wrote into model.msgpack."""
-    packed = jax.tree.map(
-        lambda leaf: {"bits": np.asarray(leaf.bits), "shape": np.array(leaf.shape, np.int32)},
-        bsojax.pack_signs(variables["signs"]),
-        is_leaf=lambda leaf: isinstance(leaf, bsojax.PackedSigns),
-    )
-    return flax.serialization.msgpack_serialize(jax.device_get({**variables, "signs": packed}))
 
 
 @pytest.mark.parametrize("name", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in [*STOCK][1:])])
