@@ -13,6 +13,9 @@ from bsojax import optim as optim
 from bsojax import signs as signs
 from bsojax import xla_cpu as xla_cpu
 from bsojax._validate import check_data as check_data
+from bsojax.deploy import load_model as load_model
+from bsojax.deploy import save_model as save_model
+from bsojax.deploy import SavedModel as SavedModel
 from bsojax.inspect import LayerSummary as LayerSummary
 from bsojax.inspect import memory_report as memory_report
 from bsojax.inspect import summarize as summarize

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +25,6 @@ from experiments.networks import TRACES, make_model
 from experiments.rivals import ThroughTimeLIF, make_bptt_step
 from experiments.running.devices import Devices, find_devices
 from experiments.running.events import check_installed
-from experiments.saved_model import started_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,9 @@ def prepare(config: Config, data: DataSet) -> Run:
     """Builds a run.
 
     Raises:
-      ValueError: a setting is out of range, the batch is larger than the data set, or cannot be split over the devices.
+      FileNotFoundError: there is no network to start from.
+      ValueError: a setting is out of range, the batch is larger than the data set, or cannot be split over the devices,
+        or the network to start from is another one.
       ImportError: a package is missing that the settings need.
     """
     config.check()
@@ -99,7 +101,7 @@ def prepare(config: Config, data: DataSet) -> Run:
     tx = make_optimizer(config, count_updates(config, data))
     state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
     if config.start is not None:
-        state = started_from(config.start, state)
+        state = _started_from(config.start, model, state)
     if config.packed:
         state = dataclasses.replace(state, signs=bsojax.pack_signs(state.signs))
     shardings = devices.shardings(state, config.session.split_optimizer)
@@ -168,6 +170,17 @@ def make_step(
 def called(step: Callable[..., Any], state: bsojax.TrainState, seen: Any, y: jax.Array) -> Any:
     """Calls a step with what a front end gives: frames, or padded sequences and their mask."""
     return step(state, seen.x, y, mask=seen.mask) if isinstance(seen, Padded) else step(state, seen, y)
+
+
+def _started_from(path: Path, model: nn.Module, state: bsojax.TrainState) -> bsojax.TrainState:
+    """Returns the state with the signs, real parameters and statistics of a saved network."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--start: there is no model at {path}.")
+    try:
+        saved = bsojax.load_model(path, model, input_shape=state.input_shape)
+    except ValueError as error:
+        raise ValueError(f"--start: {error}") from error
+    return dataclasses.replace(state, **saved.variables)
 
 
 def _chosen(config: Config, data: DataSet) -> DataSet:

@@ -136,7 +136,7 @@ class Config:
     refresh: bool = True
     """Re-estimate the norms' statistics before every evaluation."""
     start: Path | None = None
-    """Start from the network in this model.msgpack instead of a random one."""
+    """Start from the network in this file, a run's model.bsojax, instead of a random one."""
     seed: int = 0
     """Seed of the weights, the order of the examples and their augmentation."""
     frozen: bool = False

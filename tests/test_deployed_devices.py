@@ -18,7 +18,6 @@ from jax.sharding import PartitionSpec as P
 
 import bsojax
 from bsojax.optim import deployed_in, with_deployed
-from experiments import saved_model
 from experiments.build import prepare
 from experiments.data import load
 from experiments.running.checkpoints import Checkpoints
@@ -387,7 +386,7 @@ def test_a_resumed_run_saves_the_same_model_of_deployed_signs(digits_dir, tmp_pa
     keeper = CheckpointKeeper(store, run.config.session.checkpoint_minutes, Stop())
     whole = dataclasses.replace(run, state=jax.tree.map(jnp.copy, run.state))
     state, _ = train(whole, nothing, nothing, None, keeper)
-    saved_model.save_model(tmp_path / "whole.msgpack", state)
+    bsojax.save_model(tmp_path / "whole", run.model, state)
 
     middle = next(name for name in store.names() if name.startswith("000000007"))
     (tmp_path / "alone").mkdir()
@@ -395,12 +394,12 @@ def test_a_resumed_run_saves_the_same_model_of_deployed_signs(digits_dir, tmp_pa
     start, skipped = Checkpoints(tmp_path / "alone", run.config, run.batches).restore(run.state)
     assert not skipped
     assert differing(deployed(start.state), bsojax.unpack_signs(start.state.signs)) > 0
-    saved_model.save_model(tmp_path / "middle.msgpack", start.state)
-    held = saved_model.load_model(tmp_path / "middle.msgpack")
+    bsojax.save_model(tmp_path / "middle", run.model, start.state)
+    held = bsojax.load_model(tmp_path / "middle", run.model).variables
     chex.assert_trees_all_equal(held["signs"], jax.device_get(deployed(start.state)))
-    begun = saved_model.started_from(tmp_path / "middle.msgpack", run.state)
-    chex.assert_trees_all_equal(deployed(begun), held["signs"])
+    begun = prepare(dataclasses.replace(SMALL, start=tmp_path / "middle"), load("digits", digits_dir))
+    chex.assert_trees_all_equal(deployed(begun.state), held["signs"])
 
     again, _ = train(run, nothing, nothing, start)
-    saved_model.save_model(tmp_path / "again.msgpack", again)
-    assert (tmp_path / "again.msgpack").read_bytes() == (tmp_path / "whole.msgpack").read_bytes()
+    bsojax.save_model(tmp_path / "again", run.model, again)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()

@@ -9,14 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hostile_files import as_earlier
 
 import bsojax
-from experiments import build, networks, saved_model
+from experiments import build, networks
 from experiments.config import Config, as_json, of_json
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
@@ -63,7 +65,7 @@ def test_a_run_leaves_settings_records_model_and_picture(finished):
         "curves.png",
         "lock",
         "metrics.jsonl",
-        "model.msgpack",
+        "model.bsojax",
         "starts.jsonl",
         "summary.json",
     }
@@ -86,33 +88,22 @@ def test_a_run_is_judged_beside_its_frozen_control(finished):
     assert results["T-BSO, calibrated"]["accuracy"] > results["frozen control"]["accuracy"] + 0.1
 
 
-def test_the_saved_model_is_the_one_that_was_evaluated(finished, data_dir, config):
-    variables = saved_model.load_model(finished / "model.msgpack")
-    model = networks.make_model(config, 10, build.make_neuron(config))
+def test_the_saved_model_is_the_one_that_was_evaluated_and_needs_no_config(finished, data_dir):
+    saved = bsojax.load_model(finished / "model.bsojax")
     (x, y) = next(load("digits", data_dir).test.batches(355))
-    x = x / np.float32(16)
-
-    @jax.jit
-    def predict(variables, x):
-        neurons, total = {}, 0.0
-        for t in range(2):
-            logits, changed = model.apply({**variables, **neurons}, x, time_step=t, mutable=["neurons"])
-            neurons, total = changed, total + logits
-        return total.argmax(-1)
-
-    accuracy = np.mean(predict(variables, x) == y)
+    metrics = bsojax.make_eval_step(saved.model, 2)(saved.state, x / np.float32(16), y)
     summary = read(finished, "summary.json")
-    np.testing.assert_allclose(accuracy, summary["results"]["T-BSO, calibrated"]["accuracy"], atol=1e-6)
-    signs = sum(leaf.size for leaf in jax.tree.leaves(variables["signs"]))
-    assert all(leaf.dtype == bool for leaf in jax.tree.leaves(variables["signs"]))
+    np.testing.assert_allclose(metrics["accuracy"], summary["results"]["T-BSO, calibrated"]["accuracy"], atol=1e-6)
+    signs = sum(leaf.size for leaf in jax.tree.leaves(saved.variables["signs"]))
+    assert all(leaf.dtype == bool for leaf in jax.tree.leaves(saved.variables["signs"]))
     assert summary["memory"]["signs"] == signs
-    reals = 4 * sum(leaf.size for name in ("params", "batch_stats") for leaf in jax.tree.leaves(variables[name]))
-    assert (finished / "model.msgpack").stat().st_size < signs / 8 + reals + 2048
+    reals = 4 * sum(leaf.size for name in ("params", "batch_stats") for leaf in jax.tree.leaves(saved.variables[name]))
+    assert (finished / "model.bsojax").stat().st_size < signs / 8 + reals + 2048
 
 
 def test_the_same_seed_gives_the_same_run(finished, data_dir, tmp_path):
     main(["digits", "--output", str(tmp_path / "again"), "--data-dir", str(data_dir), "--no-control", *RUN])
-    assert (tmp_path / "again" / "model.msgpack").read_bytes() == (finished / "model.msgpack").read_bytes()
+    assert (tmp_path / "again" / "model.bsojax").read_bytes() == (finished / "model.bsojax").read_bytes()
 
 
 def rarely(*options):
@@ -294,14 +285,20 @@ def test_the_default_job_as_a_user_runs_it(data_dir, tmp_path):
     assert read(tmp_path / "run", "summary.json")["results"]["T-BSO, calibrated"]["accuracy"] > 0.97
 
 
-def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir, config):
-    config = dataclasses.replace(config, num_steps=2, start=finished / "model.msgpack", data_dir=data_dir)
+def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir, config, tmp_path):
+    config = dataclasses.replace(config, num_steps=2, start=finished / "model.bsojax", data_dir=data_dir)
     data = load("digits", data_dir)
     run = build.prepare(config, data)
     accuracy = evaluate(run, run.state, data.test)["accuracy"]
     summary = read(finished, "summary.json")["results"]["T-BSO, calibrated"]
     np.testing.assert_allclose(accuracy, summary["accuracy"], atol=1e-6)
-    with pytest.raises(ValueError, match="holds another network"):
+    with pytest.raises(ValueError, match=r"^--start: .*holds another network"):
+        build.prepare(dataclasses.replace(config, channels=(8, 16)), data)
+    earlier = tmp_path / "model.msgpack"
+    earlier.write_bytes(as_earlier(run.state.variables))
+    config = dataclasses.replace(config, start=earlier)
+    chex.assert_trees_all_equal(build.prepare(config, data).state.variables, run.state.variables)
+    with pytest.raises(ValueError, match=r"^--start: .*holds another network"):
         build.prepare(dataclasses.replace(config, channels=(8, 16)), data)
 
 

@@ -97,7 +97,7 @@ def checksums(folder):
 
 def assert_same_run(folder, undisturbed):
     """Signs, real parameters and statistics, every record, and momentum and all other state are the same bits."""
-    assert (folder / "model.msgpack").read_bytes() == (undisturbed / "model.msgpack").read_bytes()
+    assert (folder / "model.bsojax").read_bytes() == (undisturbed / "model.bsojax").read_bytes()
     found, wanted = records.read_records(folder), records.read_records(undisturbed)
     assert without_times(found) == without_times(wanted)
     assert len(found) == EPOCHS

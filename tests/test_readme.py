@@ -20,17 +20,20 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs_and_learns():
+def test_the_example_runs_and_learns_and_its_network_is_read_back(tmp_path):
     code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 24
     printed, names = io.StringIO(), {}
     # The example is written as users write: with jax's default of promoting ranks.
-    with jax.numpy_rank_promotion("allow"), contextlib.redirect_stdout(printed):
+    with jax.numpy_rank_promotion("allow"), contextlib.redirect_stdout(printed), contextlib.chdir(tmp_path):
         exec(code, names)
     accuracy = re.search(r"'accuracy': Array\(([\d.]+)", printed.getvalue())
     assert accuracy is not None
     assert float(accuracy.group(1)) > 0.8
     assert int(names["metrics"]["skipped"]) == 0
+    saved = bsojax.load_model(tmp_path / "digits.bsojax", names["Net"]())
+    metrics = bsojax.make_eval_step(saved.model, num_steps=4)(saved.state, names["x"][1440:], names["y"][1440:])
+    assert float(metrics["accuracy"]) == pytest.approx(float(accuracy.group(1)), abs=1e-3)
 
 
 def test_the_options_that_save_memory_are_as_it_says():

@@ -15,10 +15,12 @@ from bsojax._validate._arrays import first_batch as first_batch
 from bsojax._validate._arrays import floating as floating
 from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
+from bsojax._validate._arrays import knows_input as knows_input
 from bsojax._validate._arrays import known_layers as known_layers
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import no_single_array as no_single_array
 from bsojax._validate._arrays import not_unpacked as not_unpacked
+from bsojax._validate._arrays import plain_inputs as plain_inputs
 from bsojax._validate._arrays import positive_values as positive_values
 from bsojax._validate._arrays import probabilities as probabilities
 from bsojax._validate._arrays import some_batches as some_batches
@@ -92,6 +94,7 @@ from bsojax._validate._trees import holds as holds
 from bsojax._validate._trees import kept_dtypes as kept_dtypes
 from bsojax._validate._trees import leaf_name as leaf_name
 from bsojax._validate._trees import needs_params as needs_params
+from bsojax._validate._trees import network as network
 from bsojax._validate._trees import neurons as neurons
 from bsojax._validate._trees import packed as packed
 from bsojax._validate._trees import same as same

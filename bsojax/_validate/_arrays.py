@@ -149,3 +149,18 @@ def known_layers(name: str, unknown: set[str]) -> None:
     """Refuses names of neuron layers that a model does not have."""
     if unknown:
         raise ValueError(f"{name}: the model has no layers {sorted(unknown)}; are they another model's?")
+
+
+def plain_inputs(is_plain: bool, kind: str) -> None:
+    """Refuses to write down a tree of inputs of which a file cannot say how it is made."""
+    if not is_plain:
+        raise ValueError(f"model: its inputs are in a {kind}; a file can say dicts by text, lists and tuples alone.")
+
+
+def knows_input(input_shape: Any) -> None:
+    """Refuses to make a state of a saved network of which nobody knows the input."""
+    if input_shape is None:
+        raise ValueError(
+            "input_shape: the file does not hold it, as those of earlier runs; give it with the model, as in "
+            "bsojax.load_model(path, model, input_shape=(8, 8, 1))."
+        )

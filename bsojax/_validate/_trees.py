@@ -133,6 +133,19 @@ def holds(name: str, tree: Any, needed: Any, cure: str) -> None:
     _compare(name, {leaf: shapes[leaf] for leaf in wanted if leaf in shapes}, wanted, cure)
 
 
+def network(name: str, held: Mapping[str, Any], made: Mapping[str, Any], cure: str) -> None:
+    """Refuses arrays by name that are not those of a model: other names, other shapes, numbers in the place of signs.
+
+    What differs is named as the model has it, or else as it is held. Dtypes of numbers may differ.
+    """
+
+    def kinds(leaves: Mapping[str, Any]) -> dict[str, str]:
+        kind = lambda leaf: "signs" if str(leaf.dtype) == "bool" else "numbers"  # noqa: E731
+        return {leaf: f"{kind(array)}{list(array.shape)}" for leaf, array in leaves.items()}
+
+    _compare(name, kinds(held), kinds(made), cure)
+
+
 def _compare(name: str, have: Mapping[str, Any], want: Mapping[str, Any], cure: str) -> None:
     for leaf in (*want, *have):
         if have.get(leaf) != want.get(leaf):

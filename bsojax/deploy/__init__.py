@@ -16,5 +16,8 @@ from bsojax.deploy._graph import SumPool as SumPool
 from bsojax.deploy._graph import Synapse as Synapse
 from bsojax.deploy._graph import Whole as Whole
 from bsojax.deploy._graph import Window as Window
+from bsojax.deploy._model_file import load_model as load_model
+from bsojax.deploy._model_file import save_model as save_model
+from bsojax.deploy._model_file import SavedModel as SavedModel
 from bsojax.deploy._network import integer_network as integer_network
 from bsojax.deploy._network import IntegerNetwork as IntegerNetwork

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import jax.numpy as jnp
 import numpy as np
 
-HEADER_LIMIT = 2**20
+HEADER_LIMIT = 2**19
 """Bytes of a header: what a parser makes of so many fits a small machine's memory."""
 
 DTYPES = {
@@ -106,13 +106,13 @@ def _entries(path: Path, listed: Any) -> dict[str, Entry]:
         if not (isinstance(item, list) and len(item) == 3):
             refuse(path, f"{quoted(item)} is no array's name, dtype and shape")
         name, dtype, shape = item
-        if not _is_name(name):
+        if not is_name(name):
             refuse(path, f"{quoted(name)} is no name for an array")
         if name in entries:
             refuse(path, f"two arrays are named {quoted(name)}")
         if not isinstance(dtype, str) or dtype not in DTYPES:
             refuse(path, f"array {quoted(name)} is of dtype {quoted(dtype)}; known are {', '.join(DTYPES)}")
-        if not _is_shape(shape):
+        if not is_shape(shape):
             refuse(path, f"array {quoted(name)} cannot have the shape {quoted(shape)}")
         entries[name] = Entry(dtype, tuple(shape))
     for name in entries:
@@ -123,7 +123,7 @@ def _entries(path: Path, listed: Any) -> dict[str, Entry]:
     return entries
 
 
-def _is_name(name: Any) -> bool:
+def is_name(name: Any) -> bool:
     """Whether a name is a path within a tree: nothing else, not even a file's."""
     if not isinstance(name, str) or len(name) > _NAME or not name.isprintable() or "\\" in name:
         return False
@@ -131,7 +131,7 @@ def _is_name(name: Any) -> bool:
     return len(parts) <= _DEPTH and all(part not in ("", ".", "..") for part in parts)
 
 
-def _is_shape(shape: Any) -> bool:
+def is_shape(shape: Any) -> bool:
     """Whether NumPy could hold the shape, of one byte an element or of eight."""
     if not isinstance(shape, list) or len(shape) > _RANK:
         return False

@@ -8,6 +8,7 @@ from bsojax.online._batch import batch_of as batch_of
 from bsojax.online._batch import InputShapes as InputShapes
 from bsojax.online._batch import PerExample as PerExample
 from bsojax.online._batch import PerStep as PerStep
+from bsojax.online._batch import shapes_of as shapes_of
 from bsojax.online._exchange import Exchange as Exchange
 from bsojax.online._exchange import MeanOverAxis as MeanOverAxis
 from bsojax.online._exchange import OnMesh as OnMesh

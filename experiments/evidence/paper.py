@@ -33,7 +33,7 @@ def commands(row: Mapping[str, str]) -> list[str]:
     """The commands that train a row of the paper's table."""
     command = f"python -m experiments.train {row['config']} --optimizer {row['rule'].lower()} --num-steps {row['T']}"
     phased = row["config"] == "imagenet-resnet18-phase2"
-    return [BEFORE, f"{command} --start runs/imagenet-1/model.msgpack"] if phased else [command]
+    return [BEFORE, f"{command} --start runs/imagenet-1/model.bsojax"] if phased else [command]
 
 
 def beside_ours(studies: Studies) -> str:

@@ -18,6 +18,9 @@ from experiments.environment import environment
 from experiments.running.devices import agreed, is_first
 from experiments.running.files import append_line, write_json
 
+MODEL = "model.bsojax"
+"""The trained network in a run's folder, as bsojax.save_model writes it; in that of earlier runs, model.msgpack."""
+
 FREE = ("session", "output", "data_dir", "control")
 """Settings that do not change what a training does: they may differ when it is resumed."""
 

@@ -20,10 +20,10 @@ from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import is_first
 from experiments.running.events import writer
 from experiments.running.files import write_json
+from experiments.running.folder import MODEL
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.records import append_record, write_records
 from experiments.running.stop import Stop, Stopped
-from experiments.saved_model import save_model
 
 Train = Callable[..., tuple[bsojax.TrainState, list[dict[str, Any]]]]
 """The training loop: ``train`` of experiments/train.py."""
@@ -57,7 +57,7 @@ def execute(run: Run, train: Train, folder: Path, console: Console, stop: Stop) 
             _, histories[name], results[name] = _trained(control, train, name, folder / "control", console, stop)
         summary_file = {"split": split, "results": results, "memory": memory, **environment()}
         if is_first():
-            save_model(folder / "model.msgpack", state)
+            bsojax.save_model(folder / MODEL, run.model, state)
             curves.draw(folder / "curves.png", histories, split, control="frozen control")
             write_json(finished, summary_file)  # last: it says that all is there
     console.print(result_table(summary_file["results"], split))
