@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from bsojax import deploy as deploy
 from bsojax import encoders as encoders
 from bsojax import inspect as inspect
 from bsojax import losses as losses

@@ -23,6 +23,7 @@ LAYERS = (
     "online",
     "inspect",
     "models",
+    "deploy",
     "nnx",
 )
 """The rooms of the library; each may import from those before it."""
@@ -36,6 +37,7 @@ SUBPACKAGES = (
     bsojax.online,
     bsojax.inspect,
     bsojax.models,
+    bsojax.deploy,
     bsojax.xla_cpu,
 )
 files = sorted(ROOT.rglob("*.py"))

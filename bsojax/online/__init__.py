@@ -3,6 +3,8 @@
 from bsojax.online._evaluate import make_eval_step as make_eval_step
 from bsojax.online._batch import as_inputs as as_inputs
 from bsojax.online._batch import as_targets as as_targets
+from bsojax.online._batch import Batch as Batch
+from bsojax.online._batch import batch_of as batch_of
 from bsojax.online._batch import InputShapes as InputShapes
 from bsojax.online._batch import PerExample as PerExample
 from bsojax.online._batch import PerStep as PerStep
@@ -21,6 +23,7 @@ from bsojax.online._predict import Recording as Recording
 from bsojax.online._sharding import data_mesh as data_mesh
 from bsojax.online._sharding import state_shardings as state_shardings
 from bsojax.online._state import init as init
+from bsojax.online._state import not_donated as not_donated
 from bsojax.online._state import TrainState as TrainState
 from bsojax.online._statistics import refresh_statistics as refresh_statistics
 from bsojax.online._step import Step as Step
