@@ -64,7 +64,7 @@ def mlp():
 
 @pytest.mark.parametrize("sequence", [False, True])
 def test_it_gives_the_bits_of_predict_in_a_process_that_has_jax_alone(vgg, tmp_path, sequence):
-    given = {str(size): images(size, seed=size) for size in BATCHES}
+    given = {str(size): images(size, seed=size) for size in (BATCHES[:2] if sequence else BATCHES)}
     if sequence:
         given = {name: np.stack([x, np.zeros_like(x), x[::-1]]) for name, x in given.items()}
     data = export_inference(VGG, vgg, T, x=given["1"]).serialize()
