@@ -1,8 +1,12 @@
 """Names of JAX that are young, private or on their way out: the one file to look at when JAX changes."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.extend
+from jax.interpreters import partial_eval
 
 
 def is_traced(value: Any) -> bool:
@@ -29,3 +33,27 @@ def axis_size(axis_name: str) -> int:
 def jit_is_disabled() -> bool:
     """Whether functions run without being compiled, as within ``jax.disable_jit``."""
     return bool(getattr(jax.config, "jax_disable_jit", False))
+
+
+def without_dead_code(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Returns a function that does for arrays like these arguments what a function does, and nothing without effect.
+
+    ``jax.jit`` leaves dead code out by itself, but (jax 0.10 to 0.12) not where a shape is symbolic.
+    """
+    traced = jax.jit(function).trace(*arguments)
+    jaxpr, _ = partial_eval.dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.jaxpr.outvars), instantiate=True)
+    run = jax.extend.core.jaxpr_as_fun(jax.extend.core.ClosedJaxpr(jaxpr, traced.jaxpr.consts))
+    structure = jax.tree.structure(traced.out_info)
+    return lambda *arguments: jax.tree.unflatten(structure, run(*jax.tree.leaves(arguments)))
+
+
+@contextlib.contextmanager
+def without_source_paths() -> Iterator[None]:
+    """Within, programs are lowered without the paths of the files that they come from, so that nobody's are shipped."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)

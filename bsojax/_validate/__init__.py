@@ -71,6 +71,7 @@ from bsojax._validate._settings import one_a_neuron as one_a_neuron
 from bsojax._validate._settings import one_exchange as one_exchange
 from bsojax._validate._settings import one_each as one_each
 from bsojax._validate._settings import one_of as one_of
+from bsojax._validate._settings import platforms as platforms
 from bsojax._validate._settings import pooling_window as pooling_window
 from bsojax._validate._settings import positive as positive
 from bsojax._validate._settings import refractory_steps as refractory_steps

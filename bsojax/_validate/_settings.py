@@ -118,6 +118,16 @@ def one_of(name: str, value: str, known: Any) -> str:
     return value
 
 
+def platforms(names: Any) -> tuple[str, ...]:
+    """Returns the platforms that a program is for; refuses names that would be exported and run nowhere."""
+    known = ("cpu", "cuda", "rocm", "tpu")
+    if isinstance(names, str) or not (found := tuple(names)) or not set(found) <= set(known):
+        raise ValueError(
+            f"platforms: needs a sequence of names among {', '.join(known)}, such as ('cpu',); got {names!r}."
+        )
+    return found
+
+
 def steps(num_steps: Any, name: str = "num_steps") -> int:
     """Returns the number of time steps of a sequence."""
     if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer):

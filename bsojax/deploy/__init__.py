@@ -1,6 +1,7 @@
 """Deployment: a trained network leaves JAX."""
 
 from bsojax.deploy._bounds import Interval as Interval
+from bsojax.deploy._export import export_inference as export_inference
 from bsojax.deploy._graph import Add as Add
 from bsojax.deploy._graph import AnyPool as AnyPool
 from bsojax.deploy._graph import Current as Current
