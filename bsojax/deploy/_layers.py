@@ -66,8 +66,9 @@ def _dense(builder: Builder, call: Call, value: Value) -> Value:
 def _synapse(
     builder: Builder, call: Call, value: Value, kernel: np.ndarray, window: Window, groups: int, shape: Shape
 ) -> Value:
-    """A synapse over a map, or over a current where what it reads is not a map times a number."""
-    read = value if value.is_uniform else builder.current(value, f"{builder.name(value)} as a current")
+    """A synapse over a map, or over a current where what it reads is not a map times a number, or has too many bits."""
+    is_read = value.is_uniform and not builder.holds_many_bits(value)
+    read = value if is_read else builder.current(value, f"{builder.name(value)} as a current")
     made = builder.append(Synapse(read.place, call.name, kernel, window, groups, shape))
     scale, given = 1.0, call.attributes
     if "scale" in given:
@@ -114,6 +115,7 @@ def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
 
 
 def _summed(builder: Builder, call: Call, value: Value, window: tuple[int, int], repeats_edge: bool) -> Value:
+    value = builder.current(value, f"{builder.name(value)} as a current") if builder.holds_wide_sums(value) else value
     high, wide, channels = builder.shape(value)
     window = (window[0] if high > 1 else 1, window[1] if wide > 1 else 1)
     up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)

@@ -8,7 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bsojax import _validate
-from bsojax.deploy._graph import Add, Current, Flatten, Graph, Input, Node, Real, Shape, holds_spikes, sources
+from bsojax.deploy._graph import (
+    Add,
+    Current,
+    Flatten,
+    Graph,
+    Input,
+    Node,
+    Real,
+    Shape,
+    holds_real_sums,
+    holds_spikes,
+    holds_wide_sums,
+    sources,
+)
 from bsojax.deploy._marks import Call
 
 
@@ -85,6 +98,14 @@ class Builder:
     def holds_spikes(self, value: Value) -> bool:
         """Whether a value is zeros and ones that neurons made."""
         return value.is_map and holds_spikes(self.nodes, value.place)
+
+    def holds_many_bits(self, value: Value) -> bool:
+        """Whether a value is of sums that have as many bits as sums shall have, or more."""
+        return holds_real_sums(self.nodes, value.place) or self.holds_wide_sums(value)
+
+    def holds_wide_sums(self, value: Value) -> bool:
+        """Whether a value is of sums over currents."""
+        return holds_wide_sums(self.nodes, value.place)
 
     def known(self, reader: str, held: Any) -> Value:
         """Returns what a layer reads; refuses what no layer made."""

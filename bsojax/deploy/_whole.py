@@ -23,13 +23,14 @@ from bsojax.deploy._graph import (
     SumPool,
     Synapse,
     Whole,
+    over_currents,
 )
 
 SUM_BITS = 32
 """Width of sums, currents and logits."""
 
-WIDE_BITS = 53
-"""Width of sums over currents; NumPy's float64 holds them exactly."""
+WIDE_BITS = 62
+"""Width of sums over currents, which leaves room to round them."""
 
 MOST_FRACTION_BITS = 24
 
@@ -104,10 +105,6 @@ class _Attempt:
         node = self.graph.nodes[place]
         passes = isinstance(node, SumPool | AnyPool | Flatten) or (isinstance(node, Synapse) and node.is_binary)
         return self.coarser(node.source) if passes else place  # type: ignore[union-attr]
-
-    def over_currents(self, place: int) -> bool:
-        """Whether a map is made of currents without neurons between."""
-        return isinstance(self.graph.nodes[self.coarser(place)], Current | Add)
 
 
 def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
@@ -193,7 +190,7 @@ def _synapse(attempt: _Attempt, node: Synapse, place: int) -> _Made:
         weights = np.rint(np.ldexp(node.kernel, bits)).astype(np.int32)
         made, unit = dataclasses.replace(node, kernel=weights, weight_bits=bits), math.ldexp(unit, -bits)
     found = _bounds.weighted(made, read.interval)
-    width = WIDE_BITS if attempt.over_currents(node.source) else SUM_BITS
+    width = WIDE_BITS if over_currents(attempt.graph.nodes, node.source) else SUM_BITS
     return _Made(made, found, unit, found.most, width, attempt.coarser(place))
 
 
@@ -225,7 +222,7 @@ def _bits_within(ratio: float) -> int:
 def _readout(attempt: _Attempt, node: Any, place: int) -> _Made:
     """Currents that are summed over time; where one factor serves them all, sums themselves."""
     gain, shift = node.scale.gain, node.scale.shift
-    if not np.all(gain == gain[0, 0]) or gain[0, 0] == 0 or attempt.over_currents(node.source):
+    if not np.all(gain == gain[0, 0]) or gain[0, 0] == 0 or over_currents(attempt.graph.nodes, node.source):
         made = _current(attempt, node, place)
     else:
         read = attempt.made[node.source]
