@@ -34,6 +34,9 @@ WIDE_BITS = 62
 
 MOST_FRACTION_BITS = 24
 
+LEAST_GAIN = 2**14
+"""The least gain of signs whose products fit into 32 bits: half of one of it is lost, times what the sum is."""
+
 
 class Numbers(NamedTuple):
     """The numbers that a network takes, and those that it computes with.
@@ -203,9 +206,10 @@ def _current(attempt: _Attempt, node: Current[Real], place: int) -> _Made:
     largest, sums = float(np.max(np.abs(gain))) or 1.0, max(1, read.interval.most >> before)
     # Signs are many, and their products shall fit into 32 bits; a real weight's sum is exact to its last bit.
     binary = isinstance(read.node, Synapse) and read.node.is_binary
-    after = _bits_within(2 ** (SUM_BITS - 2) / (largest * sums)) if binary else 0
-    if not binary or largest * 2**after < 2**8:
-        after = min(_bits_within((2 ** (SUM_BITS - 1) - 1) / largest), _bits_within(2**61 / (largest * sums)))
+    after = min(_bits_within(2 ** (SUM_BITS - 2) / (largest * sums)), SUM_BITS - 2) if binary else 0
+    if not binary or largest * 2**after < LEAST_GAIN:
+        ratios = (2 ** (SUM_BITS - 1) - 1) / largest, 2**61 / (largest * sums)
+        after = min(*map(_bits_within, ratios), 61)
     if max(np.max(np.abs(shift)), largest) >= 2 ** (SUM_BITS - 1):
         return _Made(node, read.interval, 1.0, int(max(np.max(np.abs(shift)), largest)), SUM_BITS, place)
     scale = Whole(np.rint(np.ldexp(gain, after)).astype(np.int32), shift.astype(np.int32), before, after)
