@@ -226,7 +226,10 @@ def _bits_within(ratio: float) -> int:
 def _readout(attempt: _Attempt, node: Any, place: int) -> _Made:
     """Currents that are summed over time; where one factor serves them all, sums themselves."""
     gain, shift = node.scale.gain, node.scale.shift
-    if not np.all(gain == gain[0, 0]) or gain[0, 0] == 0 or over_currents(attempt.graph.nodes, node.source):
+    # A bias may be rounded to units of sums where these are fine, as those of many bits are.
+    is_fine = attempt.made[node.source].interval.most >= 2**20 or not np.any(shift)
+    serves = np.all(gain == gain[0, 0]) and gain[0, 0] != 0
+    if not serves or not is_fine or over_currents(attempt.graph.nodes, node.source):
         made = _current(attempt, node, place)
     else:
         read = attempt.made[node.source]
