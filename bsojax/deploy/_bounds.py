@@ -6,7 +6,6 @@ import numpy as np
 
 from bsojax.deploy._graph import Neurons, Synapse, Whole
 
-
 MOST = 2**62
 """More than any width holds, and less than what int64 does: the end of intervals that are larger."""
 

@@ -225,4 +225,4 @@ def holds_real_sums(nodes: Sequence[Node], place: int) -> bool:
     node = nodes[place]
     if isinstance(node, Input | Neurons | Current | Add):
         return False
-    return isinstance(node, Synapse) and not node.is_binary or holds_real_sums(nodes, node.source)
+    return (isinstance(node, Synapse) and not node.is_binary) or holds_real_sums(nodes, node.source)

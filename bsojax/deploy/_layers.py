@@ -73,18 +73,17 @@ def _synapse(
     scale, given = 1.0, call.attributes
     if "scale" in given:
         scale = given["scale"](math.prod(kernel.shape[:-1]))
-    bias = builder.leaf(call, "params", "bias") if given.get("use_bias") else 0.0
+    bias = builder.leaf(call, "params/bias") if given.get("use_bias") else 0.0
     return builder.affine(builder.affine(made, read.gain[:, :1] * scale, 0.0), 1.0, bias)
 
 
 def _kernel(builder: Builder, call: Call) -> np.ndarray:
-    signs = "signs" in builder.variables and call.kind in (nn.BinaryConv, nn.BinaryDense)
-    kernel = builder.leaf(call, "signs" if signs else "params", "kernel")
-    return kernel if signs else kernel.astype(np.float64)
+    kernel = builder.leaf(call, next(name for name in call.leaves if name.endswith("/kernel")))
+    return kernel if kernel.dtype == np.bool_ else kernel.astype(np.float64)
 
 
 def _norm(builder: Builder, call: Call, value: Value) -> Value:
-    mean, var = (builder.leaf(call, "batch_stats", name).astype(np.float64) for name in ("mean", "var"))
+    mean, var = (builder.leaf(call, f"batch_stats/{name}").astype(np.float64) for name in ("mean", "var"))
     steps = call.attributes["num_steps"]
     if steps is not None:
         mean, var = mean[: builder.num_steps], var[: builder.num_steps]
@@ -92,12 +91,12 @@ def _norm(builder: Builder, call: Call, value: Value) -> Value:
             _validate.not_deployable(
                 f"'{call.name}'", f"it has statistics for {steps} of {builder.num_steps} time steps"
             )
-    gain = builder.leaf(call, "params", "scale") / np.sqrt(var + call.attributes["epsilon"])
-    return builder.affine(value, gain, builder.leaf(call, "params", "bias") - mean * gain)
+    gain = builder.leaf(call, "params/scale") / np.sqrt(var + call.attributes["epsilon"])
+    return builder.affine(value, gain, builder.leaf(call, "params/bias") - mean * gain)
 
 
 def _affine(builder: Builder, call: Call, value: Value) -> Value:
-    return builder.affine(value, builder.leaf(call, "params", "scale"), builder.leaf(call, "params", "bias"))
+    return builder.affine(value, builder.leaf(call, "params/scale"), builder.leaf(call, "params/bias"))
 
 
 def _avg_pool(builder: Builder, call: Call, value: Value) -> Value:
@@ -148,7 +147,7 @@ def _neurons(builder: Builder, call: Call, value: Value) -> Value:
     if any(isinstance(node, Neurons) and node.name == call.name for node in builder.nodes):
         _validate.not_deployable(owner, "it is called twice in a time step; give each call neurons of its own")
     if call.kind is nn.PLIF:
-        leak = 1 / (1 + math.exp(-float(builder.leaf(call, "params", "w"))))
+        leak = 1 / (1 + math.exp(-float(builder.leaf(call, "params/w"))))
     else:
         leak = 1 / _one(call, "tau") if call.kind is nn.LIF else 0.0
     rest = given["v_reset"]
