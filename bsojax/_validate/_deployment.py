@@ -12,6 +12,43 @@ def not_deployable(owner: str, why: str) -> NoReturn:
     raise ValueError(f"model: {owner} cannot be deployed: {why}.")
 
 
+_CURES = {
+    ("dot_general", "conv_general_dilated", "cond", "custom_vjp_call"): "put a layer of bsojax in its place, such as "
+    "Dense, Conv, BinaryDense or BinaryConv themselves",
+    ("reduce_sum", "reduce_max", "reduce_window_max", "reduce_window_sum", "reduce_window", "argmax"): "pool by "
+    "bsojax.avg_pool, global_avg_pool or max_pool, and normalise by BatchNorm or Affine",
+    ("concatenate",): "in the place of a layer that reads parts joined, add what one layer for each makes of them",
+    ("slice", "dynamic_slice", "gather", "squeeze", "split"): "slice the inputs before the model, or read all",
+    ("reshape", "transpose", "broadcast_in_dim", "rev", "pad"): "the one change of shape is bsojax.flatten",
+    ("convert_element_type",): "numbers stay floating",
+}
+"""What to do about operations between layers."""
+
+
+def not_read(reader: str, maker: str, last: str) -> NoReturn:
+    """Refuses what a layer reads where no layer made it."""
+    known = {
+        "a constant": "it reads nothing that depends on the input; leave it out, or give it a bias",
+        "the time step": "it reads what the model makes of time_step; give the network a sequence of frames, or norms "
+        "with num_steps",
+        "the state of neurons": "it reads state, of neurons or the model's own, such as a membrane; read spikes alone",
+        "the inside of a layer": f"it reads what is inside '{last}', such as a membrane; read spikes alone",
+    }
+    operation = maker.strip("'")
+    cure = next((cure for names, cure in _CURES.items() if operation in names), "put neurons in its place")
+    between = (
+        f"it reads what '{operation}' makes of '{last}', and between layers are known sums, and sums and products with "
+        f"constants, one a channel; {cure}"
+    )
+    not_deployable(reader, known.get(maker, between))
+
+
+def one_output(number: int) -> None:
+    """Refuses a model that returns several arrays."""
+    if number != 1:
+        not_deployable("what it returns", f"these are {number} arrays; return one, the logits, in evaluation")
+
+
 def positive_number(name: str, value: Any) -> float:
     """Returns a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):

@@ -6,6 +6,9 @@ import numpy as np
 
 from bsojax.deploy._graph import Neurons, Synapse, Whole
 
+MOST = 2**62
+"""More than any width holds, and less than what int64 does: the end of intervals that are larger."""
+
 
 class Interval(NamedTuple):
     """The least and the largest value of a map, for each channel.
@@ -42,6 +45,8 @@ def weighted(synapse: Synapse, source: Interval) -> Interval:
     """Of sums of weighted inputs, any of which may lie outside the image and be 0."""
     kernel = synapse.kernel
     excitatory, inhibitory = _sums(kernel)
+    if float(source.most) * float(np.max((excitatory + inhibitory).sum(0))) >= MOST:
+        return constant(-MOST, MOST, kernel.shape[-1])
     out = kernel.shape[-1] // synapse.groups
     low, high = np.minimum(source.low, 0), np.maximum(source.high, 0)
     parts = []

@@ -5,6 +5,7 @@ row. A node reads maps that come before it in the tuple of all nodes, by their p
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -197,9 +198,33 @@ def sources(node: Node) -> tuple[int, ...]:
     return (node.source, node.other) if isinstance(node, Add) else (node.source,)
 
 
-def holds_spikes(nodes: tuple[Node, ...] | list[Node], place: int) -> bool:
+def holds_spikes(nodes: Sequence[Node], place: int) -> bool:
     """Whether a map is of zeros and ones that neurons made."""
     node = nodes[place]
     if isinstance(node, AnyPool | Flatten):
         return holds_spikes(nodes, node.source)
     return isinstance(node, Neurons)
+
+
+def over_currents(nodes: Sequence[Node], place: int) -> bool:
+    """Whether a map is made of currents without neurons between."""
+    node = nodes[place]
+    if isinstance(node, Input | Neurons):
+        return False
+    return isinstance(node, Current | Add) or over_currents(nodes, node.source)
+
+
+def holds_wide_sums(nodes: Sequence[Node], place: int) -> bool:
+    """Whether a map is of sums over currents, pooled or not: they take more bits than other sums."""
+    node = nodes[place]
+    if isinstance(node, Input | Neurons | Current | Add):
+        return False
+    return over_currents(nodes, node.source) if isinstance(node, Synapse) else holds_wide_sums(nodes, node.source)
+
+
+def holds_real_sums(nodes: Sequence[Node], place: int) -> bool:
+    """Whether a map is of sums of inputs times real weights, pooled or not."""
+    node = nodes[place]
+    if isinstance(node, Input | Neurons | Current | Add):
+        return False
+    return (isinstance(node, Synapse) and not node.is_binary) or holds_real_sums(nodes, node.source)

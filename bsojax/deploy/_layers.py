@@ -66,24 +66,24 @@ def _dense(builder: Builder, call: Call, value: Value) -> Value:
 def _synapse(
     builder: Builder, call: Call, value: Value, kernel: np.ndarray, window: Window, groups: int, shape: Shape
 ) -> Value:
-    """A synapse over a map, or over a current where what it reads is not a map times a number."""
-    read = value if value.is_uniform else builder.current(value, f"{builder.name(value)} as a current")
+    """A synapse over a map, or over a current where what it reads is not a map times a number, or has too many bits."""
+    is_read = value.is_uniform and not builder.holds_many_bits(value)
+    read = value if is_read else builder.current(value, f"{builder.name(value)} as a current")
     made = builder.append(Synapse(read.place, call.name, kernel, window, groups, shape))
     scale, given = 1.0, call.attributes
     if "scale" in given:
         scale = given["scale"](math.prod(kernel.shape[:-1]))
-    bias = builder.leaf(call, "params", "bias") if given.get("use_bias") else 0.0
+    bias = builder.leaf(call, "params/bias") if given.get("use_bias") else 0.0
     return builder.affine(builder.affine(made, read.gain[:, :1] * scale, 0.0), 1.0, bias)
 
 
 def _kernel(builder: Builder, call: Call) -> np.ndarray:
-    signs = "signs" in builder.variables and call.kind in (nn.BinaryConv, nn.BinaryDense)
-    kernel = builder.leaf(call, "signs" if signs else "params", "kernel")
-    return kernel if signs else kernel.astype(np.float64)
+    kernel = builder.leaf(call, next(name for name in call.leaves if name.endswith("/kernel")))
+    return kernel if kernel.dtype == np.bool_ else kernel.astype(np.float64)
 
 
 def _norm(builder: Builder, call: Call, value: Value) -> Value:
-    mean, var = (builder.leaf(call, "batch_stats", name).astype(np.float64) for name in ("mean", "var"))
+    mean, var = (builder.leaf(call, f"batch_stats/{name}").astype(np.float64) for name in ("mean", "var"))
     steps = call.attributes["num_steps"]
     if steps is not None:
         mean, var = mean[: builder.num_steps], var[: builder.num_steps]
@@ -91,12 +91,12 @@ def _norm(builder: Builder, call: Call, value: Value) -> Value:
             _validate.not_deployable(
                 f"'{call.name}'", f"it has statistics for {steps} of {builder.num_steps} time steps"
             )
-    gain = builder.leaf(call, "params", "scale") / np.sqrt(var + call.attributes["epsilon"])
-    return builder.affine(value, gain, builder.leaf(call, "params", "bias") - mean * gain)
+    gain = builder.leaf(call, "params/scale") / np.sqrt(var + call.attributes["epsilon"])
+    return builder.affine(value, gain, builder.leaf(call, "params/bias") - mean * gain)
 
 
 def _affine(builder: Builder, call: Call, value: Value) -> Value:
-    return builder.affine(value, builder.leaf(call, "params", "scale"), builder.leaf(call, "params", "bias"))
+    return builder.affine(value, builder.leaf(call, "params/scale"), builder.leaf(call, "params/bias"))
 
 
 def _avg_pool(builder: Builder, call: Call, value: Value) -> Value:
@@ -114,6 +114,7 @@ def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
 
 
 def _summed(builder: Builder, call: Call, value: Value, window: tuple[int, int], repeats_edge: bool) -> Value:
+    value = builder.current(value, f"{builder.name(value)} as a current") if builder.holds_wide_sums(value) else value
     high, wide, channels = builder.shape(value)
     window = (window[0] if high > 1 else 1, window[1] if wide > 1 else 1)
     up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)
@@ -140,30 +141,47 @@ def _flatten(builder: Builder, call: Call, value: Value) -> Value:
 
 
 def _neurons(builder: Builder, call: Call, value: Value) -> Value:
-    given = call.attributes
+    given, owner = call.attributes, f"'{call.name}'"
     if given.get("refractory_steps"):
-        _validate.not_deployable(f"'{call.name}'", "its neurons have refractory_steps; deploy neurons without")
+        _validate.not_deployable(owner, "its neurons have refractory_steps; deploy neurons without")
+    if any(isinstance(node, Neurons) and node.name == call.name for node in builder.nodes):
+        _validate.not_deployable(owner, "it is called twice in a time step; give each call neurons of its own")
     if call.kind is nn.PLIF:
-        leak = 1 / (1 + math.exp(-float(builder.leaf(call, "params", "w"))))
+        leak = 1 / (1 + math.exp(-float(builder.leaf(call, "params/w"))))
     else:
         leak = 1 / _one(call, "tau") if call.kind is nn.LIF else 0.0
     rest = given["v_reset"]
     threshold = np.asarray(given["v_threshold"], np.float64) - np.asarray(0.0 if rest is None else rest, np.float64)
+    if np.any(threshold <= 0):
+        _validate.not_deployable(owner, f"its v_reset {rest} is not below its threshold, so that it always fires")
     value = builder.affine(value, leak, 0.0) if given.get("decay_input") else value
     if np.ptp(threshold) == 0:
-        level = float(threshold.reshape(-1)[0])
+        level, value = _in_its_units(float(threshold.reshape(-1)[0]), value)
     else:
         # Neurons whose thresholds differ are neurons of threshold 1 and currents that differ.
-        level, channels = 1.0, builder.shape(value)[-1]
-        if threshold.size != channels:
-            _validate.not_deployable(f"'{call.name}'", "its thresholds differ in space; give one a channel")
-        value = builder.affine(value, 1 / threshold.reshape(1, -1), 0.0)
-    if level <= 0:
-        _validate.not_deployable(f"'{call.name}'", f"v_reset {rest} is not below its threshold")
-    read = builder.current(value, f"current of '{call.name}'")
+        level, value = 1.0, builder.affine(value, 1 / _a_channel(owner, threshold, builder.shape(value)[-1]), 0.0)
+    read = builder.current(value, f"current of {owner}")
     return builder.append(
         Neurons(read.place, call.name, 1 - leak, level, rest is not None, builder.shape(read), call.shape)
     )
+
+
+def _in_its_units(level: float, value: Value) -> tuple[float, Value]:
+    """Returns a threshold and a current, both over the current's gain where that is one number.
+
+    A sum of spikes times a gain such as 1/24 that meets the threshold exactly then does so in whole numbers too.
+    """
+    gain = float(value.gain[0, 0])
+    serves = np.all(value.gain == gain) and not np.any(value.shift) and gain > 0
+    return (level / gain, Value(value.place)) if serves and 1 <= level / gain <= 2**20 else (level, value)
+
+
+def _a_channel(owner: str, threshold: np.ndarray, channels: int) -> np.ndarray:
+    """Thresholds as one a channel."""
+    rows = threshold.reshape(-1, threshold.shape[-1])
+    if rows.shape[1] != channels or np.any(rows != rows[0]):
+        _validate.not_deployable(owner, "its thresholds differ in space; give one a channel")
+    return rows[:1]
 
 
 def _one(call: Call, name: str) -> float:

@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Primitive
+from jax.interpreters import batching
 
+from bsojax import _validate
 from bsojax.nn import NEURONS, Spikes, as_spikes, observing
 from bsojax.online import call_options, start
 
@@ -24,14 +26,18 @@ class Call:
       name: the layer's name.
       attributes: those of the module, or the function's arguments.
       shape: of an example of what it reads.
-      path: where its variables are.
+      leaves: the names of its variables, such as "params/kernel".
+      is_timed: whether it is told the time step.
+      variables: what is known of each, once the program is read.
     """
 
     kind: Any
     name: str
     attributes: dict[str, Any]
     shape: tuple[int, ...]
-    path: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    is_timed: bool = False
+    variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +55,14 @@ class Marked:
 
 def _identity(name: str) -> Primitive:
     primitive = Primitive(name)
-    primitive.def_impl(lambda x, *, call: x)
-    primitive.def_abstract_eval(lambda x, *, call: x)
+    primitive.def_impl(lambda x, *others, call, name: x)
+    primitive.def_abstract_eval(lambda x, *others, call, name: x)
+    batching.primitive_batchers[primitive] = _under_vmap
     return primitive
+
+
+def _under_vmap(*_: Any, call: int, name: str) -> NoReturn:
+    _validate.not_deployable(f"'{name}'", "it is called under vmap; give each call a layer of its own")
 
 
 enters = _identity("enters_layer")
@@ -67,7 +78,8 @@ def marked(
 ) -> Marked:
     """Returns a model's time step in evaluation as a program in which its layers are marked.
 
-    Between "enters_layer" and "leaves_layer" of a call is what the layer does; nothing need be known of it.
+    Between "enters_layer" and "leaves_layer" of a call is what the layer does; nothing need be known of it. The former
+    is given what the layer reads, the time step where it is told that, and the layer's variables.
 
     Args:
       model: a Linen module.
@@ -78,19 +90,30 @@ def marked(
     """
     calls: list[Call] = []
 
-    def within(call: Call, function: Callable[[Any], Any], x: Any) -> Any:
+    def within(call: Call, function: Callable[[Any], Any], x: Any, *others: Any) -> Any:
         number = len(calls)
         calls.append(call)
-        return _bound(leaves, number, function(_bound(enters, number, x)))
+        return _bound(leaves, number, call.name, function(_bound(enters, number, call.name, x, others)))
 
     def module(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         layer: nn.Module = context.module
-        if context.method_name != "__call__" or not args or not knows(layer):
+        if context.method_name != "__call__" or not knows(layer):
             return call(*args, **kwargs)
+        bound = inspect.signature(type(layer).__call__).bind(layer, *args, **kwargs)
+        given, (_, first, *_) = bound.arguments, tuple(bound.arguments)
+
+        def called(x: Any) -> Any:
+            given[first] = x
+            return call(*bound.args[1:], **bound.kwargs)
+
         fields = [field.name for field in dataclasses.fields(layer) if field.name not in ("parent", "name")]
+        variables = _variables(layer)
         attributes = {name: getattr(layer, name) for name in fields}
-        seen = Call(type(layer), "/".join(layer.path), attributes, _example(args[0]), tuple(layer.path))
-        return within(seen, lambda x: call(x, *args[1:], **kwargs), args[0])
+        is_timed = attributes.get("num_steps") is not None
+        name, shape = "/".join(layer.path), _example(given[first])
+        seen = Call(type(layer), name, attributes, shape, tuple(variables), is_timed)
+        times = (jnp.asarray(given["time_step"]),) if is_timed else ()
+        return within(seen, called, given[first], *times, *variables.values())
 
     def function(called: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = inspect.signature(called).bind(*args, **kwargs).arguments
@@ -107,13 +130,25 @@ def marked(
     with contextlib.ExitStack() as stack:
         stack.enter_context(nn.intercept_methods(module))
         stack.enter_context(observing(function))
+        # A program that jit kept is that of another layer of the same kind, or of another model.
+        stack.enter_context(jax.disable_jit())
         program = jax.make_jaxpr(step)(frame, jax.ShapeDtypeStruct((), jnp.int32), neurons)
     return Marked(program, tuple(calls))
 
 
-def _bound(primitive: Primitive, number: int, x: Any) -> Any:
-    value = primitive.bind(jnp.asarray(as_spikes(x).value), call=number)
+def _bound(primitive: Primitive, number: int, name: str, x: Any, others: Sequence[Any] = ()) -> Any:
+    value = primitive.bind(jnp.asarray(as_spikes(x).value), *others, call=number, name=name)
     return Spikes(value, x.trace) if isinstance(x, Spikes) else value
+
+
+def _variables(layer: nn.Module) -> dict[str, Any]:
+    """The variables of a layer, as it sees them, by the names of their collections and their own."""
+    held: Any = nn.meta.unbox(layer.variables)
+    return {
+        f"{collection}/{name}": value
+        for collection in ("signs", "params", "batch_stats")
+        for name, value in sorted(held.get(collection, {}).items())
+    }
 
 
 def _example(x: Any) -> tuple[int, ...]:

@@ -210,9 +210,9 @@ def integer_network(
         _validate.not_deployable("x", "networks of several inputs are not known")
     is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
     shape = tuple(x.shape[1 + is_sequence :])
-    frame = jax.ShapeDtypeStruct((1, *shape), x.dtype)
+    frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # of two examples: one is like any other axis of one
     variables = jax.tree.map(np.asarray, jax.device_get(signs.unpack_signs(state.variables)))
-    builder = Builder(image(shape), num_steps, variables, RULES)
+    builder = Builder(image(shape), num_steps, RULES)
     program = marked(model, jax.tree.map(jnp.asarray, variables), frame, num_steps, _is_known)
     graph = builder.graph(read(program, builder), is_sequence)
     found = whole(graph, numbers)

@@ -4,10 +4,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
-from bsojax.deploy._marks import Marked, enters, leaves
+from bsojax import _validate
+from bsojax.deploy._marks import Call, Marked, enters, leaves
 from bsojax.deploy._values import Builder, Value
 
 
@@ -29,17 +31,20 @@ class Unknown(NamedTuple):
     last: str
 
 
-Held: TypeAlias = Value | Constant | Unknown
+class TimeStep(NamedTuple):
+    """The number of the time step, as the model is told it."""
+
+
+Held: TypeAlias = Value | Constant | Unknown | TimeStep
 
 SAME = (
     "convert_element_type",
     "stop_gradient",
     "copy",
-    "optimization_barrier",
     "reduce_precision",
     "sharding_constraint",
 )
-"""Operations that leave numbers as they are; the rounding of a narrower dtype counts as none."""
+"""Operations that leave floating numbers as they are; the rounding of a narrower dtype counts as none."""
 
 INNER = (
     "jit",
@@ -63,12 +68,13 @@ def read(marked: Marked, builder: Builder) -> Value:
     """
     program = marked.program
     rest = [Unknown("the state of neurons", "x")] * (len(program.jaxpr.invars) - 2)
-    first: list[Held] = [builder.input(), Unknown("the time step", "x"), *rest]
-    return builder.known("what the model returns", _walk(program, first, builder, marked, {})[0])
+    _validate.one_output(len(program.jaxpr.outvars))
+    logits = _walk(program, [builder.input(), TimeStep(), *rest], builder, marked, {})[0]
+    return builder.known("what the model returns", logits)
 
 
 def _walk(
-    program: ClosedJaxpr, inputs: Sequence[Held], builder: Builder, marked: Marked, entered: dict[int, Held]
+    program: ClosedJaxpr, inputs: Sequence[Held], builder: Builder, marked: Marked, entered: dict[int, Sequence[Held]]
 ) -> list[Held]:
     """Returns what a program makes of its inputs."""
     jaxpr = program.jaxpr
@@ -84,11 +90,13 @@ def _walk(
         operands = [get(atom) for atom in equation.invars]
         inner = _inner(equation) if equation.primitive.name in INNER else None
         if equation.primitive is enters:
-            entered[equation.params["call"]] = operands[0]
+            entered[equation.params["call"]] = operands
             results: list[Held] = [Unknown("the inside of a layer", marked.calls[equation.params["call"]].name)]
         elif equation.primitive is leaves:
             call = equation.params["call"]
-            results = [builder.layer(marked.calls[call], entered[call])]
+            results = [_layer(marked.calls[call], entered[call], builder)]
+        elif equation.primitive.name == "optimization_barrier":
+            results = operands
         elif all(isinstance(operand, Constant) for operand in operands):
             results = _constants(equation, operands)
         elif inner is not None:
@@ -97,6 +105,14 @@ def _walk(
             results = [_between(equation, operands, builder)] * len(equation.outvars)
         held.update(zip(equation.outvars, results, strict=True))
     return [get(atom) for atom in jaxpr.outvars]
+
+
+def _layer(call: Call, operands: Sequence[Held], builder: Builder) -> Value:
+    """What a layer makes of what it reads; see marked for the operands."""
+    if call.is_timed and not isinstance(operands[1], TimeStep):
+        why = "it is told another time step than the model; hand it the model's time_step as it is"
+        _validate.not_deployable(f"'{call.name}'", why)
+    return builder.layer(call, operands[0], operands[1 + call.is_timed :])
 
 
 def _itself(value: Any) -> Any:
@@ -125,22 +141,17 @@ def _constants(equation: Any, operands: Sequence[Any]) -> list[Held]:
 
 def _between(equation: Any, operands: Sequence[Held], builder: Builder) -> Held:
     """What an operation between layers makes: a sum or a product with a constant, or something unknown."""
-    name, shape = equation.primitive.name, equation.outvars[0].aval.shape
-    values = [operand for operand in operands if isinstance(operand, Value)]
-    last = next(
-        (
-            builder.name(operand) if isinstance(operand, Value) else operand.last
-            for operand in operands
-            if not isinstance(operand, Constant)
-        ),
-        "x",
-    )
-    unknown = Unknown(f"'{name}'", last)
-    if not values or any(isinstance(operand, Unknown) for operand in operands):
-        return next((operand for operand in operands if isinstance(operand, Unknown)), unknown)
-    if name in SAME or (
-        name in ("reshape", "squeeze", "expand_dims", "broadcast_in_dim") and shape == equation.invars[0].aval.shape
-    ):
+    name, out = equation.primitive.name, equation.outvars[0].aval
+    shape, values = out.shape, [operand for operand in operands if isinstance(operand, Value)]
+    if name in SAME and len(operands) == 1 and (not values or jnp.issubdtype(out.dtype, jnp.floating)):
+        return operands[0]
+    strange = [operand for operand in operands if isinstance(operand, Unknown | TimeStep)]
+    if strange:
+        return strange[0] if isinstance(strange[0], Unknown) else Unknown("the time step", "x")
+    unknown = Unknown(f"'{name}'", builder.name(values[0]) if values else "x")
+    if not values:
+        return unknown
+    if name in ("reshape", "squeeze", "broadcast_in_dim") and shape == equation.invars[0].aval.shape:
         return values[0]
     if name in ("reshape", "squeeze") and len(shape) == 2 and shape[0] == equation.invars[0].aval.shape[0]:
         return builder.flatten(values[0], "flatten")

@@ -8,7 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bsojax import _validate
-from bsojax.deploy._graph import Add, Current, Flatten, Graph, Input, Node, Real, Shape, holds_spikes, sources
+from bsojax.deploy._graph import (
+    Add,
+    Current,
+    Flatten,
+    Graph,
+    Input,
+    Node,
+    Real,
+    Shape,
+    holds_real_sums,
+    holds_spikes,
+    holds_wide_sums,
+    sources,
+)
 from bsojax.deploy._marks import Call
 
 
@@ -41,19 +54,16 @@ class Builder:
     Attributes:
       nodes: the nodes so far.
       num_steps: the number of time steps.
-      variables: those of the model.
     """
 
     def __init__(
         self,
         shape: Shape,
         num_steps: int,
-        variables: Mapping[str, Any],
         rules: Mapping[Any, Callable[["Builder", Call, Value], Value]],
     ) -> None:
         self.nodes: list[Node] = [Input(shape)]
         self.num_steps = num_steps
-        self.variables = variables
         self._rules = rules
 
     def graph(self, logits: Value, is_sequence: bool) -> Graph:
@@ -86,23 +96,31 @@ class Builder:
         """Whether a value is zeros and ones that neurons made."""
         return value.is_map and holds_spikes(self.nodes, value.place)
 
+    def holds_many_bits(self, value: Value) -> bool:
+        """Whether a value is of sums that have as many bits as sums shall have, or more."""
+        return holds_real_sums(self.nodes, value.place) or self.holds_wide_sums(value)
+
+    def holds_wide_sums(self, value: Value) -> bool:
+        """Whether a value is of sums over currents."""
+        return holds_wide_sums(self.nodes, value.place)
+
     def known(self, reader: str, held: Any) -> Value:
         """Returns what a layer reads; refuses what no layer made."""
         if isinstance(held, Value):
             return held
-        maker, last = getattr(held, "maker", "a constant"), getattr(held, "last", "x")
-        return _validate.not_deployable(reader, f"it reads what {maker} makes of '{last}'")
+        return _validate.not_read(reader, getattr(held, "maker", "a constant"), getattr(held, "last", "x"))
 
-    def layer(self, call: Call, held: Any) -> Value:
-        """Returns what a layer makes of what it reads."""
+    def layer(self, call: Call, held: Any, variables: Sequence[Any]) -> Value:
+        """Returns what a layer makes of what it reads, with variables in the order of its leaves."""
+        call = dataclasses.replace(call, variables=dict(zip(call.leaves, variables, strict=True)))
         return self._rules[call.kind](self, call, self.known(f"'{call.name}'", held))
 
-    def leaf(self, call: Call, collection: str, name: str) -> np.ndarray:
+    def leaf(self, call: Call, name: str) -> np.ndarray:
         """Returns a variable of a layer."""
-        tree: Any = self.variables[collection]
-        for key in call.path:
-            tree = tree[key]
-        return np.asarray(tree[name])
+        held = call.variables[name]
+        if not hasattr(held, "read"):
+            _validate.not_deployable(f"'{call.name}'", f"its {name} depends on the input")
+        return np.asarray(held.read())
 
     def affine(self, value: Value, gain: Any, shift: Any) -> Value:
         """Returns ``gain * value + shift``, of numbers, one a channel, or one a time step and channel."""

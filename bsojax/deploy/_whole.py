@@ -23,15 +23,19 @@ from bsojax.deploy._graph import (
     SumPool,
     Synapse,
     Whole,
+    over_currents,
 )
 
 SUM_BITS = 32
 """Width of sums, currents and logits."""
 
-WIDE_BITS = 53
-"""Width of sums over currents; NumPy's float64 holds them exactly."""
+WIDE_BITS = 62
+"""Width of sums over currents, which leaves room to round them."""
 
 MOST_FRACTION_BITS = 24
+
+LEAST_GAIN = 2**14
+"""The least gain of signs whose products fit into 32 bits: half of one of it is lost, times what the sum is."""
 
 
 class Numbers(NamedTuple):
@@ -104,10 +108,6 @@ class _Attempt:
         node = self.graph.nodes[place]
         passes = isinstance(node, SumPool | AnyPool | Flatten) or (isinstance(node, Synapse) and node.is_binary)
         return self.coarser(node.source) if passes else place  # type: ignore[union-attr]
-
-    def over_currents(self, place: int) -> bool:
-        """Whether a map is made of currents without neurons between."""
-        return isinstance(self.graph.nodes[self.coarser(place)], Current | Add)
 
 
 def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
@@ -193,7 +193,7 @@ def _synapse(attempt: _Attempt, node: Synapse, place: int) -> _Made:
         weights = np.rint(np.ldexp(node.kernel, bits)).astype(np.int32)
         made, unit = dataclasses.replace(node, kernel=weights, weight_bits=bits), math.ldexp(unit, -bits)
     found = _bounds.weighted(made, read.interval)
-    width = WIDE_BITS if attempt.over_currents(node.source) else SUM_BITS
+    width = WIDE_BITS if over_currents(attempt.graph.nodes, node.source) else SUM_BITS
     return _Made(made, found, unit, found.most, width, attempt.coarser(place))
 
 
@@ -206,13 +206,14 @@ def _current(attempt: _Attempt, node: Current[Real], place: int) -> _Made:
     largest, sums = float(np.max(np.abs(gain))) or 1.0, max(1, read.interval.most >> before)
     # Signs are many, and their products shall fit into 32 bits; a real weight's sum is exact to its last bit.
     binary = isinstance(read.node, Synapse) and read.node.is_binary
-    after = _bits_within(2 ** (SUM_BITS - 2) / (largest * (sums + 1))) if binary else 0
-    if not binary or largest * 2**after < 2**8:
-        after = min(_bits_within((2 ** (SUM_BITS - 1) - 1) / largest), _bits_within(2**61 / (largest * sums)))
+    after = min(_bits_within(2 ** (SUM_BITS - 2) / (largest * sums)), SUM_BITS - 2) if binary else 0
+    if not binary or largest * 2**after < LEAST_GAIN:
+        ratios = (2 ** (SUM_BITS - 1) - 1) / largest, 2**61 / (largest * sums)
+        after = min(*map(_bits_within, ratios), 61)
     if max(np.max(np.abs(shift)), largest) >= 2 ** (SUM_BITS - 1):
         return _Made(node, read.interval, 1.0, int(max(np.max(np.abs(shift)), largest)), SUM_BITS, place)
     whole_gain = np.rint(np.ldexp(gain, after)).astype(np.int32)
-    product = int(np.max(np.abs(whole_gain.astype(np.int64)))) * (sums + 1) + (1 << after >> 1)
+    product = int(np.max(np.abs(whole_gain.astype(np.int64)))) * (sums + 1) + (1 << after)
     scale = Whole(whole_gain, shift.astype(np.int32), before, after, product >= 2 ** (SUM_BITS - 1))
     found = _bounds.scaled(scale, read.interval)
     made = Current(node.source, node.name, scale, node.shape, bits)
@@ -227,7 +228,10 @@ def _bits_within(ratio: float) -> int:
 def _readout(attempt: _Attempt, node: Any, place: int) -> _Made:
     """Currents that are summed over time; where one factor serves them all, sums themselves."""
     gain, shift = node.scale.gain, node.scale.shift
-    if not np.all(gain == gain[0, 0]) or gain[0, 0] == 0 or attempt.over_currents(node.source):
+    # A bias may be rounded to units of sums where these are fine, as those of many bits are.
+    is_fine = attempt.made[node.source].interval.most >= 2**20 or not np.any(shift)
+    serves = np.all(gain == gain[0, 0]) and gain[0, 0] != 0
+    if not serves or not is_fine or over_currents(attempt.graph.nodes, node.source):
         made = _current(attempt, node, place)
     else:
         read = attempt.made[node.source]
