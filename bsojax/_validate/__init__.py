@@ -51,6 +51,7 @@ from bsojax._validate._deployment import found_compiler as found_compiler
 from bsojax._validate._deployment import input_range as input_range
 from bsojax._validate._deployment import inputs_within as inputs_within
 from bsojax._validate._deployment import not_deployable as not_deployable
+from bsojax._validate._deployment import not_in_nir as not_in_nir
 from bsojax._validate._deployment import positive_number as positive_number
 from bsojax._validate._deployment import whole_between as whole_between
 from bsojax._validate._deployment import whole_inputs as whole_inputs

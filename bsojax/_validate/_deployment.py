@@ -12,6 +12,11 @@ def not_deployable(owner: str, why: str) -> NoReturn:
     raise ValueError(f"model: {owner} cannot be deployed: {why}.")
 
 
+def not_in_nir(owner: str, why: str) -> NoReturn:
+    """Refuses a layer that the Neuromorphic Intermediate Representation has no nodes for."""
+    raise ValueError(f"to_nir: {owner} cannot be said in NIR: {why}.")
+
+
 def positive_number(name: str, value: Any) -> float:
     """Returns a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
