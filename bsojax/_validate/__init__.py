@@ -55,6 +55,7 @@ from bsojax._validate._deployment import inputs_within as inputs_within
 from bsojax._validate._deployment import not_deployable as not_deployable
 from bsojax._validate._deployment import not_read as not_read
 from bsojax._validate._deployment import one_output as one_output
+from bsojax._validate._deployment import not_in_nir as not_in_nir
 from bsojax._validate._deployment import positive_number as positive_number
 from bsojax._validate._deployment import whole_between as whole_between
 from bsojax._validate._deployment import whole_inputs as whole_inputs

@@ -49,6 +49,11 @@ def one_output(number: int) -> None:
         not_deployable("what it returns", f"these are {number} arrays; return one, the logits, in evaluation")
 
 
+def not_in_nir(owner: str, why: str) -> NoReturn:
+    """Refuses a layer that the Neuromorphic Intermediate Representation has no nodes for."""
+    raise ValueError(f"to_nir: {owner} cannot be said in NIR: {why}.")
+
+
 def positive_number(name: str, value: Any) -> float:
     """Returns a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):

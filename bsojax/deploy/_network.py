@@ -156,6 +156,51 @@ class IntegerNetwork:
                 named[node.name] = found.reshape(*found.shape[:2], *node.form)
         return logits.astype(np.int32), named
 
+    def to_nir(self, dt: float = 1e-4) -> Any:
+        """Returns the network as a graph of the Neuromorphic Intermediate Representation.
+
+        Use it to bring a network to other simulators and to the tools of neuromorphic chips; ``nir.write`` writes it.
+        It takes what the model takes, not multiplied by input_scale, and its outputs summed over the time steps are the
+        logits of the model. Weights are float32, so a membrane within rounding of its threshold may decide otherwise.
+        NIR has no word for a reset by subtraction: such neurons have ``reset`` "subtract" in their metadata, and their
+        readers must be told.
+
+        Args:
+          dt: the time step in seconds, to which time constants refer; give readers the same. snnTorch knows 1e-4 alone.
+
+        Returns:
+          A ``nir.NIRGraph``: maps with channels first, a node of neurons by the name of its layer.
+
+        Raises:
+          ImportError: nir is missing; ``pip install 'bsojax[nir]'``.
+          TypeError: dt is no number.
+          ValueError: dt is not above 0; or a layer has no words in NIR, such as norms with statistics for each time
+            step, which the error names.
+        """
+        from bsojax.deploy import _nir
+
+        return _nir.to_nir(self, dt)
+
+    def to_nir_data(self, x: Any, dt: float = 1e-4) -> Any:
+        """Returns what the graph of ``to_nir`` is to make of inputs: the spikes of ``run``.
+
+        Use it to compare a simulator or a chip with this network; ``nir.write_data`` writes it, to a file of its own.
+
+        Args:
+          x: see ``run``; a few examples suffice.
+          dt: the time step in seconds.
+
+        Returns:
+          A ``nir.NIRGraphData`` by the names of the graph's nodes: the "input" as the graph takes it, float32, and of
+          neurons their "spikes", boolean; both of shape ``(batch, num_steps, neurons)``, channels first.
+
+        Raises:
+          ImportError, TypeError, ValueError: as ``to_nir`` and ``run``.
+        """
+        from bsojax.deploy import _nir
+
+        return _nir.to_nir_data(self, x, dt)
+
 
 def integer_network(
     model: nn.Module,
