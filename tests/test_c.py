@@ -1,0 +1,222 @@
+"""C code of deployed networks: the bits of the reference, whatever compiles and runs it."""
+
+import ctypes
+import functools
+import re
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import optax
+import pytest
+from deployable import CASES, NUM_STEPS, Case, network_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+import bsojax
+from bsojax.deploy import integer_network
+
+STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror")
+SANITISED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *STRICT)
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+
+
+def assert_same(found, wanted):
+    np.testing.assert_array_equal(found[0], wanted[0])
+    assert found[1].keys() == wanted[1].keys()
+    for name, spikes in wanted[1].items():
+        np.testing.assert_array_equal(found[1][name], spikes, err_msg=name)
+
+
+@functools.cache
+def prepared(name):
+    network, x = network_of(CASES[name])
+    return network, x, network.run(x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_c_gives_the_bits_of_the_reference(name):
+    network, x, wanted = prepared(name)
+    assert all(0 < spikes.mean() < 1 for spikes in wanted[1].values())
+    assert_same(network.run_c(x, flags=("-O0", *STRICT)), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_c_does_nothing_undefined(name):
+    network, x, wanted = prepared(name)
+    assert_same(network.run_c(x, flags=SANITISED), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("-O2",), ("-O3", "-march=native"), ("-Os",), ("-O3", "-march=x86-64-v3")], ids=str)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_compiler_and_flag_gives_the_same_bits(name, compiler, flags):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    network, x, wanted = prepared(name)
+    assert_same(network.run_c(x, compiler=compiler, flags=(*STRICT, *flags)), wanted)
+
+
+MACHINES = {
+    "aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64-static"),
+    "big-endian": ("s390x-linux-gnu-gcc", "qemu-s390x-static"),
+    "arm": ("arm-linux-gnueabihf-gcc", "qemu-arm-static"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", CASES)
+def test_other_machines_give_the_same_bits(name, machine):
+    compiler, emulator = MACHINES[machine]
+    if shutil.which(compiler) is None or shutil.which(emulator) is None:
+        pytest.skip(f"{compiler} and {emulator} are not both installed")
+    network, x, wanted = prepared(name)
+    assert_same(network.run_c(x, compiler=compiler, flags=("-O2", "-static"), runner=(emulator,)), wanted)
+
+
+@pytest.mark.slow
+def test_all_digits_through_c_and_jax():
+    images, labels = load_digits(return_X_y=True)
+    x = images.astype(np.int64).reshape(-1, 8, 8, 1)
+    norm = functools.partial(bsojax.BatchNorm, num_steps=4)
+    model = bsojax.models.SpikingVGG(channels=(16, 32, "M", 64, 64), norm=norm)
+    inputs = (x / 16).astype(np.float32)
+    tx = bsojax.split_optimizer(bsojax.calibrated(4, 112), optax.adam(1e-2))
+    state, step = bsojax.init(model, tx, jax.random.key(0), inputs[:1]), bsojax.make_train_step(model, tx, 4)
+    for at in range(0, 1792, 64):
+        state, _ = step(state, inputs[at : at + 64], labels[at : at + 64])
+    state = bsojax.refresh_statistics(model, state, [inputs[:512]], 4)
+    network = integer_network(model, state, inputs, 4, input_scale=16, input_max=16)
+    wanted = network.run(x)
+    assert_same(network.run_c(x, flags=("-O3", "-march=native")), wanted)
+    outputs = np.asarray(bsojax.predict(model, state, inputs, 4))
+    np.testing.assert_array_equal(wanted[0].argmax(-1), outputs.argmax(-1))
+    assert np.mean(outputs.argmax(-1) == labels) > 0.5
+    recorded = bsojax.record(model, state, inputs, 4)
+    differing = sum(int(np.sum(spikes != np.asarray(recorded[name].spikes))) for name, spikes in wanted[1].items())
+    assert differing <= 50  # of 36.8 million; those of membranes within rounding of their threshold
+
+
+def test_the_sizes_of_the_digits_network():
+    norm = functools.partial(bsojax.BatchNorm, num_steps=4)
+    model = bsojax.models.SpikingVGG(channels=(16, 32, "M", 64, 64), norm=norm)
+    state = bsojax.init(model, optax.identity(), jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    x = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+    source = integer_network(model, state, x, 4, input_scale=16, input_max=16)._c_source("digits")
+    assert source.constant_bytes <= 17_000
+    assert source.scratch_bytes <= 3_000
+
+
+@pytest.mark.parametrize("name", ["VGG", "VGG, sequence, 16 bits", "ResNet"])
+def test_the_scratch_struct_has_the_size_that_is_said(name, tmp_path):
+    network, _, _ = prepared(name)
+    network.write_c(tmp_path, "some_net")
+    said = network._c_source("some_net").scratch_bytes
+    check = f'#include "some_net.h"\ntypedef char same[sizeof(some_net_scratch) == {said} ? 1 : -1];\n'
+    (tmp_path / "check.c").write_text(check)
+    subprocess.run(["cc", "-std=c99", "-c", "check.c"], cwd=tmp_path, check=True)
+    words = sum(len(re.findall(r"-?(?:0x[0-9a-f]+u|\b\d+\b|2147483647)", body)) for body in constants(tmp_path))
+    assert words >= network._c_source("some_net").constant_bytes // 4
+
+
+def constants(folder):
+    return re.findall(r"static const \w+ \w+\[\d+\] = \{(.*?)\};", (folder / "some_net.c").read_text(), re.S)
+
+
+@pytest.mark.parametrize("name", ["VGG", "VGG, sequence", "branches", "ResNet"])
+def test_nothing_is_called_that_bare_metal_lacks(name, tmp_path):
+    network, _, _ = prepared(name)
+    network.write_c(tmp_path, "net")
+    for flags in (("-Os",), ("-O2",)):
+        subprocess.run(["cc", *STRICT, *flags, "-c", "net.c"], cwd=tmp_path, check=True)
+        listed = subprocess.run(["nm", "net.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        symbols = [line.split()[-2:] for line in listed.splitlines()]
+        assert {name for kind, name in symbols if kind == "U"} <= {"memset", "memcpy"}
+        declared = {"net_run", "net_reset", "net_step"} if network.is_sequence else {"net_run"}
+        assert {name for kind, name in symbols if kind == "T"} == declared
+        assert not [kind for kind, _ in symbols if kind in "bBdDC"]  # no state of its own: it may be called at once
+
+
+def test_a_header_serves_cpp(tmp_path):
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    network, _, _ = prepared("VGG, sequence")
+    network.write_c(tmp_path, "net")
+    (tmp_path / "use.cpp").write_text('#include "net.h"\nint main() { static net_scratch s; return sizeof s == 0; }\n')
+    subprocess.run(["c++", "-Wall", "-Werror", "-c", "use.cpp"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("name", ["VGG, sequence", "VGG, sequence, 16 bits", "MLP, spectra"])
+def test_streams_frame_by_frame(name, tmp_path):
+    network, x, (wanted, _) = prepared(name)
+    network.write_c(tmp_path, "net")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "net.c", "-o", "net.so"], cwd=tmp_path, check=True)
+    library = ctypes.CDLL(str(tmp_path / "net.so"))
+    frames = np.ascontiguousarray(x.astype(network.input_dtype))
+    scratch = [ctypes.create_string_buffer(b"\xa5" * network._c_source("net").scratch_bytes) for _ in range(2)]
+    logits = np.zeros((2, wanted.shape[1]), np.int32)
+    pointers = [ctypes.c_void_p(row.ctypes.data) for row in logits]
+    for first in (0, 4):  # two streams at once, and then again in the same memory
+        for stream in (0, 1):
+            library.net_reset(pointers[stream], scratch[stream])
+        for t in range(NUM_STEPS + 2):
+            for stream in (0, 1):
+                frame = frames[min(t, NUM_STEPS - 1), first + stream]
+                library.net_step(ctypes.c_void_p(frame.ctypes.data), pointers[stream], scratch[stream])
+        np.testing.assert_array_equal(logits, wanted[first : first + 2])  # frames too many are left out
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(CASES)), st.integers(0, 2**32 - 1), st.booleans())
+def test_the_largest_inputs_do_nothing_undefined(name, seed, two_sided):
+    network, x, _ = prepared(name)
+    random = np.random.default_rng(seed)
+    extremes = [network.input_min, network.input_max] if two_sided else [network.input_max]
+    x = random.choice(extremes, x.shape)
+    assert_same(network.run_c(x, flags=SANITISED), network.run(x))
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_drawn_networks(data):
+    kind = data.draw(st.sampled_from(["vgg", "mlp"]), "kind")
+    neuron = functools.partial(
+        bsojax.LIF,
+        tau=data.draw(st.floats(1, 20), "tau"),
+        v_threshold=data.draw(st.floats(0.2, 3), "threshold"),
+        v_reset=data.draw(st.sampled_from([None, 0.0, -0.3]), "reset"),
+        decay_input=data.draw(st.booleans(), "decay_input"),
+    )
+    norm = data.draw(st.sampled_from([bsojax.BatchNorm, functools.partial(bsojax.BatchNorm, num_steps=NUM_STEPS)]))
+    widths = data.draw(st.lists(st.integers(1, 80), min_size=1, max_size=3), "widths")
+    options = {"neuron": neuron, "norm": norm, "binary_ends": data.draw(st.booleans(), "ends"), "num_classes": 3}
+    if kind == "mlp":
+        model = bsojax.models.SpikingMLP(features=widths, **options)
+    else:
+        model = bsojax.models.SpikingVGG(channels=[widths[0], "M", *widths[1:]], **options)
+    sides = data.draw(st.tuples(st.integers(2, 9), st.integers(2, 9), st.integers(1, 40)), "shape")
+    high = data.draw(st.sampled_from([1, 15, 255, 4000]), "input_max")
+    bits = {"membrane_bits": data.draw(st.sampled_from([16, 24, 32]), "membrane_bits")}
+    case = Case(model, sides, data.draw(st.booleans(), "is_sequence"), 0, high, bits)
+    network, x = network_of(case)
+    wanted = network.run(x)
+    for flags in (("-O2", *STRICT), ("-O3", "-march=native", *STRICT), SANITISED):
+        assert_same(network.run_c(x, flags=flags), wanted)
+
+
+def test_what_is_refused(tmp_path):
+    network, x, _ = prepared("MLP")
+    with pytest.raises(ValueError, match=r"name: needs a C identifier, such as 'net', got 'a-b'"):
+        network.write_c(tmp_path, "a-b")
+    with pytest.raises(FileNotFoundError, match=r"compiler: there is no 'no-such-cc' on this machine"):
+        network.run_c(x, compiler="no-such-cc")
+    with pytest.raises(RuntimeError, match=r"--no-such-flag"):
+        network.run_c(x, flags=("--no-such-flag",))
+    assert not list(tmp_path.iterdir())
