@@ -201,17 +201,17 @@ def sources(node: Node) -> tuple[int, ...]:
 def holds_spikes(nodes: Sequence[Node], place: int) -> bool:
     """Whether a map is of zeros and ones that neurons made."""
     node = nodes[place]
-    if isinstance(node, AnyPool | Flatten):
-        return holds_spikes(nodes, node.source)
+    while isinstance(node, AnyPool | Flatten):
+        node = nodes[node.source]
     return isinstance(node, Neurons)
 
 
 def over_currents(nodes: Sequence[Node], place: int) -> bool:
     """Whether a map is made of currents without neurons between."""
     node = nodes[place]
-    if isinstance(node, Input | Neurons):
-        return False
-    return isinstance(node, Current | Add) or over_currents(nodes, node.source)
+    while not isinstance(node, Input | Neurons | Current | Add):
+        node = nodes[node.source]
+    return isinstance(node, Current | Add)
 
 
 def holds_wide_sums(nodes: Sequence[Node], place: int) -> bool:

@@ -114,7 +114,7 @@ def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
 
 
 def _summed(builder: Builder, call: Call, value: Value, window: tuple[int, int], repeats_edge: bool) -> Value:
-    value = builder.current(value, f"{builder.name(value)} as a current") if builder.holds_wide_sums(value) else value
+    value = builder.narrow(value)
     high, wide, channels = builder.shape(value)
     window = (window[0] if high > 1 else 1, window[1] if wide > 1 else 1)
     up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)

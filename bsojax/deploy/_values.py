@@ -132,6 +132,7 @@ class Builder:
         high, wide, channels = shape = self.shape(value)
         if high == wide == 1:
             return value
+        value = self.narrow(value)
         place = self.append(Flatten(value.place, name, (1, 1, math.prod(shape)))).place
         gain, shift = (_repeated(given, high * wide, channels) for given in (value.gain, value.shift))
         return Value(place, gain, shift)
@@ -141,6 +142,10 @@ class Builder:
         if isinstance(self.node(value), Current | Add) and value.is_map:
             return value
         return self.append(Current(value.place, name, Real(value.gain, value.shift), self.shape(value)))
+
+    def narrow(self, value: Value) -> Value:
+        """Returns a value whose map can be held: of sums over currents, which have too many bits, the current."""
+        return self.current(value, f"{self.name(value)} as a current") if self.holds_wide_sums(value) else value
 
     def add(self, one: Value, other: Value) -> Value:
         """Returns the sum of two values as a current."""

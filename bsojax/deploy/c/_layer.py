@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from bsojax.deploy._graph import Add, Current, Neurons, Synapse, Whole
+from bsojax.deploy._graph import Add, Current, Neurons, Synapse, Whole, holds_wide_sums
 from bsojax.deploy.c._constants import (
     lanes_for,
     padded,
@@ -14,7 +14,7 @@ from bsojax.deploy.c._constants import (
     weights,
 )
 from bsojax.deploy.c._maps import Map
-from bsojax.deploy.c._plan import CountedReadout, Pass, over_currents
+from bsojax.deploy.c._plan import CountedReadout, Pass
 from bsojax.deploy.c._pools import digits, numbers, same
 from bsojax.deploy.c._text import Function, Parts
 
@@ -109,7 +109,7 @@ def _sums(function: Function, each: Pass, node: Synapse) -> int:
     else:
         values, stride, kind = weights(kernel, node.groups, lanes), padded(out, lanes), "int32_t"
     name = parts.constant(kind, f"{'signs' if node.is_binary else 'weights'}_{place}", values)
-    is_wide = over_currents(parts.graph.nodes, place)
+    is_wide = holds_wide_sums(parts.graph.nodes, place)
     before = parts.graph.nodes[each.places[1]].scale.before if is_wide else 0  # type: ignore[union-attr]
     group, offset = ("group", f"first - group * {out}") if node.groups > 1 else ("0", "first")
     start = f"{name} + group * {values.shape[1] * stride}" if node.groups > 1 else name

@@ -7,14 +7,13 @@ import numpy as np
 
 from bsojax.deploy._graph import (
     Add,
-    AnyPool,
     Current,
-    Flatten,
     Graph,
     Neurons,
     Node,
     SumPool,
     Synapse,
+    holds_wide_sums,
     sources,
 )
 
@@ -55,7 +54,7 @@ def plan(graph: Graph) -> tuple[Pass | CountedReadout, ...]:
     for place, node in enumerate(graph.nodes):
         if place in done:
             continue
-        if isinstance(node, Synapse) and over_currents(graph.nodes, place):
+        if isinstance(node, Synapse) and holds_wide_sums(graph.nodes, place):
             # Such sums are wide: they are not held, but made for each current that reads them.
             done.add(place)
             passes += [_extended(graph.nodes, readers, done, (place, reader)) for reader in readers[place]]
@@ -81,14 +80,6 @@ def readers_of(nodes: Sequence[Node]) -> list[list[int]]:
     return readers
 
 
-def over_currents(nodes: Sequence[Node], place: int) -> bool:
-    """Whether a synapse reads currents."""
-    node = nodes[place]
-    while isinstance(node, SumPool | Flatten | Synapse | AnyPool):
-        node = nodes[node.source]
-    return isinstance(node, Current | Add)
-
-
 def _extended(nodes: Sequence[Node], readers: list[list[int]], done: set[int], places: tuple[int, ...]) -> Pass:
     """Returns the longest pass that begins with some nodes."""
     done.update(places)
@@ -96,13 +87,9 @@ def _extended(nodes: Sequence[Node], readers: list[list[int]], done: set[int], p
         places = (*places, following)
         done.add(following)
     last = places[-1]
-    keeps = tuple(place for place in places[:-1] if len(readers[place]) > 1 and not _is_wide(nodes, place))
+    keeps = tuple(place for place in places[:-1] if len(readers[place]) > 1 and not holds_wide_sums(nodes, place))
     counts = isinstance(nodes[last], Neurons) and counted_by(nodes, readers, last) is not None
     return Pass(places, keeps if counts or not readers[last] else (*keeps, last), counts)
-
-
-def _is_wide(nodes: Sequence[Node], place: int) -> bool:
-    return isinstance(nodes[place], Synapse) and over_currents(nodes, place)
 
 
 def _next(nodes: Sequence[Node], readers: list[list[int]], done: set[int], last: int) -> int | None:

@@ -42,9 +42,10 @@ class Parts:
     constant_bytes: int = 0
 
     def constant(self, kind: str, name: str, values: np.ndarray) -> str:
-        """Adds an array of constants; returns its name."""
-        self.constants.append(c_array(kind, name, values))
-        self.constant_bytes += 4 * values.size
+        """Adds an array of constants, once where several passes read it; returns its name."""
+        if (made := c_array(kind, name, values)) not in self.constants:
+            self.constants.append(made)
+            self.constant_bytes += 4 * values.size
         return name
 
     def buffer(self, words: int) -> Buffer:
