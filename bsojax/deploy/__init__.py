@@ -1,6 +1,5 @@
 """Deployment: a trained network leaves JAX."""
 
-from bsojax.deploy._bounds import Interval as Interval
 from bsojax.deploy._export import export_inference as export_inference
 from bsojax.deploy._graph import Add as Add
 from bsojax.deploy._graph import AnyPool as AnyPool
@@ -17,8 +16,9 @@ from bsojax.deploy._graph import SumPool as SumPool
 from bsojax.deploy._graph import Synapse as Synapse
 from bsojax.deploy._graph import Whole as Whole
 from bsojax.deploy._graph import Window as Window
+from bsojax.deploy._integers import integer_network as integer_network
 from bsojax.deploy._model_file import load_model as load_model
 from bsojax.deploy._model_file import save_model as save_model
 from bsojax.deploy._model_file import SavedModel as SavedModel
-from bsojax.deploy._network import integer_network as integer_network
 from bsojax.deploy._network import IntegerNetwork as IntegerNetwork
+from bsojax.deploy._network import load as load

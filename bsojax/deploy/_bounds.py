@@ -1,10 +1,17 @@
 """The largest numbers that any input can lead to: exact intervals, for each channel."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
 from bsojax.deploy._graph import Neurons, Synapse, Whole
+
+SUM_BITS = 32
+"""Width of sums, currents and logits."""
+
+WIDE_BITS = 62
+"""Width of sums over currents, which leaves room to round them."""
 
 MOST = 2**62
 """More than any width holds, and less than what int64 does: the end of intervals that are larger."""
@@ -75,6 +82,40 @@ def scaled(scale: Whole, source: Interval) -> Interval:
     return Interval(ends.min(0), ends.max(0))
 
 
+def bits_to_drop(most: int) -> int:
+    """How many bits sums are to lose so that they fit into 32, rounded."""
+    bits = max(0, most.bit_length() + 1 - SUM_BITS)
+    return bits + ((most + (1 << bits >> 1)) >> bits >= 2 ** (SUM_BITS - 1))
+
+
+def widest(scale: Whole, source: Interval) -> int:
+    """The largest magnitude of what is held while currents are made: sums, currents without their shift, currents."""
+    sums = Interval(*(rounded(end, scale.before) for end in source))
+    return max(sums.most, unshifted(scale, source).most, scaled(scale, source).most)
+
+
+def product(scale: Whole, source: Interval) -> int:
+    """The largest magnitude of gains times sums, with the power of two of which half rounds them."""
+    sums = np.max(np.abs([rounded(end, scale.before) for end in source]), 0)
+    return int(np.max(np.abs(scale.gain.astype(np.int64)) * sums)) + (1 << scale.after)
+
+
+def unshifted(scale: Whole, source: Interval) -> Interval:
+    """Of currents without their shift."""
+    return scaled(dataclasses.replace(scale, shift=np.zeros_like(scale.shift)), source)
+
+
+def summed(scale: Whole, source: Interval, num_steps: int) -> tuple[Interval, int]:
+    """Of currents summed over time; and the largest magnitude on the way, in any order of products and shifts."""
+
+    def total(rows: np.ndarray) -> np.ndarray:
+        return np.sum(rows[np.arange(num_steps) % len(rows)], 0, keepdims=True)
+
+    bare = unshifted(scale, source)
+    reach = total(np.maximum(-bare.low, bare.high)) + total(np.abs(scale.shift.astype(np.int64)))
+    return Interval(*(total(end) for end in scaled(scale, source))), int(np.max(reach))
+
+
 def apply(gain: np.ndarray, shift: np.ndarray, before: int, after: int, sums: np.ndarray) -> np.ndarray:
     """The currents of sums, all of them int64; see Whole."""
     return rounded(gain.astype(np.int64) * rounded(sums, before), after) + shift
@@ -91,7 +132,10 @@ def added(one: Interval, other: Interval) -> Interval:
 
 
 def charged(neurons: Neurons, current: Interval, num_steps: int) -> Interval:
-    """Of membranes when the spike is decided, over all time steps."""
+    """Of membranes when the spike is decided, over all time steps.
+
+    A membrane whose product with the decay is beyond int64 was beyond 32 bits a time step before.
+    """
     low = high = np.zeros_like(current.low[0])
     lows, highs = [], []
     threshold, decay = int(neurons.threshold), int(neurons.decay)

@@ -2,27 +2,20 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bsojax import _validate, signs
-from bsojax.deploy import _reference
-from bsojax.deploy._bounds import Interval
+from bsojax import _validate
+from bsojax.deploy import _network_file, _reference
 from bsojax.deploy._graph import Graph, Neurons
-from bsojax.deploy._layers import RULES, image
-from bsojax.deploy._marks import marked
-from bsojax.deploy._reading import read
-from bsojax.deploy._values import Builder
-from bsojax.deploy._whole import Numbers, whole
+from bsojax.deploy._layers import image
+from bsojax.deploy._network_file import Saved
+from bsojax.deploy._proof import Proof, proven
 from bsojax.deploy.c import Source, run_compiled, source, write
-from bsojax.nn import Neuron
-from bsojax.online import TrainState, as_inputs, batch_of
 
 BATCH = 64
 """Examples that the reference runs at once: its patches take nine times the memory of a map."""
@@ -40,7 +33,7 @@ class IntegerNetwork:
       input_min, input_max: the least and the largest of them.
       membrane_bits: width of membranes, sign included.
       logit_scale: what a logit of one is, in real numbers.
-      intervals: of each map the least and the largest value that any input can lead to; not part of the public surface.
+      proof: the largest numbers that any input can lead to; not part of the public surface.
     """
 
     graph: Graph
@@ -50,7 +43,6 @@ class IntegerNetwork:
     input_max: int
     membrane_bits: int
     logit_scale: float
-    intervals: tuple[Interval, ...]
 
     @property
     def num_steps(self) -> int:
@@ -70,6 +62,11 @@ class IntegerNetwork:
             kind for kind in kinds if np.iinfo(kind).min <= self.input_min and self.input_max <= np.iinfo(kind).max
         )
         return np.dtype(next(fitting))
+
+    @functools.cached_property
+    def proof(self) -> Proof:
+        """The largest numbers that any input can lead to, from the whole numbers alone."""
+        return proven(self.graph, self.input_min, self.input_max, self.membrane_bits)
 
     def run(self, x: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns logits and spikes of a batch, in NumPy.
@@ -133,6 +130,21 @@ class IntegerNetwork:
           ValueError: the name is no C identifier.
         """
         write(self._c_source(_validate.c_name(name)), Path(folder), name)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the network into one file, of which :func:`load` makes it again, bit for bit.
+
+        Use it to keep what was tested: the file needs neither the model nor the training. Signs take one bit each, and
+        real weights and tables the narrowest of 8, 16 or 32 bits that holds them.
+
+        Args:
+          path: where; a file of this name is replaced, once the new one is whole.
+
+        Raises:
+          OSError: it cannot be written.
+          ValueError: it has more nodes or larger maps than load takes, or a layer has a name that cannot be written.
+        """
+        _network_file.write(path, Saved(**{name: getattr(self, name) for name in Saved._fields}))
 
     def _c_source(self, name: str) -> Source:
         return source(self.graph, name, f"{self.input_dtype}_t", self._input_digits, self.membrane_bits)
@@ -202,82 +214,19 @@ class IntegerNetwork:
         return _nir.to_nir_data(self, x, dt)
 
 
-def integer_network(
-    model: nn.Module,
-    state: TrainState,
-    x: Any,
-    num_steps: int,
-    *,
-    input_scale: float,
-    input_max: int,
-    input_min: int = 0,
-    membrane_bits: int = 32,
-    weight_bits: int | None = None,
-) -> IntegerNetwork:
-    """Returns a trained network in whole numbers, which runs without JAX and gives the same bits everywhere.
+def load(path: str | os.PathLike[str]) -> IntegerNetwork:
+    """Reads a network of whole numbers that :meth:`IntegerNetwork.save` wrote.
 
-    Use it to ship a network: see ``write_c`` and ``to_nir`` of what it returns. Norms, biases and the scales of weights
-    become a whole gain and shift a channel; real weights become whole numbers; membranes have as many fraction bits as
-    is proven to be safe for any input between input_min and input_max. Where the optimizer keeps deployed signs beside
-    those it trains at, the deployed ones go out.
-
-    Predictions agree with ``make_eval_step`` but where a membrane lies within rounding of its threshold; compare them
-    on data of yours before you ship.
+    Use it where a network is to be run, compared or written as C without the model that it was made of. A file from
+    anywhere may be read: nothing in it is run, that its layers fit each other is checked, and that no input leads to a
+    number beyond its width is proven again.
 
     Args:
-      model: a Linen module made of the layers and functions of this library that neither recur nor derive from them;
-        between them sums, and sums and products with constants.
-      state: the training state.
-      x: a batch of inputs as the model takes them, arrays or ``jax.ShapeDtypeStruct``: static frames
-        ``(batch, ...)``, or a sequence ``(num_steps, batch, ...)``.
-      num_steps: the number of time steps.
-      input_scale: the inputs of the network are those of the model times this, and whole: 255 for images of bytes.
-        Inputs that are not, such as spectra or normalised images, need rounding to such a grid.
-      input_max: the largest whole input.
-      input_min: the least, at most 0.
-      membrane_bits: the width of membranes, 8 to 32; 16 halves the memory of streams on a device.
-      weight_bits: the width of real weights, at most 24, which is the default.
+      path: the file.
 
     Raises:
-      TypeError: num_steps, or another number, is none.
-      ValueError: a number is out of range; or something in the model cannot be said in whole numbers, which the error
-        names.
+      OSError: there is no such file, or it cannot be read.
+      ValueError: it is damaged, cut, no such file or of a newer version; or it holds a network that does not fit
+        together, or whose numbers might not fit into their widths. The message begins with the path.
     """
-    num_steps = _validate.steps(num_steps)
-    numbers = Numbers(
-        _validate.positive_number("input_scale", input_scale),
-        *_validate.input_range(input_min, input_max),
-        _validate.whole_between("membrane_bits", membrane_bits, 8, 32),
-        _validate.whole_between("weight_bits", 24 if weight_bits is None else weight_bits, 2, 24),
-    )
-    x = as_inputs(x, state.input_shape)
-    if not hasattr(x, "shape"):
-        _validate.not_deployable("x", "networks of several inputs are not known")
-    is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
-    shape = tuple(x.shape[1 + is_sequence :])
-    frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # of two examples: one is like any other axis of one
-    variables = jax.tree.map(np.asarray, jax.device_get(signs.unpack_signs(state.variables)))
-    builder = Builder(image(shape), num_steps, RULES)
-    program = marked(model, jax.tree.map(jnp.asarray, variables), frame, num_steps, _is_known)
-    graph = builder.graph(read(program, builder), is_sequence)
-    found = whole(graph, numbers)
-    return IntegerNetwork(
-        found.graph,
-        shape,
-        numbers.input_scale,
-        numbers.input_min,
-        numbers.input_max,
-        numbers.membrane_bits,
-        found.logit_scale,
-        found.intervals,
-    )
-
-
-def _is_known(layer: nn.Module) -> bool:
-    """Whether a layer is one that whole numbers can say; refuses neurons that are not."""
-    if type(layer) in RULES:
-        return True
-    if isinstance(layer, Neuron):
-        kind = type(layer).__name__
-        _validate.not_deployable(f"'{'/'.join(layer.path)}'", f"{kind} is not known; LIF, IF and PLIF are")
-    return False
+    return IntegerNetwork(**_network_file.read(path)._asdict())

@@ -9,7 +9,7 @@ import numpy as np
 
 from bsojax import _validate
 from bsojax.deploy import _bounds
-from bsojax.deploy._bounds import Interval
+from bsojax.deploy._bounds import SUM_BITS, WIDE_BITS, Interval
 from bsojax.deploy._graph import (
     Add,
     AnyPool,
@@ -25,12 +25,6 @@ from bsojax.deploy._graph import (
     Whole,
     over_currents,
 )
-
-SUM_BITS = 32
-"""Width of sums, currents and logits."""
-
-WIDE_BITS = 62
-"""Width of sums over currents, which leaves room to round them."""
 
 MOST_FRACTION_BITS = 24
 
@@ -60,12 +54,10 @@ class WholeGraph(NamedTuple):
 
     Attributes:
       graph: the graph.
-      intervals: of each node's map.
       logit_scale: what a logit of one is, in real numbers.
     """
 
     graph: Graph
-    intervals: tuple[Interval, ...]
     logit_scale: float
 
 
@@ -126,8 +118,7 @@ def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
         too_wide = _run(attempt)
         if too_wide is None:
             nodes = tuple(made.node for made in attempt.made)
-            intervals = tuple(made.interval for made in attempt.made)
-            return WholeGraph(dataclasses.replace(graph, nodes=nodes), intervals, attempt.made[-1].unit)
+            return WholeGraph(dataclasses.replace(graph, nodes=nodes), attempt.made[-1].unit)
         precision[of_sum[too_wide.coarser]] -= max(1, too_wide.most.bit_length() + 1 - too_wide.width)
         if precision[of_sum[too_wide.coarser]] < -MOST_FRACTION_BITS:
             why = f"its sums may reach {too_wide.most}, which does not fit into {too_wide.width} bits"
@@ -199,7 +190,7 @@ def _synapse(attempt: _Attempt, node: Synapse, place: int) -> _Made:
 
 def _current(attempt: _Attempt, node: Current[Real], place: int) -> _Made:
     read, bits, channels = attempt.made[node.source], attempt.precision[place], node.shape[-1]
-    before = max(0, read.interval.most.bit_length() + 1 - SUM_BITS)
+    before = _bounds.bits_to_drop(read.interval.most)
     gain, shift = (np.broadcast_to(given, (len(given), channels)) for given in (node.scale.gain, node.scale.shift))
     gain = gain * math.ldexp(read.unit, before + bits)
     shift = np.rint(np.ldexp(shift, bits))
@@ -213,11 +204,12 @@ def _current(attempt: _Attempt, node: Current[Real], place: int) -> _Made:
     if max(np.max(np.abs(shift)), largest) >= 2 ** (SUM_BITS - 1):
         return _Made(node, read.interval, 1.0, int(max(np.max(np.abs(shift)), largest)), SUM_BITS, place)
     whole_gain = np.rint(np.ldexp(gain, after)).astype(np.int32)
-    product = int(np.max(np.abs(whole_gain.astype(np.int64)))) * (sums + 1) + (1 << after)
-    scale = Whole(whole_gain, shift.astype(np.int32), before, after, product >= 2 ** (SUM_BITS - 1))
-    found = _bounds.scaled(scale, read.interval)
+    scale = Whole(whole_gain, shift.astype(np.int32), before, after, False)
+    if _bounds.product(scale, read.interval) >= 2 ** (SUM_BITS - 1):
+        scale = dataclasses.replace(scale, is_wide=True)
+    found, most = _bounds.scaled(scale, read.interval), _bounds.widest(scale, read.interval)
     made = Current(node.source, node.name, scale, node.shape, bits)
-    return _Made(made, found, math.ldexp(1.0, -bits), found.most, SUM_BITS, place)
+    return _Made(made, found, math.ldexp(1.0, -bits), most, SUM_BITS, place)
 
 
 def _bits_within(ratio: float) -> int:
@@ -228,27 +220,24 @@ def _bits_within(ratio: float) -> int:
 def _readout(attempt: _Attempt, node: Any, place: int) -> _Made:
     """Currents that are summed over time; where one factor serves them all, sums themselves."""
     gain, shift = node.scale.gain, node.scale.shift
+    read = attempt.made[node.source]
     # A bias may be rounded to units of sums where these are fine, as those of many bits are.
-    is_fine = attempt.made[node.source].interval.most >= 2**20 or not np.any(shift)
+    is_fine = read.interval.most >= 2**20 or not np.any(shift)
     serves = np.all(gain == gain[0, 0]) and gain[0, 0] != 0
     if not serves or not is_fine or over_currents(attempt.graph.nodes, node.source):
         made = _current(attempt, node, place)
     else:
-        read = attempt.made[node.source]
-        unit = abs(float(gain[0, 0])) * read.unit
+        unit, coarser = abs(float(gain[0, 0])) * read.unit, attempt.coarser(node.source)
         ones = np.full((1, node.shape[-1]), np.sign(gain[0, 0]), np.int32)
         levels = np.broadcast_to(np.rint(shift / unit), (len(shift), node.shape[-1]))
-        if np.max(np.abs(levels)) >= 2 ** (SUM_BITS - 1):
-            coarser = attempt.coarser(node.source)
-            return _Made(node, read.interval, unit, int(np.max(np.abs(levels))), SUM_BITS, coarser)
-        scale = Whole(ones, levels.astype(np.int32), 0, 0, False)
-        found = _bounds.scaled(scale, read.interval)
+        most = int(np.max(np.abs(levels)))
+        scale = Whole(ones, np.where(np.abs(levels) < 2**31, levels, 0).astype(np.int32), 0, 0, False)
         readout = Current(node.source, node.name, scale, node.shape)
-        made = _Made(readout, found, unit, found.most, SUM_BITS, attempt.coarser(node.source))
-    steps = attempt.graph.num_steps
-    ends = [np.sum(np.broadcast_to(end, (steps, end.shape[1])) if len(end) == 1 else end, 0) for end in made.interval]
-    total = Interval(*(end[None] for end in ends))
-    return made._replace(interval=total, most=max(made.most, total.most))
+        made = _Made(readout, read.interval, unit, most, SUM_BITS, coarser)
+    if made.most >= 2 ** (SUM_BITS - 1):
+        return made
+    total, most = _bounds.summed(made.node.scale, read.interval, attempt.graph.num_steps)  # type: ignore[union-attr]
+    return made._replace(interval=total, most=max(made.most, most))
 
 
 def _add(attempt: _Attempt, node: Add, place: int) -> _Made:
