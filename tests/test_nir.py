@@ -1,5 +1,6 @@
 """NIR: the graph computes what the network of whole numbers does, by its specification and in other simulators."""
 
+import contextlib
 import functools
 import json
 import math
@@ -8,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import flax.linen as nn
@@ -374,7 +376,16 @@ def trained(v_reset):
 
 
 @pytest.fixture(scope="session")
-def folder(made_once):
+def python():
+    """Python in an environment that has the readers."""
+    named = os.environ.get("BSOJAX_NIR_PYTHON", str(ROOT / ".venv-nir" / "bin" / "python"))
+    if shutil.which(named) is None:
+        pytest.skip("no Python with the readers: `make .venv-nir/.ready` installs them, BSOJAX_NIR_PYTHON names one")
+    return named
+
+
+@pytest.fixture(scope="session")
+def folder(python, made_once):
     """Every network here as NAME.nir and NAME.spikes, and its logits as NAME.npy."""
 
     def fill(folder):
@@ -389,16 +400,16 @@ def folder(made_once):
     return made_once("nir", fill)
 
 
-def read_by(reader, folder):
-    """What tests/nir_reading.py tells of a folder, from an environment that has the readers."""
-    python = os.environ.get("BSOJAX_NIR_PYTHON", str(ROOT / ".venv-nir" / "bin" / "python"))
-    if shutil.which(python) is None:
-        pytest.skip("no Python with the readers: `make .venv-nir/.ready` installs them, BSOJAX_NIR_PYTHON names one")
-    command = [python, str(ROOT / "tests" / "nir_reading.py"), reader, str(folder)]
+def output_of(python, *arguments, **options):
+    """The last line that a program prints there, as JSON."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, env=clean)
+    done = subprocess.run([python, *arguments], capture_output=True, text=True, env=clean, **options)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def read_by(python, reader, folder):
+    return output_of(python, str(ROOT / "tests" / "nir_reading.py"), reader, str(folder))
 
 
 NOT_READ = {
@@ -415,8 +426,8 @@ NOT_READ["spikingjelly64"] = NOT_READ["spikingjelly"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", NOT_READ)
-def test_other_simulators_make_the_same_spikes(reader, folder):
-    found = read_by(reader, folder)
+def test_other_simulators_make_the_same_spikes(reader, python, folder):
+    found = read_by(python, reader, folder)
     assert set(found) == {*MODELS, *RESETS}
     for name, told in found.items():
         if name in NOT_READ[reader]:
@@ -445,9 +456,28 @@ def assert_differs_by_rounding_alone(folder, name, told):
 
 
 @pytest.mark.slow
-def test_snntorch_makes_the_same_spikes_of_hard_resets(folder):
-    found = read_by("snntorch", folder)
+def test_snntorch_makes_the_same_spikes_of_hard_resets(python, folder):
+    found = read_by(python, "snntorch", folder)
     assert found["hard resets"]["differ"] == 0
     assert_differs_by_rounding_alone(folder, "digits, hard", found["digits, hard"])
     assert found["digits, soft"]["differ"] > 0.01 * found["digits, soft"]["of"]
     assert found["no leak"] == "AssertionError: r != 1 not supported"
+
+
+PAGE = (ROOT / "docs" / "DEPLOY.md").read_text().split("\n## NIR\n")[1].split("\n## ")[0]
+WRITING, READING, SPIKINGJELLY, NORSE, SNNTORCH, RUNNING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("title", "lines", "name"),
+    [("SpikingJelly", SPIKINGJELLY, "VGG"), ("Norse", NORSE, "VGG"), ("snnTorch", SNNTORCH, "hard resets")],
+)
+def test_the_lines_of_the_page_read_what_it_writes(title, lines, name, python, tmp_path):
+    assert lines.startswith(f"# {title}")
+    network, x = deployed(*MODELS[name][::-1])
+    with contextlib.chdir(tmp_path):
+        exec(WRITING, {"network": network, "x": x})
+    program = f"{READING}{lines}with torch.no_grad():\n{textwrap.indent(RUNNING, '    ')}"
+    found = output_of(python, "-c", f"import json\n{program}print(json.dumps(logits.tolist()))", cwd=tmp_path)
+    np.testing.assert_allclose(found, network.run(x)[0] * network.logit_scale, rtol=1e-4, atol=1e-4)
