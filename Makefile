@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 # What `make test-newest` gives to pytest; `make test-newest TESTS=` runs all.
 TESTS ?= -m "not slow"
 
-.PHONY: setup train test test-slow test-all test-newest lint evidence bench bench-peers scaling faults
+.PHONY: setup train test test-slow test-all test-newest test-nir lint evidence bench bench-peers scaling faults
 
 setup: .venv/.ready
 
@@ -35,6 +35,20 @@ test-newest: .venv-newest/.ready
 .venv-newest/.ready: pyproject.toml
 	python=$$(.ci/newest-python) && $$python -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,test]'
+	touch $@
+
+# Simulators that read NIR, with PyTorch for the CPU; they share no environment with JAX. NIR_TORCH names another build.
+NIR_TORCH ?= --extra-index-url https://download.pytorch.org/whl/cpu torch
+
+test-nir: setup .venv-nir/.ready
+	$(RUN) -m pytest tests/test_nir.py
+
+.venv-nir/.ready:
+	$(PYTHON) -m venv --clear .venv-nir
+	.venv-nir/bin/python -m pip install --quiet --disable-pip-version-check $(NIR_TORCH)
+	.venv-nir/bin/python -m pip install --quiet --disable-pip-version-check nir==1.0.8 loguru numpy packaging scipy tqdm
+	.venv-nir/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		nirtorch==2.6 spikingjelly==2.0.0 norse==1.1.0 snntorch==1.0.0
 	touch $@
 
 lint: setup

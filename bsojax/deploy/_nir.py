@@ -16,7 +16,6 @@ from bsojax.deploy._layers import image
 from bsojax.deploy._network import IntegerNetwork
 from bsojax.deploy._nir_writer import Map, Writer, by_channel, nir
 from bsojax.deploy._square import ungrouped
-from bsojax.deploy._whole import groups
 
 
 class Folded(NamedTuple):
@@ -95,15 +94,26 @@ def written(network: IntegerNetwork, dt: float) -> tuple[nir.NIRGraph, list[Map]
 
 def _units(graph: Graph, logit_scale: float) -> list[float]:
     """Units in which membranes are as they were: a NIR neuron takes in its leak's share of a current."""
-    of_sum, leaks = groups(graph.nodes), dict[int, float]()
+    leaks: dict[int, float] = {}
     for node in graph.nodes:
         if isinstance(node, Neurons):
-            leaks.setdefault(of_sum[node.source], _leak(node) or 1.0)
+            _share(graph, node.source, _leak(node) or 1.0, leaks)
     units = [
-        math.ldexp(1 / leaks.get(of_sum[place], 1.0), -node.fraction_bits) if isinstance(node, Current) else 1.0
+        math.ldexp(1 / leaks.get(place, 1.0), -node.fraction_bits) if isinstance(node, Current) else 1.0
         for place, node in enumerate(graph.nodes)
     ]
     return [*units[:-1], logit_scale]
+
+
+def _share(graph: Graph, place: int, leak: float, leaks: dict[int, float]) -> None:
+    """Notes a leak for a current and all that are added to it, which need one unit; the first one noted counts."""
+    if place in leaks:
+        return
+    leaks[place] = leak
+    for added, node in enumerate(graph.nodes):
+        if isinstance(node, Add) and place in (added, node.source, node.other):
+            for near in (added, node.source, node.other):
+                _share(graph, near, leak, leaks)
 
 
 def _leak(node: Neurons) -> float:

@@ -71,7 +71,10 @@ class Writer:
             return self.append(name, nir.Affine(weight=kernel[0, 0].T.astype(np.float32), bias=bias), read)
         made = squared(kernel, window, read.shape[:2], shape[:2])
         if made is None:
-            why = "its kernel has an odd and an even side, and NIR counts on square ones; give it a square kernel"
+            why = (
+                "NIR's shapes take kernels for square, and zeros cannot make this one so; give it a square kernel and "
+                "as many zeros behind the image as before it"
+            )
             _validate.not_in_nir(f"'{name}'", why)
         conv = nir.Conv2d(
             input_shape=read.shape[:2],

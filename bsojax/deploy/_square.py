@@ -49,7 +49,7 @@ def ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:
 def squared(kernel: np.ndarray, window: Window, image: Pair, out: Pair) -> Square | None:
     """Returns a convolution that computes the same; None where zeros around the kernel cannot make it square.
 
-    That is so where an odd and an even side both move in steps of 1.
+    That is so where both sides move in steps of 1, and one shrinks by an odd, the other by an even number of elements.
 
     Args:
       kernel: shape ``(height, width, channels, out)``.

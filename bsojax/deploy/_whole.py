@@ -111,10 +111,10 @@ def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
     Raises:
       ValueError: a layer's numbers do not fit at any precision.
     """
-    of_sum = groups(graph.nodes)
+    groups = _groups(graph.nodes)
     precision = [_first_precision(node, numbers) for node in graph.nodes]
     while True:
-        attempt = _Attempt(graph, numbers, [precision[group] for group in of_sum])
+        attempt = _Attempt(graph, numbers, [precision[group] for group in groups])
         too_wide = _run(attempt)
         if too_wide is None:
             nodes = tuple(made.node for made in attempt.made)
@@ -144,14 +144,14 @@ def _first_precision(node: Node, numbers: Numbers) -> int:
     return MOST_FRACTION_BITS
 
 
-def groups(nodes: Sequence[Node]) -> list[int]:
+def _groups(nodes: Sequence[Node]) -> list[int]:
     """For each node the first of those whose currents are added to each other, which share their fraction bits."""
-    found = list(range(len(nodes)))
+    groups = list(range(len(nodes)))
     for place, node in enumerate(nodes):
         if isinstance(node, Add):
-            joined = {found[node.source], found[node.other], place}
-            found = [min(joined) if group in joined else group for group in found]
-    return found
+            joined = {groups[node.source], groups[node.other], place}
+            groups = [min(joined) if group in joined else group for group in groups]
+    return groups
 
 
 def _input(attempt: _Attempt, node: Input, place: int) -> _Made:
