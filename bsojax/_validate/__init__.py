@@ -50,13 +50,17 @@ from bsojax._validate._batches import train_flag as train_flag
 from bsojax._validate._batches import weighted_loss as weighted_loss
 from bsojax._validate._deployment import c_name as c_name
 from bsojax._validate._deployment import found_compiler as found_compiler
+from bsojax._validate._deployment import draws_nothing as draws_nothing
+from bsojax._validate._deployment import finite_leaves as finite_leaves
 from bsojax._validate._deployment import input_range as input_range
 from bsojax._validate._deployment import inputs_within as inputs_within
+from bsojax._validate._deployment import no_threshold as no_threshold
 from bsojax._validate._deployment import not_deployable as not_deployable
 from bsojax._validate._deployment import not_read as not_read
 from bsojax._validate._deployment import one_output as one_output
 from bsojax._validate._deployment import not_in_nir as not_in_nir
 from bsojax._validate._deployment import positive_number as positive_number
+from bsojax._validate._deployment import too_wide as too_wide
 from bsojax._validate._deployment import whole_between as whole_between
 from bsojax._validate._deployment import whole_inputs as whole_inputs
 from bsojax._validate._settings import backward_steps as backward_steps

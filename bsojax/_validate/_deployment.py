@@ -4,7 +4,10 @@ import math
 import re
 from typing import Any, NoReturn
 
+import jax
 import numpy as np
+
+from bsojax._validate._trees import leaf_name
 
 
 def not_deployable(owner: str, why: str) -> NoReturn:
@@ -37,8 +40,8 @@ def not_read(reader: str, maker: str, last: str) -> NoReturn:
     operation = maker.strip("'")
     cure = next((cure for names, cure in _CURES.items() if operation in names), "put neurons in its place")
     between = (
-        f"it reads what '{operation}' makes of '{last}', and between layers are known sums, and sums and products with "
-        f"constants, one a channel; {cure}"
+        f"it reads what '{operation}' makes of '{last}', and between layers only sums, and products with constants, "
+        f"one a channel, are known; {cure}"
     )
     not_deployable(reader, known.get(maker, between))
 
@@ -52,6 +55,36 @@ def one_output(number: int) -> None:
 def not_in_nir(owner: str, why: str) -> NoReturn:
     """Refuses a layer that the Neuromorphic Intermediate Representation has no nodes for."""
     raise ValueError(f"to_nir: {owner} cannot be said in NIR: {why}.")
+
+
+def draws_nothing(why: str) -> NoReturn:
+    """Refuses a model that draws random numbers in evaluation."""
+    not_deployable("what it draws at random", f"{why} in evaluation too; give dropout deterministic=not train")
+
+
+def too_wide(name: str, most: int, width: int) -> NoReturn:
+    """Refuses a map of which the numbers fit at no precision."""
+    not_deployable(
+        f"'{name}'",
+        f"its numbers may reach {most}, which {width} bits do not hold; narrow input_min and input_max, or scale it "
+        "down between layers",
+    )
+
+
+def no_threshold(name: str, width: int) -> NoReturn:
+    """Refuses membranes whose largest numbers leave nothing of the threshold."""
+    why = (
+        f"membranes of {width} bits hold its largest currents only where its threshold is 0; give more membrane_bits, "
+        "32 at most, or scale the currents down"
+    )
+    not_deployable(f"'{name}'", why)
+
+
+def finite_leaves(name: str, tree: Any) -> None:
+    """Refuses variables that are not finite, naming the first."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not np.all(np.isfinite(leaf.astype(np.float32))):
+            raise ValueError(f"{name}: leaf '{leaf_name(path)}' is not finite, and has no whole numbers; train again.")
 
 
 def positive_number(name: str, value: Any) -> float:

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bsojax import _validate, signs
-from bsojax.deploy._layers import RULES, image
+from bsojax.deploy._layers import NOT_KNOWN, RULES, image
 from bsojax.deploy._marks import marked
 from bsojax.deploy._network import IntegerNetwork
 from bsojax.deploy._reading import read
 from bsojax.deploy._values import Builder
 from bsojax.deploy._whole import Numbers, whole
-from bsojax.nn import Neuron
 from bsojax.online import TrainState, as_inputs, batch_of
 
 
@@ -38,7 +37,7 @@ def integer_network(
     those it trains at, the deployed ones go out.
 
     Predictions agree with ``make_eval_step`` but where a membrane lies within rounding of its threshold; compare them
-    on data of yours before you ship.
+    on data of yours before you ship. What a model rounds itself, as by ``x.astype("bfloat16")``, is not rounded here.
 
     Args:
       model: a Linen module made of the layers and functions of this library that neither recur nor derive from them;
@@ -72,7 +71,9 @@ def integer_network(
     is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
     shape = tuple(x.shape[1 + is_sequence :])
     frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # of two examples: one is like any other axis of one
-    variables = jax.tree.map(np.asarray, jax.device_get(signs.unpack_signs(state.variables)))
+    held: Any = jax.device_get(signs.unpack_signs(state.variables))
+    variables = jax.tree.map(np.asarray, nn.meta.unbox(held))
+    _validate.finite_leaves("state", variables)
     builder = Builder(image(shape), num_steps, RULES)
     program = marked(model, jax.tree.map(jnp.asarray, variables), frame, num_steps, _is_known)
     graph = builder.graph(read(program, builder), is_sequence)
@@ -89,10 +90,11 @@ def integer_network(
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Whether a layer is one that whole numbers can say; refuses neurons that are not."""
+    """Whether a layer is one that whole numbers can say; refuses those that are not."""
     if type(layer) in RULES:
         return True
-    if isinstance(layer, Neuron):
-        kind = type(layer).__name__
-        _validate.not_deployable(f"'{'/'.join(layer.path)}'", f"{kind} is not known; LIF, IF and PLIF are")
+    for kinds, cure in NOT_KNOWN.items():
+        if isinstance(layer, kinds):
+            kind = type(layer).__name__
+            _validate.not_deployable(f"'{'/'.join(layer.path)}'", f"{kind} is not known; {cure}")
     return False

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as linen
 import numpy as np
 
 from bsojax import _validate, nn
@@ -221,3 +222,18 @@ RULES: dict[Any, Rule] = {
     nn.flatten: _flatten,
 }
 """By class or function."""
+
+DERIVED = "it derives from a layer that is, and may do otherwise: use that layer itself"
+
+NOT_KNOWN: dict[tuple[type, ...], str] = {
+    (nn.LeakyReadout,): "return the current that it reads: logits are summed over the time steps",
+    (nn.LIF, nn.IF, nn.PLIF): DERIVED,
+    (nn.Neuron,): "LIF, IF and PLIF are",
+    (nn.BinaryRecurrent,): "nothing that recurs is but neurons themselves",
+    (nn.BinaryConvTranspose, linen.ConvTranspose): "BinaryConv and Conv are",
+    (nn.BinaryConv, nn.BinaryDense, nn.Conv, nn.Dense): DERIVED,
+    (linen.Dense, linen.DenseGeneral, linen.Einsum): "bsojax.Dense is",
+    (linen.Conv, linen.ConvLocal): "bsojax.Conv is",
+    (linen.LayerNorm, linen.GroupNorm, linen.RMSNorm, linen.InstanceNorm): "BatchNorm and Affine are",
+}
+"""What to do about layers that have no rule, by what they are or derive from."""

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -125,15 +126,25 @@ def marked(
         return model.apply({**variables, NEURONS: neurons}, frame, mutable=[NEURONS], **options)[0]
 
     # The state and the time step are inputs, so that what a model makes of them by itself is seen.
-    neurons = jax.eval_shape(lambda frame: start(model, frame, num_steps, train=False).neurons, frame)
-
+    begun = jax.eval_shape(lambda frame: start(model, frame, num_steps, train=False), frame)
+    made = nn.meta.unbox({name: begun.variables.get(name, {}) for name in variables})
+    _validate.holds("state", variables, made, "was it made with another model?")
     with contextlib.ExitStack() as stack:
         stack.enter_context(nn.intercept_methods(module))
         stack.enter_context(observing(function))
         # A program that jit kept is that of another layer of the same kind, or of another model.
         stack.enter_context(jax.disable_jit())
-        program = jax.make_jaxpr(step)(frame, jax.ShapeDtypeStruct((), jnp.int32), neurons)
+        stack.enter_context(_drawing_refused())
+        program = jax.make_jaxpr(step)(frame, jax.ShapeDtypeStruct((), jnp.int32), begun.neurons)
     return Marked(program, tuple(calls))
+
+
+@contextlib.contextmanager
+def _drawing_refused() -> Iterator[None]:
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        _validate.draws_nothing(str(error).split(" (")[0])
 
 
 def _bound(primitive: Primitive, number: int, name: str, x: Any, others: Sequence[Any] = ()) -> Any:

@@ -173,7 +173,8 @@ def _with_constant(name: str, first: bool, value: Value, constant: np.ndarray, b
     if name == "mul":
         return builder.affine(value, constant, 0.0)
     if name == "div":
-        return builder.affine(value, 1 / constant, 0.0)
+        with np.errstate(divide="ignore"):
+            return builder.affine(value, 1 / constant, 0.0)
     if name == "sub":
         return builder.affine(value, 1.0, -constant) if first else builder.affine(value, -1.0, constant)
     return builder.affine(value, 1.0, constant)

@@ -125,7 +125,10 @@ class Builder:
     def affine(self, value: Value, gain: Any, shift: Any) -> Value:
         """Returns ``gain * value + shift``, of numbers, one a channel, or one a time step and channel."""
         gain, shift = (np.atleast_2d(np.asarray(given, np.float64)) for given in (gain, shift))
-        return Value(value.place, value.gain * gain, value.shift * gain + shift)
+        made = Value(value.place, value.gain * gain, value.shift * gain + shift)
+        if not np.all(np.isfinite(made.gain)) or not np.all(np.isfinite(made.shift)):
+            _validate.not_deployable(f"what follows '{self.name(value)}'", "it is not finite, as after a division by 0")
+        return made
 
     def flatten(self, value: Value, name: str) -> Value:
         """Returns a value as a vector."""

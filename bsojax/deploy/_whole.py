@@ -121,8 +121,7 @@ def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
             return WholeGraph(dataclasses.replace(graph, nodes=nodes), attempt.made[-1].unit)
         precision[of_sum[too_wide.coarser]] -= max(1, too_wide.most.bit_length() + 1 - too_wide.width)
         if precision[of_sum[too_wide.coarser]] < -MOST_FRACTION_BITS:
-            why = f"its sums may reach {too_wide.most}, which does not fit into {too_wide.width} bits"
-            _validate.not_deployable(f"'{too_wide.node.name}'", why)
+            _validate.too_wide(too_wide.node.name, too_wide.most, too_wide.width)
 
 
 def _run(attempt: _Attempt) -> _Made | None:
@@ -140,7 +139,9 @@ def _run(attempt: _Attempt) -> _Made | None:
 def _first_precision(node: Node, numbers: Numbers) -> int:
     """The most bits behind the point of a weight or a current."""
     if isinstance(node, Synapse) and not node.is_binary:
-        return numbers.weight_bits - 1 - math.frexp(float(np.max(np.abs(node.kernel))) or 1.0)[1]
+        largest, width = float(np.max(np.abs(node.kernel))) or 1.0, numbers.weight_bits - 1
+        bits = width - math.frexp(largest)[1]
+        return bits - (round(math.ldexp(largest, bits)) >= 2**width)
     return MOST_FRACTION_BITS
 
 
@@ -250,6 +251,8 @@ def _neurons(attempt: _Attempt, node: Neurons, place: int) -> _Made:
     read, width = attempt.made[node.source], attempt.numbers.membrane_bits
     bits = attempt.precision[node.source]
     threshold, decay = int(np.rint(np.ldexp(node.threshold, bits))), int(np.rint(np.ldexp(node.decay, width - 1)))
+    if threshold < 1:
+        _validate.no_threshold(node.name, width)
     made = dataclasses.replace(node, threshold=threshold, decay=decay, decay_bits=width - 1)
     charged = _bounds.charged(made, read.interval, attempt.graph.num_steps)
     found = _bounds.constant(0, 1, node.shape[-1])
