@@ -42,6 +42,17 @@ class Separable(nn.Module):
         return bsojax.Dense(5)(bsojax.global_avg_pool(x))
 
 
+class Chains(nn.Module):
+    """Sums over currents that are summed again, pooled, flattened, and read twice."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = bsojax.LIF()(bsojax.BatchNorm()(bsojax.Conv(8, (3, 3))(x), train))
+        x = bsojax.BinaryConv(8, (3, 3))(bsojax.BatchNorm()(bsojax.BinaryConv(8, (3, 3))(x), train))
+        x = bsojax.BinaryConv(8, (2, 2), strides=2)(x + bsojax.avg_pool(x, 1))
+        return bsojax.Dense(5)(bsojax.LIF()(bsojax.BatchNorm()(bsojax.flatten(x), train)))
+
+
 class Signals(nn.Module):
     """Convolutions of signals, and a readout that normalises."""
 
@@ -96,6 +107,7 @@ CASES = {
     "ResNet, large stem": Case(models.SpikingResNet(num_classes=5, stages=(1, 1), width=4), (17, 17, 3)),
     "branches": Case(Branches(), (15, 13, 3)),
     "separable": Case(Separable(), (8, 8, 2), options={"weight_bits": 8}),
+    "chains": Case(Chains(), (6, 6, 2)),
     "signals": Case(Signals(), (31, 3)),
 }  # fmt: skip
 

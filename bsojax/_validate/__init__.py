@@ -48,6 +48,7 @@ from bsojax._validate._batches import sown_losses as sown_losses
 from bsojax._validate._batches import targets as targets
 from bsojax._validate._batches import train_flag as train_flag
 from bsojax._validate._batches import weighted_loss as weighted_loss
+from bsojax._validate._deployment import all_or_none as all_or_none
 from bsojax._validate._deployment import c_name as c_name
 from bsojax._validate._deployment import found_compiler as found_compiler
 from bsojax._validate._deployment import draws_nothing as draws_nothing

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -94,6 +95,14 @@ def positive_number(name: str, value: Any) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name}: needs a finite number > 0, got {value}.")
     return float(value)
+
+
+def all_or_none(owner: str, given: Mapping[str, Any]) -> bool:
+    """Whether arguments that belong together are given."""
+    missing = [name for name, value in given.items() if value is None]
+    if missing and len(missing) < len(given):
+        raise ValueError(f"{missing[0]}: {owner} takes {', '.join(given)} together, or none of them.")
+    return not missing
 
 
 def whole_between(name: str, value: Any, low: int, high: int) -> int:

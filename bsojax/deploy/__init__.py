@@ -1,5 +1,6 @@
-"""Deployment: a trained network leaves JAX."""
+"""A trained network leaves JAX: as a file, as whole numbers, as C, as a program."""
 
+from bsojax.deploy._agreement import Agreement as Agreement
 from bsojax.deploy._export import export_inference as export_inference
 from bsojax.deploy._graph import Add as Add
 from bsojax.deploy._graph import AnyPool as AnyPool
@@ -22,3 +23,5 @@ from bsojax.deploy._model_file import save_model as save_model
 from bsojax.deploy._model_file import SavedModel as SavedModel
 from bsojax.deploy._network import IntegerNetwork as IntegerNetwork
 from bsojax.deploy._network import load as load
+from bsojax.deploy._report import DeploymentReport as DeploymentReport
+from bsojax.deploy._report import LayerReport as LayerReport

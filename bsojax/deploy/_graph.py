@@ -217,9 +217,9 @@ def over_currents(nodes: Sequence[Node], place: int) -> bool:
 def holds_wide_sums(nodes: Sequence[Node], place: int) -> bool:
     """Whether a map is of sums over currents, pooled or not: they take more bits than other sums."""
     node = nodes[place]
-    if isinstance(node, Input | Neurons | Current | Add):
-        return False
-    return over_currents(nodes, node.source) if isinstance(node, Synapse) else holds_wide_sums(nodes, node.source)
+    while isinstance(node, SumPool | AnyPool | Flatten):
+        node = nodes[node.source]
+    return isinstance(node, Synapse) and over_currents(nodes, node.source)
 
 
 def holds_real_sums(nodes: Sequence[Node], place: int) -> bool:

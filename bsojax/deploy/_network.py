@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from bsojax import _validate
 from bsojax.deploy import _network_file, _reference
+from bsojax.deploy._agreement import agreement
 from bsojax.deploy._graph import Graph, Neurons
 from bsojax.deploy._layers import image
 from bsojax.deploy._network_file import Saved
 from bsojax.deploy._proof import Proof, proven
+from bsojax.deploy._report import DeploymentReport, report_of
 from bsojax.deploy.c import Source, run_compiled, source, write
+from bsojax.online import TrainState
 
 BATCH = 64
 """Examples that the reference runs at once: its patches take nine times the memory of a map."""
@@ -145,6 +149,40 @@ class IntegerNetwork:
           ValueError: it has more nodes or larger maps than load takes, or a layer has a name that cannot be written.
         """
         _network_file.write(path, Saved(**{name: getattr(self, name) for name in Saved._fields}))
+
+    def report(
+        self,
+        model: nn.Module | None = None,
+        state: TrainState | None = None,
+        x: Any = None,
+        *,
+        outcome: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
+    ) -> DeploymentReport:
+        """Returns what the network takes on a device, and how often it decides otherwise than its model.
+
+        Use it before you ship: with model, state and data that the training has not seen. Printed, it is a table, of
+        bytes and of how close the numbers of each layer come to their widths.
+
+        Args:
+          model: the model that the network was made of.
+          state: its state.
+          x: whole inputs, as in run; the model is given these over input_scale.
+          outcome: what the network makes of x, as run or run_c gives it; None: it is run.
+
+        Raises:
+          TypeError, ValueError: as run; or of model, state and x some are given, and not all.
+        """
+        made = report_of(self.graph, self.proof, self.membrane_bits, self._c_source("net"))
+        if not _validate.all_or_none("report", {"model": model, "state": state, "x": x}):
+            return made
+        assert model is not None
+        assert state is not None
+        self._inputs(x)
+        logits, spikes = self.run(x) if outcome is None else outcome
+        inputs = np.asarray(x).astype(np.float32) / np.float32(self.input_scale)
+        steps, axis = self.num_steps, int(self.is_sequence)
+        found = agreement(model, state, inputs, steps, logits, spikes, axis)
+        return dataclasses.replace(made, agreement=found)
 
     def _c_source(self, name: str) -> Source:
         return source(self.graph, name, f"{self.input_dtype}_t", self._input_digits, self.membrane_bits)

@@ -39,10 +39,10 @@ def check_structure(graph: Graph) -> None:
       ValueError: what does not fit, by the name of the node; without a full stop.
     """
     nodes = graph.nodes
+    if len(nodes) > NODES or graph.num_steps < 1 or graph.num_steps * sum(node.shape[2] for node in nodes) > BOUNDS:
+        raise ValueError(f"{len(nodes):,} nodes and {graph.num_steps:,} time steps are not what a network can have")
     if not nodes or not isinstance(nodes[0], Input) or not isinstance(nodes[-1], Current):
         raise ValueError("its nodes must begin with an Input and end with a Current")
-    if len(nodes) > NODES or not 1 <= graph.num_steps * sum(node.shape[2] for node in nodes) <= BOUNDS:
-        raise ValueError(f"{len(nodes):,} nodes and {graph.num_steps:,} time steps are more than a network can have")
     read: set[int] = set()
     for place, node in enumerate(nodes):
         if not all(0 <= source < place for source in sources(node)):
