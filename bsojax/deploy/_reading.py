@@ -98,7 +98,7 @@ def _walk(
         elif equation.primitive.name == "optimization_barrier":
             results = operands
         elif all(isinstance(operand, Constant) for operand in operands):
-            results = _constants(equation, operands)
+            results = _constants(jaxpr, equation, operands)
         elif inner is not None:
             results = _walk(inner, operands, builder, marked, entered)
         else:
@@ -124,17 +124,17 @@ def _inner(equation: Any) -> ClosedJaxpr:
     return found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
 
 
-def _constants(equation: Any, operands: Sequence[Any]) -> list[Held]:
-    """What an operation makes of constants, when it is asked for."""
+def _constants(program: Jaxpr, equation: Any, operands: Sequence[Any]) -> list[Held]:
+    """What an operation of a program makes of constants, when it is asked for."""
 
     variables = {
         atom: operand for atom, operand in zip(equation.invars, operands, strict=True) if isinstance(atom, Var)
     }
-    alone = ClosedJaxpr(Jaxpr((), tuple(variables), equation.outvars, (equation,)), ())
+    alone = program.replace(constvars=[], invars=list(variables), outvars=equation.outvars, eqns=[equation])
 
     @functools.cache
     def run() -> Any:
-        return jaxpr_as_fun(alone)(*(operand.read() for operand in variables.values()))
+        return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*(operand.read() for operand in variables.values()))
 
     return [Constant(lambda index=index: run()[index]) for index in range(len(equation.outvars))]  # type: ignore[misc]
 
