@@ -98,7 +98,7 @@ def _walk(
         elif equation.primitive.name == "optimization_barrier":
             results = operands
         elif all(isinstance(operand, Constant) for operand in operands):
-            results = _constants(equation, operands, jaxpr)
+            results = _constants(jaxpr, equation, operands)
         elif inner is not None:
             results = _walk(inner, operands, builder, marked, entered)
         else:
@@ -124,13 +124,13 @@ def _inner(equation: Any) -> ClosedJaxpr:
     return found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, ())
 
 
-def _constants(equation: Any, operands: Sequence[Any], around: Jaxpr) -> list[Held]:
-    """What an operation makes of constants, when it is asked for."""
+def _constants(program: Jaxpr, equation: Any, operands: Sequence[Any]) -> list[Held]:
+    """What an operation of a program makes of constants, when it is asked for."""
 
     variables = {
         atom: operand for atom, operand in zip(equation.invars, operands, strict=True) if isinstance(atom, Var)
     }
-    alone = around.replace(constvars=(), invars=list(variables), outvars=list(equation.outvars), eqns=[equation])
+    alone = program.replace(constvars=[], invars=list(variables), outvars=equation.outvars, eqns=[equation])
 
     @functools.cache
     def run() -> Any:
