@@ -119,8 +119,8 @@ def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
         if too_wide is None:
             nodes = tuple(made.node for made in attempt.made)
             return WholeGraph(dataclasses.replace(graph, nodes=nodes), attempt.made[-1].unit)
-        precision[of_sum[too_wide.coarser]] -= max(1, too_wide.most.bit_length() + 1 - too_wide.width)
-        if precision[of_sum[too_wide.coarser]] < -MOST_FRACTION_BITS:
+        precision[groups[too_wide.coarser]] -= max(1, too_wide.most.bit_length() + 1 - too_wide.width)
+        if precision[groups[too_wide.coarser]] < -MOST_FRACTION_BITS:
             _validate.too_wide(too_wide.node.name, too_wide.most, too_wide.width)
 
 
