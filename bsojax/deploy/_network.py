@@ -181,6 +181,6 @@ def _is_known(layer: nn.Module) -> bool:
         return True
     for kinds, cure in NOT_KNOWN.items():
         if isinstance(layer, kinds):
-            kind = type(layer).__name__
+            kind = "flax's " * type(layer).__module__.startswith("flax.") + type(layer).__name__
             _validate.not_deployable(f"'{'/'.join(layer.path)}'", f"{kind} is not known; {cure}")
     return False

@@ -99,6 +99,8 @@ def _walk(
             results = operands
         elif all(isinstance(operand, Constant) for operand in operands):
             results = _constants(jaxpr, equation, operands)
+        elif not equation.outvars:  # a callback, such as that of jax.debug.print
+            results = []
         elif inner is not None:
             results = _walk(inner, operands, builder, marked, entered)
         else:
