@@ -1,10 +1,12 @@
 """Networks in whole numbers: they answer as the model does, as plain integers do, and within what is proven."""
 
 import dataclasses
+import functools
 
 import drawn_networks
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import plain_network
 import pytest
@@ -108,7 +110,10 @@ class Followed:
                 scale, read = node.scale, np.ldexp(float(np.max(np.abs(maps[node.source]))), -node.scale.before)
                 gain = np.ldexp(float(np.max(np.abs(scale.gain))), -scale.after)
                 coarse = 0.5 if scale.before else 0.0
-                of = gain * (np.ldexp(of, -scale.before) + coarse) + np.ldexp(read, -scale.after - 1) + 1
+                of = gain * (np.ldexp(of, -scale.before) + coarse)
+                # Sums as logits are exact; other gains are rounded, and so are products and shifts.
+                counts = scale.after == 0 and np.all(np.abs(scale.gain) == 1)
+                of += 0.5 * np.any(scale.shift) if counts else np.ldexp(read, -scale.after - 1) + 1
                 most = gain * np.ldexp(most, -scale.before) + float(np.max(np.abs(scale.shift)))
             elif isinstance(node, Add):
                 of, most = of + lost[node.other], most + terms[node.other]
@@ -165,6 +170,45 @@ def agrees(drawn):
 @given(drawn_networks.networks())
 def test_a_network_answers_as_its_model_does(drawn):
     agrees(drawn)
+
+
+CONV = functools.partial(bsojax.Conv, 4, (3, 3))
+
+
+class Block(nn.Module):
+    """A part of a model, for transforms to be applied to."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return bsojax.LIF()(bsojax.BatchNorm(name="norm_0")(CONV(name="conv_0")(x), train))
+
+
+class Mixed(nn.Module):
+    """Transforms, a layer that is called twice, neurons that are read twice, and parts that nothing reads."""
+
+    @nn.compact
+    def __call__(self, x, train=False, time_step=None):
+        x = jax.jit(lambda x: 2 * x - 1)(x)
+        first, second = (nn.jit(Block, static_argnums=2)(name=name)(x, train) for name in ("one", "two"))
+        first, second = jax.lax.optimization_barrier((first.value, second.value))
+        shared = bsojax.BinaryConv(4, (3, 3), scale=bsojax.rsqrt_fan_in)
+        current = shared(first) + shared(second) - shared(0.5 * first)
+        spikes = nn.remat(bsojax.LIF)(v_reset=-0.1)(current)
+        spikes = nn.remat(Block, static_argnums=2)(name="three")(spikes, train)
+        unused = bsojax.Dense(3)(bsojax.flatten(bsojax.LIF(name="unused")(jnp.tanh(current))))
+        jax.debug.callback(lambda *_: None, unused)
+        self.sow("intermediates", "unused", unused)
+        more = bsojax.Dense(3)(x=bsojax.flatten(x=current))
+        return bsojax.Dense(3)(bsojax.flatten(spikes)) + more + bsojax.BinaryDense(3)(bsojax.flatten(second))
+
+
+def test_transforms_shared_layers_and_parts_that_nothing_reads():
+    rng, shape = np.random.default_rng(0), (5, 4, 2)
+    settings = {"input_scale": 255.0, "input_max": 255}
+    state = drawn_networks.state_of(Mixed(), shape, 0)
+    drawn = drawn_networks.Network(Mixed(), state, rng.integers(0, 256, (9, *shape)), 3, settings, shape)
+    agrees(drawn)
+    assert "unused" not in drawn.whole.run(drawn.x)[1]
 
 
 @pytest.mark.slow
