@@ -276,15 +276,17 @@ def _between(draw: st.DrawFn, channels: int, name: str) -> Stage:
 def _window(draw: st.DrawFn, space: list[int]) -> tuple[dict[str, Any], list[int]]:
     """The arguments of a convolution that fits, and the space that it leaves."""
     size, strides, dilation, sides, left = [], [], [], [], []
-    padding = draw(st.sampled_from(("SAME", "SAME", "VALID", "sides")))
+    padding = draw(st.sampled_from(("SAME", "SAME", "VALID", "sides") + ("CAUSAL",) * (len(space) == 1)))
+    padded = padding in ("SAME", "CAUSAL")
     for side in space:
-        pad = draw(st.tuples(st.integers(0, 3), st.integers(0, 3))) if padding == "sides" else (0, 0)
-        room = 99 if padding == "SAME" else side + sum(pad)
+        crops = st.integers(-1 if side > 2 else 0, 3)
+        pad = draw(st.tuples(crops, crops)) if padding == "sides" else (0, 0)
+        room = 99 if padded else side + sum(pad)
         spacing = draw(st.integers(1, 2))
         kernel = draw(st.integers(1, max(1, min(3, (room - 1) // spacing + 1))))
         step = draw(st.sampled_from((1, 1, 2, 3)))
         far = (kernel - 1) * spacing
-        left.append(-(-side // step) if padding == "SAME" else (room - far - 1) // step + 1)
+        left.append(-(-side // step) if padded else (room - far - 1) // step + 1)
         for parts, part in zip((size, strides, dilation, sides), (kernel, step, spacing, pad), strict=True):
             parts.append(part)
     given = {"strides": tuple(strides), "kernel_dilation": tuple(dilation)}

@@ -346,3 +346,44 @@ def membranes_within(network, node, rng):
         if kind == 0:  # the least current at all time steps leads to the least membrane where it is no higher than rest
             sinks = np.broadcast_to(np.all(source.low <= 0, 0), node.shape)
             np.testing.assert_array_equal(seen[-1][sinks], np.broadcast_to(bounds.low[-1], node.shape)[sinks])
+
+
+@settings(max_examples=10)
+@given(drawn_networks.networks(tiny=True, membrane_bits=32, weight_bits=None))
+def test_numbers_have_as_many_bits_as_fit(drawn):
+    """Else weights could be rounded to nothing, and the network still agree with the model that has these weights."""
+    network = drawn.whole
+    nodes = network.graph.nodes
+    for place, node in enumerate(nodes):
+        if isinstance(node, Synapse) and not node.is_binary and np.any(node.kernel):
+            largest = int(np.max(np.abs(node.kernel)))
+            assert largest < 2**23
+            assert largest >= 2**22 or crowded(network, {place}), node.name
+        elif isinstance(node, Current) and node.fraction_bits:
+            joined = {place}
+            for _ in nodes:  # currents that are added, one to another
+                for index, add in enumerate(nodes):
+                    if isinstance(add, Add) and joined & {index, add.source, add.other}:
+                        joined |= {index, add.source, add.other}
+            assert node.fraction_bits == 24 or crowded(network, joined), node.name
+            if isinstance(nodes[node.source], Synapse) and nodes[node.source].is_binary and np.any(node.scale.gain):
+                assert np.max(np.abs(node.scale.gain)) >= 2**13
+
+
+def crowded(network, places):
+    """Whether a number that is made of these maps nearly fills its width."""
+    nodes, most = network.graph.nodes, []
+    reached = set(places)
+    for place, node in enumerate(nodes):
+        source = getattr(node, "source", None)
+        if source in reached and isinstance(node, Neurons):
+            bounds = _bounds.charged(node, network.intervals[source], network.num_steps)
+            most.append(bounds.most / 2 ** (network.membrane_bits - 1))
+        elif source in reached and (
+            isinstance(node, SumPool | Flatten) or (isinstance(node, Synapse) and node.is_binary)
+        ):
+            reached.add(place)
+        if place in reached or (source in reached and place == len(nodes) - 1):
+            wide = plain_network.over_currents(nodes, place) and not isinstance(node, Current | Add | SumPool)
+            most.append(network.intervals[place].most / 2 ** (61 if wide else 31))
+    return max(most) >= 2**-4
