@@ -2,19 +2,34 @@
 
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import drawn_networks
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import plain_network
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 import bsojax
-from bsojax.deploy import Add, AnyPool, Current, Flatten, Input, Neurons, SumPool, Synapse, _bounds, _reference
+from bsojax.deploy import (
+    Add,
+    AnyPool,
+    Current,
+    Flatten,
+    Input,
+    Neurons,
+    SumPool,
+    Synapse,
+    _bounds,
+    _reference,
+    integer_network,
+)
 
 FLOAT = 2.0**-20
 """What float32 loses of the largest of the terms of a sum, and more."""
@@ -166,7 +181,7 @@ def agrees(drawn):
     return sure, max(followed.slack.values(), default=0.0)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(drawn_networks.networks())
 def test_a_network_answers_as_its_model_does(drawn):
     agrees(drawn)
@@ -242,7 +257,7 @@ def worst(network, rng):
     return frames[order].reshape(network.num_steps, -1, *network.input_shape)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(drawn_networks.networks(tiny=True), st.integers(0, 2**16))
 def test_plain_integers_give_the_same_bits_within_their_bounds_at_the_worst_inputs_too(drawn, seed):
     same_as_plain_integers(drawn.whole, drawn.x, seed)
@@ -276,7 +291,7 @@ def corners(network, place, t, rng):
     return low, high, *(np.where(rng.random(node.shape) < share, low, high) for share in (0.5, 0.1, 0.9))
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(drawn_networks.networks(tiny=True), st.integers(0, 2**16))
 def test_whatever_lies_within_its_bounds_leads_to_what_does(drawn, seed):
     """For each node by itself, so that hidden maps reach the ends that no input of this network may lead to."""
@@ -348,7 +363,7 @@ def membranes_within(network, node, rng):
             np.testing.assert_array_equal(seen[-1][sinks], np.broadcast_to(bounds.low[-1], node.shape)[sinks])
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(drawn_networks.networks(tiny=True, membrane_bits=32, weight_bits=None))
 def test_numbers_have_as_many_bits_as_fit(drawn):
     """Else weights could be rounded to nothing, and the network still agree with the model that has these weights."""
@@ -387,3 +402,68 @@ def crowded(network, places):
             wide = plain_network.over_currents(nodes, place) and not isinstance(node, Current | Add | SumPool)
             most.append(network.intervals[place].most / 2 ** (61 if wide else 31))
     return max(most) >= 2**-4
+
+
+class Net(nn.Module):
+    """That of the README, with statistics a time step."""
+
+    @nn.compact
+    def __call__(self, x, train=False, time_step=None):
+        norm = functools.partial(bsojax.BatchNorm, num_steps=4)
+        x = bsojax.LIF()(norm()(bsojax.Conv(16, (3, 3))(x), train, time_step))
+        x = bsojax.LIF()(norm()(bsojax.BinaryConv(32, (3, 3))(x), train, time_step))
+        return bsojax.Dense(10)(bsojax.flatten(bsojax.avg_pool(x, 2)))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """All digits, and a state that a few epochs on them made."""
+    x, y = load_digits(return_X_y=True)
+    x = x.reshape(-1, 8, 8, 1).astype(int)
+    frames = (x / 16).astype(np.float32)
+    flip = bsojax.calibrated(4, 4 * 2 * 56)
+    tx = bsojax.split_optimizer(flip, optax.adam(1e-2))
+    state = bsojax.init(Net(), tx, jax.random.key(0), frames[:32], packed=True)
+    step = bsojax.make_train_step(Net(), tx, num_steps=4)
+    batches = [slice(i, i + 32) for i in range(0, 56 * 32, 32)]
+    for batch in 2 * batches:
+        state, _ = step(state, frames[batch], y[batch])
+    state = bsojax.refresh_statistics(Net(), state, [frames[batch] for batch in batches[::4]], num_steps=4)
+    return x, frames, y, state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [32, 16])
+def test_digits_from_training_to_whole_numbers(digits, bits):
+    x, frames, y, state = digits
+    network = integer_network(Net(), state, frames, 4, input_scale=16, input_max=16, membrane_bits=bits)
+    logits, spikes = network.run(x)
+    expected = np.asarray(bsojax.predict(Net(), state, frames, 4))
+    recorded = bsojax.record(Net(), state, frames, 4)
+    assert network.input_dtype == np.uint8
+    assert (expected.argmax(1) == y).mean() > 0.9
+    assert np.mean(logits.argmax(1) == expected.argmax(1)) >= {32: 1.0, 16: 0.995}[bits]
+    differ = sum(int(np.sum(each != (np.asarray(recorded[name].spikes) > 0))) for name, each in spikes.items())
+    fired = sum(each.size for each in spikes.values())
+    assert differ <= {32: 1e-5, 16: 1e-2}[bits] * fired
+    if bits == 32:
+        np.testing.assert_allclose(logits * network.logit_scale, expected, rtol=0, atol=1e-4)
+
+
+class Keeps(NamedTuple):
+    """The state of an optimizer that keeps deployed signs."""
+
+    count: jax.Array
+    deployed: Any
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_signs_that_are_deployed_go_out_and_not_those_that_are_trained(packed):
+    model = bsojax.models.SpikingMLP(features=(4, 5), num_classes=3)
+    trained, other = (drawn_networks.state_of(model, (3,), seed, packed=packed) for seed in (0, 1))
+    deployed = other.signs if packed else bsojax.pack_signs(jax.tree.map(jnp.asarray, other.signs))
+    state = dataclasses.replace(trained, opt_state=(Keeps(jnp.ones((), jnp.int32), deployed),))
+    network = integer_network(model, state, np.zeros((2, 3), np.float32), 4, input_scale=255, input_max=255)
+    kernel = next(node.kernel for node in network.graph.nodes if isinstance(node, Synapse) and node.is_binary)
+    assert np.any(kernel != np.asarray(bsojax.unpack_signs(trained.signs)["dense_1"]["kernel"]))
+    np.testing.assert_array_equal(kernel[0, 0], bsojax.unpack_signs(other.signs)["dense_1"]["kernel"])

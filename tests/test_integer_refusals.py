@@ -91,6 +91,11 @@ def under_vmap(x, train, t):
     return read(LIF()(layers(3, (3, 3))(jnp.stack([x, x]))[0]))
 
 
+def looped(x, train, t):
+    until = lambda carry: jnp.sum(carry) < 99  # noqa: E731
+    return read(LIF()(jax.lax.while_loop(until, lambda carry: carry + 1, conv(x))))
+
+
 def weight_of_an_image(x, train, t):
     return read(LIF()(conv(x) * jnp.linspace(0, 1, 4).reshape(1, 4, 1, 1)))
 
@@ -173,6 +178,7 @@ CASES = {
     "a norm at another time step": (norm_at(lambda t: T - 1 - t), ["'BatchNorm_0'", "time_step as it is"]),
     "membranes": (membranes, ["'flatten'", "membrane", "spikes alone"]),
     "state of its own": (Counts(), ["'Conv_0'", "the model's own", "spikes alone"]),
+    "a loop": (looped, ["'LIF_0'", "while", "'Conv_0'"]),
     "nn.vmap": (under_vmap, ["'VmapConv_0'", "vmap", "layer of its own"]),
     "what is drawn": (
         lambda x, train, t: read(bsojax.SpikingDropout(0.5)(LIF()(conv(x)))), ["SpikingDropout_0", "deterministic"],
@@ -245,6 +251,13 @@ def test_arguments_that_do_not_fit_are_refused_by_name(name):
     with pytest.raises((ValueError, TypeError), match=word) as refused:
         integer_network(MODEL, given.pop("state"), given.pop("x"), given.pop("num_steps"), **given)
     assert "\n" not in str(refused.value)
+
+
+def test_a_state_whose_memory_a_step_took_over_is_refused():
+    gone = jax.tree.map(jnp.array, state())
+    jax.tree.leaves(gone.params)[0].delete()
+    with pytest.raises(ValueError, match="state: .* took its memory over"):
+        integer_network(MODEL, gone, X, T, **GOOD)
 
 
 def test_several_inputs_are_refused():

@@ -18,7 +18,7 @@ from bsojax.deploy._marks import marked
 from bsojax.deploy._reading import read
 from bsojax.deploy._values import Builder
 from bsojax.deploy._whole import Numbers, whole
-from bsojax.online import TrainState, as_inputs, batch_of
+from bsojax.online import TrainState, as_inputs, batch_of, not_donated
 
 BATCH = 64
 """Examples that the reference runs at once: its patches take nine times the memory of a map."""
@@ -156,7 +156,8 @@ def integer_network(
     is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
     shape = tuple(x.shape[1 + is_sequence :])
     frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # of two examples: one is like any other axis of one
-    held: Any = jax.device_get(signs.unpack_signs(state.variables))
+    with not_donated(state):
+        held: Any = jax.device_get(signs.unpack_signs(state.variables))
     variables = jax.tree.map(np.asarray, nn.meta.unbox(held))
     _validate.finite_leaves("state", variables)
     builder = Builder(image(shape), num_steps, RULES)

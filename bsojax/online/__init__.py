@@ -23,6 +23,7 @@ from bsojax.online._predict import Recording as Recording
 from bsojax.online._sharding import data_mesh as data_mesh
 from bsojax.online._sharding import state_shardings as state_shardings
 from bsojax.online._state import init as init
+from bsojax.online._state import not_donated as not_donated
 from bsojax.online._state import TrainState as TrainState
 from bsojax.online._statistics import refresh_statistics as refresh_statistics
 from bsojax.online._step import Step as Step
