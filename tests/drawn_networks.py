@@ -85,13 +85,15 @@ def state_of(model: nn.Module, shape: tuple[int, ...], seed: int, *, packed: boo
     rng = np.random.default_rng(seed)
     frame = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     made = jax.eval_shape(
-        lambda frame: model.init(jax.random.key(0), frame, **bsojax.online.call_options(model, train=True, time_step=0)),
+        lambda frame: model.init(
+            jax.random.key(0), frame, **bsojax.online.call_options(model, train=True, time_step=0)
+        ),
         frame,
     )
     kernels: dict[tuple[str, ...], np.ndarray] = {}
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
-        collection, *owner, name = (key.key for key in path)
+        _, *owner, name = (key.key for key in path)
         if name == "kernel":
             fan_in = int(np.prod(leaf.shape[:-1]))
             made = rng.random(leaf.shape) < 0.5 if leaf.dtype == bool else rng.normal(size=leaf.shape) * fan_in**-0.5
@@ -244,13 +246,11 @@ def _stages(draw: st.DrawFn, shape: tuple[int, ...], num_steps: int, tiny: bool)
     if draw(st.booleans()):
         stages.append(_between(draw, channels, "input"))
     for index in range(draw(st.integers(1, 2 if tiny else 3))):
-        channels = draw(_widths(tiny).filter(lambda width: width <= 33 or index == 0))
-        stage, space = _current(draw, index, space, shape[-1] if index == 0 else last, channels, num_steps)  # noqa: F821
-        stages.append(stage)
-        stages.append(_firing(draw, index, channels))
-        more, space = _after(draw, space, channels)
-        stages += more
-        last = channels
+        out = draw(_widths(tiny).filter(lambda width: width <= 33 or index == 0))
+        stage, space = _current(draw, index, space, channels, out, num_steps)
+        more, space = _after(draw, space, out)
+        stages += [stage, _firing(draw, index, out), *more]
+        channels = out
     return Stages((*stages, *_readout(draw, space)))
 
 
@@ -265,7 +265,9 @@ def _between(draw: st.DrawFn, channels: int, name: str) -> Stage:
     def apply(x: Any, train: bool, time_step: Any) -> Any:
         value = bsojax.nn.as_spikes(x).value
         a, b = (jnp.asarray(given, value.dtype) for given in (gain, shift))
-        a, b = (given.reshape((1,) * (value.ndim - given.ndim) + given.shape) if given.ndim else given for given in (a, b))
+        a, b = (
+            given.reshape((1,) * (value.ndim - given.ndim) + given.shape) if given.ndim else given for given in (a, b)
+        )
         return {"times": lambda: value * a + b, "over": lambda: (value + b) / a, "minus": lambda: b - value * a}[kind]()
 
     return Stage(f"{name}: {kind} {gain}, {shift}", apply)
@@ -274,15 +276,17 @@ def _between(draw: st.DrawFn, channels: int, name: str) -> Stage:
 def _window(draw: st.DrawFn, space: list[int]) -> tuple[dict[str, Any], list[int]]:
     """The arguments of a convolution that fits, and the space that it leaves."""
     size, strides, dilation, sides, left = [], [], [], [], []
-    padding = draw(st.sampled_from(("SAME", "SAME", "VALID", "sides")))
+    padding = draw(st.sampled_from(("SAME", "SAME", "VALID", "sides") + ("CAUSAL",) * (len(space) == 1)))
+    padded = padding in ("SAME", "CAUSAL")
     for side in space:
-        pad = draw(st.tuples(st.integers(0, 3), st.integers(0, 3))) if padding == "sides" else (0, 0)
-        room = 99 if padding == "SAME" else side + sum(pad)
+        crops = st.integers(-1 if side > 2 else 0, 3)
+        pad = draw(st.tuples(crops, crops)) if padding == "sides" else (0, 0)
+        room = 99 if padded else side + sum(pad)
         spacing = draw(st.integers(1, 2))
         kernel = draw(st.integers(1, max(1, min(3, (room - 1) // spacing + 1))))
         step = draw(st.sampled_from((1, 1, 2, 3)))
         far = (kernel - 1) * spacing
-        left.append(-(-side // step) if padding == "SAME" else (room - far - 1) // step + 1)
+        left.append(-(-side // step) if padded else (room - far - 1) // step + 1)
         for parts, part in zip((size, strides, dilation, sides), (kernel, step, spacing, pad), strict=True):
             parts.append(part)
     given = {"strides": tuple(strides), "kernel_dilation": tuple(dilation)}
@@ -295,16 +299,15 @@ def _window(draw: st.DrawFn, space: list[int]) -> tuple[dict[str, Any], list[int
 
 def _synapse(draw: st.DrawFn, kind: str, window: dict[str, Any], groups: int, out: int) -> functools.partial[Any]:
     """How a layer of weights is made."""
-    scale = draw(st.sampled_from((bsojax.unit_scale, bsojax.rsqrt_fan_in)))
-    return {
+    scale, use_bias = draw(st.sampled_from((bsojax.unit_scale, bsojax.rsqrt_fan_in))), draw(st.booleans())
+    makes: dict[str, functools.partial[Any]] = {
         "BinaryConv": functools.partial(bsojax.BinaryConv, out, feature_group_count=groups, scale=scale, **window),
-        "Conv": functools.partial(
-            bsojax.Conv, out, feature_group_count=groups, use_bias=draw(st.booleans()), **window
-        ),
+        "Conv": functools.partial(bsojax.Conv, out, feature_group_count=groups, use_bias=use_bias, **window),
         "BinarySeparableConv": functools.partial(bsojax.BinarySeparableConv, out, scale=scale, **window),
         "BinaryDense": functools.partial(bsojax.BinaryDense, out, scale=scale),
-        "Dense": functools.partial(bsojax.Dense, out, use_bias=draw(st.booleans())),
-    }[kind]
+        "Dense": functools.partial(bsojax.Dense, out, use_bias=use_bias),
+    }
+    return makes[kind]
 
 
 def _current(
@@ -322,6 +325,9 @@ def _current(
         norm, text = draw(st.sampled_from(_norm_stages(num_steps)))
         makes.append((layer, norm, f"{index}{'ab'[branch]}"))
         texts.append(f"{kind}{layer.args}{layer.keywords} {text}")
+    # Mixed again, without neurons between: sums over sums, or over currents.
+    again = draw(st.sampled_from(("", "", "", "Dense", "BinaryDense")))
+    mixed = _synapse(draw, again, {}, 1, out) if again else None
     pools = bool(left) and min(left) > 1 and draw(st.integers(0, 3)) == 0
     factor = draw(st.sampled_from((1.0, -0.5)))
 
@@ -330,10 +336,13 @@ def _current(
         for layer, norm, name in makes:
             current = layer(name=f"synapse_{name}")(x)
             current = bsojax.avg_pool(current, 2) if pools else current
-            currents.append(norm(current, f"norm_{name}", train, time_step))
+            current = norm(current, f"norm_{name}", train, time_step)
+            currents.append(mixed(name=f"mixed_{name}")(current) if mixed else current)
         return currents[0] if len(currents) == 1 else currents[0] + factor * currents[1]
 
-    return Stage(" plus ".join(texts) + " pooled" * pools, apply), [side // 2 for side in left] if pools else left
+    return Stage(" plus ".join(texts) + " pooled" * pools + again, apply), [
+        side // 2 for side in left
+    ] if pools else left
 
 
 def _norm_stages(num_steps: int) -> tuple[tuple[Any, str], ...]:

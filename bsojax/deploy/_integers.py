@@ -14,7 +14,7 @@ from bsojax.deploy._network import IntegerNetwork
 from bsojax.deploy._reading import read
 from bsojax.deploy._values import Builder
 from bsojax.deploy._whole import Numbers, whole
-from bsojax.online import TrainState, as_inputs, batch_of
+from bsojax.online import TrainState, as_inputs, batch_of, not_donated
 
 
 def integer_network(
@@ -71,7 +71,8 @@ def integer_network(
     is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
     shape = tuple(x.shape[1 + is_sequence :])
     frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # of two examples: one is like any other axis of one
-    held: Any = jax.device_get(signs.unpack_signs(state.variables))
+    with not_donated(state):
+        held: Any = jax.device_get(signs.unpack_signs(state.variables))
     variables = jax.tree.map(np.asarray, nn.meta.unbox(held))
     _validate.finite_leaves("state", variables)
     builder = Builder(image(shape), num_steps, RULES)
@@ -95,6 +96,6 @@ def _is_known(layer: nn.Module) -> bool:
         return True
     for kinds, cure in NOT_KNOWN.items():
         if isinstance(layer, kinds):
-            kind = type(layer).__name__
+            kind = "flax's " * type(layer).__module__.startswith("flax.") + type(layer).__name__
             _validate.not_deployable(f"'{'/'.join(layer.path)}'", f"{kind} is not known; {cure}")
     return False

@@ -92,7 +92,8 @@ def _norm(builder: Builder, call: Call, value: Value) -> Value:
             _validate.not_deployable(
                 f"'{call.name}'", f"it has statistics for {steps} of {builder.num_steps} time steps"
             )
-    gain = builder.leaf(call, "params/scale") / np.sqrt(var + call.attributes["epsilon"])
+    with np.errstate(invalid="ignore", divide="ignore"):  # what is not finite is refused
+        gain = builder.leaf(call, "params/scale") / np.sqrt(var + call.attributes["epsilon"])
     return builder.affine(value, gain, builder.leaf(call, "params/bias") - mean * gain)
 
 

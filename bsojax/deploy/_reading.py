@@ -25,10 +25,12 @@ class Unknown(NamedTuple):
     Attributes:
       maker: the operation that made it.
       last: the name of the last layer before.
+      reader: the layer that read it first; nobody minds before something reads what that makes.
     """
 
     maker: str
     last: str
+    reader: str = ""
 
 
 class TimeStep(NamedTuple):
@@ -70,7 +72,10 @@ def read(marked: Marked, builder: Builder) -> Value:
     rest = [Unknown("the state of neurons", "x")] * (len(program.jaxpr.invars) - 2)
     _validate.one_output(len(program.jaxpr.outvars))
     logits = _walk(program, [builder.input(), TimeStep(), *rest], builder, marked, {})[0]
-    return builder.known("what the model returns", logits)
+    if isinstance(logits, Value):
+        return logits
+    unknown = logits if isinstance(logits, Unknown) else Unknown("a constant", "x")
+    _validate.not_read(unknown.reader or "what the model returns", unknown.maker, unknown.last)
 
 
 def _walk(
@@ -99,6 +104,8 @@ def _walk(
             results = operands
         elif all(isinstance(operand, Constant) for operand in operands):
             results = _constants(jaxpr, equation, operands)
+        elif not equation.outvars:  # a callback, such as that of jax.debug.print
+            results = []
         elif inner is not None:
             results = _walk(inner, operands, builder, marked, entered)
         else:
@@ -107,12 +114,17 @@ def _walk(
     return [get(atom) for atom in jaxpr.outvars]
 
 
-def _layer(call: Call, operands: Sequence[Held], builder: Builder) -> Value:
+def _layer(call: Call, operands: Sequence[Held], builder: Builder) -> Held:
     """What a layer makes of what it reads; see marked for the operands."""
+    read = operands[0]
+    if not isinstance(read, Value):
+        kind = "a constant" if isinstance(read, Constant) else "the time step"
+        unknown = read if isinstance(read, Unknown) else Unknown(kind, "x")
+        return unknown if unknown.reader else unknown._replace(reader=f"'{call.name}'")
     if call.is_timed and not isinstance(operands[1], TimeStep):
         why = "it is told another time step than the model; hand it the model's time_step as it is"
         _validate.not_deployable(f"'{call.name}'", why)
-    return builder.layer(call, operands[0], operands[1 + call.is_timed :])
+    return builder.layer(call, read, operands[1 + call.is_timed :])
 
 
 def _itself(value: Any) -> Any:

@@ -104,16 +104,10 @@ class Builder:
         """Whether a value is of sums over currents."""
         return holds_wide_sums(self.nodes, value.place)
 
-    def known(self, reader: str, held: Any) -> Value:
-        """Returns what a layer reads; refuses what no layer made."""
-        if isinstance(held, Value):
-            return held
-        return _validate.not_read(reader, getattr(held, "maker", "a constant"), getattr(held, "last", "x"))
-
-    def layer(self, call: Call, held: Any, variables: Sequence[Any]) -> Value:
+    def layer(self, call: Call, read: Value, variables: Sequence[Any]) -> Value:
         """Returns what a layer makes of what it reads, with variables in the order of its leaves."""
         call = dataclasses.replace(call, variables=dict(zip(call.leaves, variables, strict=True)))
-        return self._rules[call.kind](self, call, self.known(f"'{call.name}'", held))
+        return self._rules[call.kind](self, call, read)
 
     def leaf(self, call: Call, name: str) -> np.ndarray:
         """Returns a variable of a layer."""
