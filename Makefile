@@ -4,7 +4,10 @@ RUN := .venv/bin/python
 # What `make test-newest` gives to pytest; `make test-newest TESTS=` runs all.
 TESTS ?= -m "not slow"
 
-.PHONY: setup train test test-slow test-all test-newest test-nir lint evidence bench bench-peers scaling faults
+# What `make deploy` takes to devices; it trains the default network first where there is none.
+RUN_FOLDER ?= runs/digits
+
+.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint evidence bench bench-peers scaling faults
 
 setup: .venv/.ready
 
@@ -17,6 +20,11 @@ setup: .venv/.ready
 
 train: setup
 	$(RUN) -m experiments.train digits
+
+deploy: setup
+	test -f $(RUN_FOLDER)/summary.json || $(RUN) -m experiments.train digits --output $(RUN_FOLDER) --resume
+	$(RUN) -m experiments.deploy $(RUN_FOLDER) --c $(RUN_FOLDER)/c --net $(RUN_FOLDER)/net.bsojax \
+	  --stablehlo $(RUN_FOLDER)/model.stablehlo --check
 
 test: setup
 	$(RUN) -m pytest -m "not slow"

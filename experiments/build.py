@@ -64,7 +64,7 @@ class Run:
     @property
     def frame(self) -> jax.ShapeDtypeStruct:
         """The shape of what the network sees of a training batch at one time step."""
-        return _frame(self.config, self.data)
+        return frame_of(self.config, self.data)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def prepare(config: Config, data: DataSet) -> Run:
     devices = find_devices(config.session, config.batch_size)
     model = make_model(config, data.num_classes, make_neuron(config))
     tx = make_optimizer(config, count_updates(config, data))
-    state = bsojax.init(model, tx, jax.random.key(config.seed), _frame(config, data))
+    state = bsojax.init(model, tx, jax.random.key(config.seed), frame_of(config, data))
     if config.start is not None:
         state = _started_from(config.start, model, state)
     if config.packed:
@@ -191,7 +191,8 @@ def _chosen(config: Config, data: DataSet) -> DataSet:
     return dataclasses.replace(data, train=data.train.take(np.sort(order[: config.train_examples])))
 
 
-def _frame(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
+def frame_of(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
+    """Returns the shape of what the network of a config sees of a training batch at one time step."""
     sizes = (config.batch_size, config.batch_size + 1)
     one, other = (seen.x if isinstance(seen, Padded) else seen for seen in (_seen(data, size) for size in sizes))
     # Of one more example a static frame has a longer first axis; where time comes first, that axis stays.

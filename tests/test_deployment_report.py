@@ -63,7 +63,7 @@ def test_agreement_counts_every_prediction_and_every_spike(vgg):
     name = next(iter(spikes))
     flipped = {**spikes, name: spikes[name].copy()}
     flipped[name].reshape(-1)[:10] ^= True
-    shown = network.report(model, state, x, outcome=(-logits, flipped)).agreement
+    shown = network.agreement(model, state, x, outcome=(-logits, flipped))
     assert shown.spikes_differ == found.spikes_differ + 10
     assert shown.predictions_differ == len(x)
 
@@ -76,8 +76,8 @@ def test_batches_that_are_not_full_and_sequences_are_compared_whole():
     logits, spikes = network.run(many)
     broken = {name: each.copy() for name, each in spikes.items()}
     next(iter(broken.values()))[:, 70] ^= True
-    counted = [network.report(case.model, state, many, outcome=(logits, each)).agreement for each in (spikes, broken)]
-    assert counted[0].examples == 72
+    counted = [network.agreement(case.model, state, many, outcome=(logits, each)) for each in (spikes, broken)]
+    assert (counted[0] + counted[1]).examples == 144
     each = next(iter(spikes.values()))[:, 0].size
     assert abs(counted[1].spikes_differ - counted[0].spikes_differ) == each
 

@@ -17,7 +17,8 @@ BATCH = 64
 class Agreement:
     """What a network of whole numbers and its model make of the same inputs.
 
-    Spikes may differ where a membrane lies within rounding of its threshold, and with them those of layers behind.
+    Spikes may differ where a membrane lies within rounding of its threshold, and with them those of layers behind. The
+    sum of two is of all their inputs.
 
     Attributes:
       examples: how many were compared.
@@ -31,6 +32,9 @@ class Agreement:
     spikes: int
     spikes_differ: int
 
+    def __add__(self, other: "Agreement") -> "Agreement":
+        return Agreement(*(one + more for one, more in zip(_numbers(self), _numbers(other), strict=True)))
+
     def __str__(self) -> str:
         return (
             f"of {self.examples:,} examples {self.predictions_differ:,} predictions differ from JAX, and "
@@ -38,7 +42,11 @@ class Agreement:
         )
 
 
-def agreement(
+def _numbers(found: Agreement) -> tuple[int, ...]:
+    return dataclasses.astuple(found)
+
+
+def compared(
     model: nn.Module,
     state: TrainState,
     x: np.ndarray,

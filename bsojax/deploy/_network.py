@@ -12,7 +12,7 @@ import numpy as np
 
 from bsojax import _validate
 from bsojax.deploy import _network_file, _reference
-from bsojax.deploy._agreement import agreement
+from bsojax.deploy._agreement import Agreement, compared
 from bsojax.deploy._graph import Graph, Neurons
 from bsojax.deploy._layers import image
 from bsojax.deploy._network_file import Saved
@@ -150,39 +150,53 @@ class IntegerNetwork:
         """
         _network_file.write(path, Saved(**{name: getattr(self, name) for name in Saved._fields}))
 
-    def report(
+    def agreement(
         self,
-        model: nn.Module | None = None,
-        state: TrainState | None = None,
-        x: Any = None,
+        model: nn.Module,
+        state: TrainState,
+        x: Any,
         *,
         outcome: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
-    ) -> DeploymentReport:
-        """Returns what the network takes on a device, and how often it decides otherwise than its model.
+    ) -> Agreement:
+        """Returns how often the network decides otherwise than the model that it was made of.
 
-        Use it before you ship: with model, state and data that the training has not seen. Printed, it is a table, of
-        bytes and of how close the numbers of each layer come to their widths.
+        Use it before you ship, on data that the training has not seen.
 
         Args:
-          model: the model that the network was made of.
+          model: the model.
           state: its state.
           x: whole inputs, as in run; the model is given these over input_scale.
           outcome: what the network makes of x, as run or run_c gives it; None: it is run.
 
         Raises:
-          TypeError, ValueError: as run; or of model, state and x some are given, and not all.
+          TypeError, ValueError: as run.
+        """
+        self._inputs(x)
+        logits, spikes = self.run(x) if outcome is None else outcome
+        inputs = np.asarray(x).astype(np.float32) / np.float32(self.input_scale)
+        return compared(model, state, inputs, self.num_steps, logits, spikes, int(self.is_sequence))
+
+    def report(
+        self, model: nn.Module | None = None, state: TrainState | None = None, x: Any = None
+    ) -> DeploymentReport:
+        """Returns what the network takes on a device, and how often it decides otherwise than its model.
+
+        Printed, it is a table, of bytes and of how close the numbers of each layer come to their widths.
+
+        Args:
+          model: the model, for the agreement with it.
+          state: its state.
+          x: whole inputs, as in run.
+
+        Raises:
+          TypeError, ValueError: as agreement; or of model, state and x some are given, and not all.
         """
         made = report_of(self.graph, self.proof, self.membrane_bits, self._c_source("net"))
         if not _validate.all_or_none("report", {"model": model, "state": state, "x": x}):
             return made
         assert model is not None
         assert state is not None
-        self._inputs(x)
-        logits, spikes = self.run(x) if outcome is None else outcome
-        inputs = np.asarray(x).astype(np.float32) / np.float32(self.input_scale)
-        steps, axis = self.num_steps, int(self.is_sequence)
-        found = agreement(model, state, inputs, steps, logits, spikes, axis)
-        return dataclasses.replace(made, agreement=found)
+        return dataclasses.replace(made, agreement=self.agreement(model, state, x))
 
     def _c_source(self, name: str) -> Source:
         return source(self.graph, name, f"{self.input_dtype}_t", self._input_digits, self.membrane_bits)

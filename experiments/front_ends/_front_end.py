@@ -16,7 +16,9 @@ class FrontEnd:
         ``(batch, height, width, channels)``, or a sequence, ``(num_steps, batch, height, width, channels)``, or
         sequences of unequal length, as ``sequences.Padded``.
       evaluate: the same of a stored batch alone, without augmentation.
+      levels: what evaluate gives are whole numbers over it, from 0 to 1; None: they are not.
     """
 
     train: Callable[[jax.Array, jax.Array], Any]
     evaluate: Callable[[jax.Array], Any]
+    levels: int | None = None

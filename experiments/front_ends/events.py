@@ -138,7 +138,7 @@ def frames(largest: int = 8, max_shift: int = 0, flip: bool = False) -> FrontEnd
         stored = random_crop(shift_key, stored, max_shift) if max_shift else stored
         return evaluate(random_flip(flip_key, stored) if flip else stored)
 
-    return FrontEnd(train, evaluate)
+    return FrontEnd(train, evaluate, largest)
 
 
 def _share(position: jax.Array, length: jax.Array, num_bins: int) -> jax.Array:

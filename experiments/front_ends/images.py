@@ -43,7 +43,8 @@ def scaled(largest: float) -> FrontEnd:
         _check_stored(images)
         return images.astype(jnp.float32) / jnp.float32(largest)
 
-    return FrontEnd(train=lambda key, images: evaluate(images), evaluate=evaluate)
+    levels = int(largest) if largest == int(largest) else None
+    return FrontEnd(lambda key, images: evaluate(images), evaluate, levels)
 
 
 def cifar(mean: Sequence[float], std: Sequence[float], cutout: int = 16) -> FrontEnd:
