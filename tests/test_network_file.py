@@ -19,7 +19,10 @@ from bsojax.deploy import Add, Current, Flatten, Input, Neurons, _container, _re
 KIND = "integer network"
 FIRST = "VGG, sequence, 16 bits"
 FEW = [FIRST, "MLP, binary, sequence", "ResNet", "branches", "chains"]
-EACH = [*FEW, "MLP, spectra", "separable", "signals"]
+EACH = [
+    pytest.param(name, marks=pytest.mark.slow if name not in FEW[:3] else ())
+    for name in (*FEW, "MLP, spectra", "separable", "signals")
+]
 made = functools.cache(lambda name: deployable.network_of(deployable.CASES[name]))
 
 
