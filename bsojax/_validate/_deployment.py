@@ -22,8 +22,8 @@ _CURES = {
     ("reduce_sum", "reduce_max", "reduce_window_max", "reduce_window_sum", "reduce_window", "argmax"): "pool by "
     "bsojax.avg_pool, global_avg_pool or max_pool, and normalise by BatchNorm or Affine",
     ("concatenate",): "in the place of a layer that reads parts joined, add what one layer for each makes of them",
-    ("slice", "dynamic_slice", "gather", "squeeze", "split"): "slice the inputs before the model, or read all",
-    ("reshape", "transpose", "broadcast_in_dim", "rev", "pad"): "the one change of shape is bsojax.flatten",
+    ("slice", "dynamic_slice", "gather", "split"): "slice the inputs before the model, or read all",
+    ("reshape", "squeeze", "transpose", "broadcast_in_dim", "rev", "pad"): "the one change of shape is bsojax.flatten",
     ("convert_element_type",): "numbers stay floating",
 }
 """What to do about operations between layers."""

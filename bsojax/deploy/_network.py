@@ -83,7 +83,8 @@ class IntegerNetwork:
 
         Returns:
           Logits, int32 of shape ``(batch, classes)``, summed over the time steps; those of the model are these times
-          logit_scale. Spikes by the name of their layer, boolean of shape ``(num_steps, batch, ...)``.
+          logit_scale, and where they have more axes these are raveled. Spikes by the name of their layer, boolean of
+          shape ``(num_steps, batch, ...)``.
 
         Raises:
           TypeError: x is not of whole numbers.
