@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks import render
 from benchmarks.measure import RESULTS, save
 
-Name = Literal["memory", "bits", "speed", "profile", "epoch", "forward"]
+Name = Literal["memory", "bits", "speed", "profile", "epoch", "forward", "popcount"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
