@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks import render
 from benchmarks.measure import RESULTS, save
 
-Name = Literal["memory", "bits", "speed", "profile", "epoch", "forward", "edge"]
+Name = Literal["memory", "bits", "speed", "profile", "epoch", "forward", "popcount", "edge"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 

@@ -18,6 +18,7 @@ from benchmarks import (
     faults,
     forward,
     memory,
+    popcount,
     profile,
     scaling,
     speed,
@@ -51,15 +52,8 @@ def load(root: Path) -> Results:
 
 def benchmarks(results: Results) -> str:
     """Returns docs/BENCHMARKS.md."""
-    bench = {
-        "memory": memory,
-        "bits": bits,
-        "speed": speed,
-        "profile": profile,
-        "epoch": epoch,
-        "forward": forward,
-        "edge": edge,
-    }
+    bench = {"memory": memory, "bits": bits, "speed": speed, "profile": profile, "epoch": epoch}
+    bench |= {"forward": forward, "popcount": popcount, "edge": edge}
     values = {name: _part(results, name, script.tell, "make bench") for name, script in bench.items()}
     values |= {
         "compile_time": _part(results, "compile_time", compile_time.tell, "python -m benchmarks.compile_time"),

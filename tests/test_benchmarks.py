@@ -23,7 +23,8 @@ def test_the_page_is_what_the_files_say():
 
 
 @pytest.mark.parametrize(
-    "missing", ["memory", "bits", "speed", "compile_time", "profile", "epoch", "forward", "peers", "accelerator"]
+    "missing",
+    ["memory", "bits", "speed", "compile_time", "profile", "epoch", "forward", "popcount", "peers", "accelerator"],
 )
 def test_a_part_that_was_not_measured_says_how_to(missing):
     results = {name: result for name, result in render.load(ROOT).items() if name != missing}

@@ -9,7 +9,14 @@ import jax
 from bsojax.nn._geometry import Padding, conv_geometry, transposed_geometry
 from bsojax.nn._spikes import Spikes, as_spikes
 from bsojax.signs import Kernel, as_kernel
-from bsojax.xla_cpu import ConvGeometry, conv_gradients, convolve, convolve_transposed, transposed_gradients
+from bsojax.xla_cpu import (
+    ConvGeometry,
+    conv_gradients,
+    convolve,
+    convolve_signs,
+    convolve_transposed,
+    transposed_gradients,
+)
 
 Residuals = tuple[jax.Array, Kernel]
 Space = tuple[int, ...]
@@ -54,6 +61,8 @@ def conv(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(geometry: ConvGeometry, value: jax.Array, trace: jax.Array, kernel: Kernel) -> jax.Array:
+    if kernel.signs is not None:
+        return convolve_signs(geometry, value, kernel.signs)
     return convolve(geometry, value, kernel.weights(value.dtype))
 
 

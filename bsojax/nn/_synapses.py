@@ -10,7 +10,7 @@ import jax
 
 from bsojax.nn._spikes import Spikes, as_spikes
 from bsojax.signs import Kernel, as_kernel
-from bsojax.xla_cpu import not_before
+from bsojax.xla_cpu import multiply_signs, not_before
 
 Residuals = tuple[jax.Array, Kernel]
 
@@ -31,13 +31,17 @@ def dense(x: Spikes | jax.Array, kernel: Any) -> jax.Array:
     value, trace = spikes.value, spikes.trace
     kernel = as_kernel(kernel, value.dtype)
     if trace is None and kernel.is_plain:
-        return value @ kernel.view
+        return _product(value, kernel)
     return _dense(value, value if trace is None else trace, kernel)
+
+
+def _product(value: jax.Array, kernel: Kernel) -> jax.Array:
+    return value @ kernel.weights(value.dtype) if kernel.signs is None else multiply_signs(value, kernel.signs)
 
 
 @jax.custom_vjp
 def _dense(value: jax.Array, trace: jax.Array, kernel: Kernel) -> jax.Array:
-    return value @ kernel.weights(value.dtype)
+    return _product(value, kernel)
 
 
 def _dense_forward(value: jax.Array, trace: jax.Array, kernel: Kernel) -> tuple[jax.Array, Residuals]:

@@ -8,7 +8,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from bsojax.signs._packed import PackedSigns, is_packed, is_sign
+from bsojax.signs._packed import PackedSigns, is_packed, is_sign, unpack_signs
 from bsojax.signs._weights import to_weights
 
 
@@ -20,10 +20,12 @@ class Kernel:
       view: the floating weights; or, beside packed signs, a probe of their shape whose values nothing reads. In either
         case the gradient of the weights is its gradient.
       packed: the signs at one bit each, which the synapse unpacks when it needs them; None: the view is the kernel.
+      signs: booleans of which the view was made, so that nothing is learned of it; None: it was made of numbers.
     """
 
     view: jax.Array
     packed: PackedSigns | None = None
+    signs: jax.Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +43,7 @@ class Kernel:
 
     def kept(self) -> "Kernel":
         """What a backward pass must keep of it: not the probe, a constant, but for its dtype."""
-        return self if self.packed is None else Kernel(self.view[:0], self.packed)
+        return Kernel(self.view) if self.packed is None else Kernel(self.view[:0], self.packed)
 
     def gradient(self, gradient: jax.Array) -> "Kernel":
         """The cotangent of this kernel, of which a backward pass has the weights' gradient."""
@@ -52,7 +54,10 @@ def as_kernel(value: Any, dtype: chex.ArrayDType) -> Kernel:
     """Returns what a layer finds in its variable, or a user hands to a synapse, as a kernel of a dtype."""
     if isinstance(value, Kernel):
         return value
-    return Kernel(to_weights(value, dtype) if is_packed(value) or is_sign(value) else jnp.asarray(value).astype(dtype))
+    if is_packed(value) or is_sign(value):
+        signs = unpack_signs(value)
+        return Kernel(to_weights(signs, dtype), signs=signs)
+    return Kernel(jnp.asarray(value).astype(dtype))
 
 
 def differentiable(tree: Any, dtype: chex.ArrayDType) -> tuple[Any, Callable[[Any], Any]]:
