@@ -31,10 +31,10 @@ def integer_network(
 ) -> IntegerNetwork:
     """Returns a trained network in whole numbers, which runs without JAX and gives the same bits everywhere.
 
-    Use it to ship a network: see ``write_c`` and ``to_nir`` of what it returns. Norms, biases and the scales of weights
-    become a whole gain and shift a channel; real weights become whole numbers; membranes have as many fraction bits as
-    is proven to be safe for any input between input_min and input_max. Where the optimizer keeps deployed signs beside
-    those it trains at, the deployed ones go out.
+    Use it to ship a network: see ``write_c``, ``save``, ``report`` and ``to_nir`` of what it returns. Norms, biases
+    and the scales of weights become a whole gain and shift a channel; real weights become whole numbers; membranes
+    have as many fraction bits as is proven to be safe for any input between input_min and input_max. Where the
+    optimizer keeps deployed signs beside those it trains at, the deployed ones go out.
 
     Predictions agree with ``make_eval_step`` but where a membrane lies within rounding of its threshold; compare them
     on data of yours before you ship. What a model rounds itself, as by ``x.astype("bfloat16")``, is not rounded here.

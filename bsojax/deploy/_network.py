@@ -27,7 +27,7 @@ BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class IntegerNetwork:
-    """A network of whole numbers.
+    """A network of whole numbers, as integer_network makes it and load reads it.
 
     Attributes:
       graph: what it computes; not part of the public surface.
