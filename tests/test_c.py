@@ -51,10 +51,10 @@ def test_c_does_nothing_undefined(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [("-O2",), ("-O3", "-march=native"), ("-Os",), ("-O3", "-march=x86-64-v3")], ids=str)
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("compiler", ["gcc -O2", "gcc -O3 -march=native", "clang -O3 -march=native"])
 @pytest.mark.parametrize("name", CASES)
-def test_every_compiler_and_flag_gives_the_same_bits(name, compiler, flags):
+def test_every_compiler_gives_the_same_bits(name, compiler):
+    compiler, *flags = compiler.split()
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     network, x, wanted = prepared(name)
@@ -172,7 +172,7 @@ def test_streams_frame_by_frame(name, tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(sorted(CASES)), st.integers(0, 2**32 - 1), st.booleans())
 def test_the_largest_inputs_do_nothing_undefined(name, seed, two_sided):
     network, x, _ = prepared(name)
@@ -183,7 +183,7 @@ def test_the_largest_inputs_do_nothing_undefined(name, seed, two_sided):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_drawn_networks(data):
     kind = data.draw(st.sampled_from(["vgg", "mlp"]), "kind")

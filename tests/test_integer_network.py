@@ -228,7 +228,7 @@ def test_transforms_shared_layers_and_parts_that_nothing_reads():
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=25)
 @given(drawn_networks.networks())
 def test_many_networks_answer_as_their_models_do(drawn):
     sure, _ = agrees(drawn)
@@ -266,7 +266,7 @@ def test_plain_integers_give_the_same_bits_within_their_bounds_at_the_worst_inpu
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=30)
 @given(drawn_networks.networks(tiny=True), st.integers(0, 2**16))
 def test_plain_integers_give_the_same_bits_of_many_networks(drawn, seed):
     same_as_plain_integers(drawn.whole, drawn.x, seed)
