@@ -182,7 +182,7 @@ def agrees(drawn):
 
 
 @pytest.mark.slow
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(drawn_networks.networks())
 def test_a_network_answers_as_its_model_does(drawn):
     agrees(drawn)
@@ -228,7 +228,7 @@ def test_transforms_shared_layers_and_parts_that_nothing_reads():
 
 
 @pytest.mark.slow
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(drawn_networks.networks())
 def test_many_networks_answer_as_their_models_do(drawn):
     sure, _ = agrees(drawn)
@@ -259,14 +259,14 @@ def worst(network, rng):
 
 
 @pytest.mark.slow
-@settings(max_examples=18)
+@settings(max_examples=8)
 @given(drawn_networks.networks(tiny=True), st.integers(0, 2**16))
 def test_plain_integers_give_the_same_bits_within_their_bounds_at_the_worst_inputs_too(drawn, seed):
     same_as_plain_integers(drawn.whole, drawn.x, seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(drawn_networks.networks(tiny=True), st.integers(0, 2**16))
 def test_plain_integers_give_the_same_bits_of_many_networks(drawn, seed):
     same_as_plain_integers(drawn.whole, drawn.x, seed)
@@ -294,7 +294,7 @@ def corners(network, place, t, rng):
 
 
 @pytest.mark.slow
-@settings(max_examples=18)
+@settings(max_examples=8)
 @given(drawn_networks.networks(tiny=True), st.integers(0, 2**16))
 def test_whatever_lies_within_its_bounds_leads_to_what_does(drawn, seed):
     """For each node by itself, so that hidden maps reach the ends that no input of this network may lead to."""
@@ -367,7 +367,7 @@ def membranes_within(network, node, rng):
 
 
 @pytest.mark.slow
-@settings(max_examples=18)
+@settings(max_examples=8)
 @given(drawn_networks.networks(tiny=True, membrane_bits=32, weight_bits=None))
 def test_numbers_have_as_many_bits_as_fit(drawn):
     """Else weights could be rounded to nothing, and the network still agree with the model that has these weights."""
