@@ -247,7 +247,10 @@ def _stages(draw: st.DrawFn, shape: tuple[int, ...], num_steps: int, tiny: bool)
         stages.append(_between(draw, channels, "input"))
     for index in range(draw(st.integers(1, 2 if tiny else 3))):
         out = draw(_widths(tiny).filter(lambda width: width <= 33 or index == 0))
-        stage, space = _current(draw, index, space, channels, out, num_steps)
+        if draw(st.integers(0, 5)) == 0:  # neurons that read frames or spikes themselves
+            stage, out = _between(draw, channels, "itself"), channels
+        else:
+            stage, space = _current(draw, index, space, channels, out, num_steps)
         more, space = _after(draw, space, out)
         stages += [stage, _firing(draw, index, out), *more]
         channels = out
@@ -377,10 +380,11 @@ def _after(draw: st.DrawFn, space: list[int], channels: int) -> tuple[list[Stage
         function = bsojax.avg_pool if pool == "avg" else bsojax.max_pool
         stages.append(Stage(f"{pool} pool {sides}", lambda x, train, t: function(x, sides)))
         space = [side // part for side, part in zip(space, sides, strict=True)]
-    change = draw(st.sampled_from(("", "", "", "scaled", "centred", "doubled", "constants", "dropout")))
+    change = draw(st.sampled_from(("", "", "scaled", "centred", "doubled", "shifted", "constants", "dropout")))
     changes = {
         "scaled": lambda x, train, t: x * 0.5,
         "centred": lambda x, train, t: 2 * x - 1,
+        "shifted": lambda x, train, t: 0.5 * x + 0.25,
         "doubled": lambda x, train, t: x + x,
         "dropout": lambda x, train, t: bsojax.SpikingDropout(0.5)(x, not train),
         "constants": _between(draw, channels, "spikes").apply,

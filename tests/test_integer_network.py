@@ -214,7 +214,7 @@ class Mixed(nn.Module):
         unused = bsojax.Dense(3)(bsojax.flatten(bsojax.LIF(name="unused")(jnp.tanh(current))))
         jax.debug.callback(lambda *_: None, unused)
         self.sow("intermediates", "unused", unused)
-        more = bsojax.Dense(3)(x=bsojax.flatten(x=current))
+        more = bsojax.Dense(3)(x=bsojax.flatten(x=bsojax.Affine()(current)))
         return bsojax.Dense(3)(bsojax.flatten(spikes)) + more + bsojax.BinaryDense(3)(bsojax.flatten(second))
 
 
