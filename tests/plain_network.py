@@ -30,14 +30,14 @@ def run(network, x):
                 image = map_of(node, images, t)
             images.append(image)
             if place < len(nodes) - 1:
-                within(image, network.intervals[place], t)
+                within(image, network.proof.intervals[place], t)
                 assert_width(nodes, node, image)
         spikes.append({nodes[place].name: images[place] for place in membranes})
         step = [value for row in images[-1] for pixel in row for value in pixel]
         logits = step if logits is None else [one + other for one, other in zip(logits, step, strict=True)]
         assert all(abs(value) < INT32 for value in (*step, *logits))
     channels = nodes[-1].shape[-1]
-    within([[logits[i : i + channels] for i in range(0, len(logits), channels)]], network.intervals[-1], 0)
+    within([[logits[i : i + channels] for i in range(0, len(logits), channels)]], network.proof.intervals[-1], 0)
     return logits, spikes
 
 

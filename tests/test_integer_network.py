@@ -288,7 +288,7 @@ def same_as_plain_integers(network, x, seed):
 
 def corners(network, place, t, rng):
     """Images whose numbers are all at an end of their intervals: all low, all high, and some here and there."""
-    node, interval = network.graph.nodes[place], network.intervals[place]
+    node, interval = network.graph.nodes[place], network.proof.intervals[place]
     low, high = (np.broadcast_to(end[t % len(end)], node.shape) for end in interval)
     return low, high, *(np.where(rng.random(node.shape) < share, low, high) for share in (0.5, 0.1, 0.9))
 
@@ -317,12 +317,12 @@ def map_within(network, place, node, rng):
             images = {s: kind[min(index, 4)].tolist() for s, kind in sources.items()} | {node.source: image.tolist()}
             made.append(plain_network.map_of(node, images, t))
             if not is_readout:
-                plain_network.within(made[-1], network.intervals[place], t)
+                plain_network.within(made[-1], network.proof.intervals[place], t)
                 plain_network.assert_width(nodes, node, made[-1])
         made = np.array(made, dtype=np.int64)
         ends.append((made.min((0, 1, 2)), made.max((0, 1, 2))))
         total = total + np.stack(ends[-1])
-    low, high = network.intervals[place]
+    low, high = network.proof.intervals[place]
     if is_readout:
         np.testing.assert_array_equal(np.stack((low[0], high[0])), total)
     elif isinstance(node, SumPool | Flatten | AnyPool | Add | Current):
@@ -340,16 +340,16 @@ def matched(network, node, t, sign, rng):
     each = np.eye(int(np.prod(shape)), dtype=np.int64).reshape(-1, *shape)
     influence = sign * _reference.synapse(node, each)[:, y, x, out].reshape(shape)
     best = np.where(influence > 0, high, np.where(influence < 0, low, image))
-    first, last = network.intervals[node.source]
+    first, last = network.proof.intervals[node.source]
     if (influence != 0).sum() == np.prod(node.kernel.shape[:-1]) and np.all(first <= 0) and np.all(last >= 0):
         # Nothing is outside the image: the bound is attained.
-        bound = network.intervals[network.graph.nodes.index(node)][int(sign > 0)]
+        bound = network.proof.intervals[network.graph.nodes.index(node)][int(sign > 0)]
         assert int((influence * best).sum()) * sign == bound[t % len(bound)][out]
     return best
 
 
 def membranes_within(network, node, rng):
-    steps, source = network.num_steps, network.intervals[node.source]
+    steps, source = network.num_steps, network.proof.intervals[node.source]
     bounds = _bounds.charged(node, source, steps)
     assert bounds.most < 2 ** (network.membrane_bits - 1)
     for kind in range(5):
@@ -396,7 +396,7 @@ def crowded(network, places):
     for place, node in enumerate(nodes):
         source = getattr(node, "source", None)
         if source in reached and isinstance(node, Neurons):
-            bounds = _bounds.charged(node, network.intervals[source], network.num_steps)
+            bounds = _bounds.charged(node, network.proof.intervals[source], network.num_steps)
             most.append(bounds.most / 2 ** (network.membrane_bits - 1))
         elif source in reached and (
             isinstance(node, SumPool | Flatten) or (isinstance(node, Synapse) and node.is_binary)
@@ -404,7 +404,7 @@ def crowded(network, places):
             reached.add(place)
         if place in reached or (source in reached and place == len(nodes) - 1):
             wide = plain_network.over_currents(nodes, place) and not isinstance(node, Current | Add | SumPool)
-            most.append(network.intervals[place].most / 2 ** (61 if wide else 31))
+            most.append(network.proof.intervals[place].most / 2 ** (61 if wide else 31))
     return max(most) >= 2**-4
 
 
