@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 
+import drawn_networks
 import jax
 import numpy as np
 import optax
 import pytest
-from deployable import CASES, NUM_STEPS, Case, network_of
+from deployable import CASES, NUM_STEPS, network_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -183,32 +184,13 @@ def test_the_largest_inputs_do_nothing_undefined(name, seed, two_sided):
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
-@given(st.data())
-def test_drawn_networks(data):
-    kind = data.draw(st.sampled_from(["vgg", "mlp"]), "kind")
-    neuron = functools.partial(
-        bsojax.LIF,
-        tau=data.draw(st.floats(1, 20), "tau"),
-        v_threshold=data.draw(st.floats(0.2, 3), "threshold"),
-        v_reset=data.draw(st.sampled_from([None, 0.0, -0.3]), "reset"),
-        decay_input=data.draw(st.booleans(), "decay_input"),
-    )
-    norm = data.draw(st.sampled_from([bsojax.BatchNorm, functools.partial(bsojax.BatchNorm, num_steps=NUM_STEPS)]))
-    widths = data.draw(st.lists(st.integers(1, 80), min_size=1, max_size=3), "widths")
-    options = {"neuron": neuron, "norm": norm, "binary_ends": data.draw(st.booleans(), "ends"), "num_classes": 3}
-    if kind == "mlp":
-        model = bsojax.models.SpikingMLP(features=widths, **options)
-    else:
-        model = bsojax.models.SpikingVGG(channels=[widths[0], "M", *widths[1:]], **options)
-    sides = data.draw(st.tuples(st.integers(2, 9), st.integers(2, 9), st.integers(1, 40)), "shape")
-    high = data.draw(st.sampled_from([1, 15, 255, 4000]), "input_max")
-    bits = {"membrane_bits": data.draw(st.sampled_from([16, 24, 32]), "membrane_bits")}
-    case = Case(model, sides, data.draw(st.booleans(), "is_sequence"), 0, high, bits)
-    network, x = network_of(case)
-    wanted = network.run(x)
+@settings(max_examples=10, deadline=None)
+@given(drawn_networks.networks())
+def test_drawn_networks_compiled_three_times(drawn):
+    network = drawn.whole
+    wanted = network.run(drawn.x)
     for flags in (("-O2", *STRICT), ("-O3", "-march=native", *STRICT), SANITISED):
-        assert_same(network.run_c(x, flags=flags), wanted)
+        assert_same(network.run_c(drawn.x, flags=flags), wanted)
 
 
 def test_what_is_refused(tmp_path):
