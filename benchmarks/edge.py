@@ -4,13 +4,11 @@ A layer is convolution, norm and neurons at one time step, of spikes; networks a
 answer alike before they are timed.
 """
 
-import ctypes
 import functools
 import importlib.util
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ import optax
 
 import bsojax
 from benchmarks.measure import interleave, load_text, mark_load, ratio_text, ratios
-from bsojax.deploy import IntegerNetwork, integer_network
+from bsojax.deploy import integer_network
+from experiments.deploying.native import compiled
 from experiments.pages import table
 
 FLAGS = {
@@ -85,37 +84,21 @@ def _one(
     state = bsojax.refresh_statistics(model, state, [inputs], num_steps)
     network = integer_network(model, state, inputs, num_steps, input_scale=input_max, input_max=input_max)
     wanted = network.run(x[:1])[0].reshape(-1)
-    with tempfile.TemporaryDirectory() as folder:
-        calls = {name: _compiled(network, x[0], wanted, folder, flags) for name, flags in FLAGS.items()}
-        calls["JAX float32"] = _jax(model, state, inputs[:1], num_steps, wanted * network.logit_scale)
-        if importlib.util.find_spec("onnxruntime") is not None:
-            from benchmarks import edge_onnx
+    calls = {name: compiled(network, x[:1], flags) for name, flags in FLAGS.items()}
+    calls["JAX float32"] = _jax(model, state, inputs[:1], num_steps, wanted * network.logit_scale)
+    if importlib.util.find_spec("onnxruntime") is not None:
+        from benchmarks import edge_onnx
 
-            calls |= edge_onnx.calls(network, inputs[:1], wanted * network.logit_scale)
-        seconds = interleave(calls, rounds=rounds)
+        calls |= edge_onnx.calls(network, inputs[:1], wanted * network.logit_scale)
+    seconds, report = interleave(calls, rounds=rounds), network.report()
     return {
         "milliseconds": {name: float(np.median(times)) * 1e3 for name, times in seconds.items()},
         "best": {name: min(times) * 1e3 for name, times in seconds.items()},
+        "constant bytes": report.constant_bytes,
+        "scratch bytes": report.scratch_bytes,
+        "float32 bytes": report.float32_bytes,
         "ratios": {name: spread.quantiles(4) for name, spread in ratios(seconds, "C, native").items()},
     }
-
-
-def _compiled(network: IntegerNetwork, x: np.ndarray, wanted: np.ndarray, folder: str, flags: tuple[str, ...]) -> Call:
-    """The C code as a function of this process; it is called often enough to be timed."""
-    network.write_c(folder, "net")
-    library = Path(folder) / f"net{len(list(Path(folder).glob('*.so')))}.so"
-    source = str(Path(folder) / "net.c")
-    subprocess.run(["cc", "-std=c99", *flags, "-shared", "-fPIC", source, "-o", str(library)], check=True)
-    run = ctypes.CDLL(str(library)).net_run
-    run.restype = None
-    frame = np.ascontiguousarray(x.astype(network.input_dtype))
-    logits, scratch = np.zeros(wanted.shape, np.int32), ctypes.create_string_buffer(1 << 24)
-    arguments = (frame.ctypes.data_as(ctypes.c_void_p), logits.ctypes.data_as(ctypes.c_void_p), scratch)
-    run(*arguments)
-    if not np.array_equal(logits, wanted):
-        raise RuntimeError("C: differs from the reference.")
-    held = (frame, logits)  # the pointers are theirs
-    return lambda: (run(*arguments), held)
 
 
 def _jax(model: nn.Module, state: bsojax.TrainState, x: np.ndarray, num_steps: int, wanted: np.ndarray) -> Call:
@@ -155,6 +138,9 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
         for name, row in result["rows"].items()
     ]
     yield table(("ms, best of all rounds", *names), best)
+    sizes = ("constant bytes", "scratch bytes", "float32 bytes")
+    found = [(name, *(f"{row[size]:,}" for size in sizes)) for name, row in result["rows"].items()]
+    yield table(("bytes", "constants in C", "scratch memory in C", "the same weights and tables in float32"), found)
     compared = [
         (name, *(ratio_text(row["ratios"][form]) if form in row["ratios"] else "" for form in names[1:]))
         for name, row in result["rows"].items()

@@ -24,6 +24,8 @@ from experiments.deploying import forms
 from experiments.deploying.inputs import Grid, grid_of, seen
 from experiments.deploying.trained import trained
 
+pytestmark = pytest.mark.slow  # networks are trained, and compiled
+
 HAS_COMPILER = shutil.which("cc") is not None
 SMALL = {
     "digits": Config("digits", channels=(8, "M", 16), num_steps=2, norm="shared"),

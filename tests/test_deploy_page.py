@@ -15,6 +15,8 @@ import pytest
 
 import bsojax
 
+pytestmark = pytest.mark.slow  # programs are compiled
+
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "DEPLOY.md").read_text().split("\n## NIR\n")[0]
 PYTHON, C = (re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for language in ("python", "c"))
 (MAKE,), (CMAKE,) = (re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for language in ("make", "cmake"))

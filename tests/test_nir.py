@@ -30,6 +30,8 @@ from bsojax.deploy import Synapse, Window, _reference, integer_network
 from bsojax.deploy._square import squared, ungrouped
 from bsojax.models import cifar_stem
 
+pytestmark = pytest.mark.slow  # each network is written, and simulated in NumPy
+
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 16
 

@@ -67,6 +67,13 @@ def test_the_settings_named_are_those_of_the_results():
     assert f"{config.batch_size}, {config.epochs} epochs" in text
 
 
+def test_the_sizes_on_a_device_are_those_of_the_benchmark():
+    found = json.loads((ROOT / "benchmarks" / "results" / "edge.json").read_text())["result"]["rows"]["digits network"]
+    constants, scratch, floats = (found[f"{name} bytes"] for name in ("constant", "scratch", "float32"))
+    said = re.search(r"(\d+) kB of constants in the\s+place of (\d+) kB and (\d+) kB of memory", README)
+    assert [round(size / 1000) for size in (constants, floats, scratch)] == list(map(int, said.groups()))
+
+
 @pytest.mark.parametrize("target", ["setup", "train", "test", "lint", "evidence"])
 def test_make_knows_what_the_readme_names(target):
     makefile = (ROOT / "Makefile").read_text()

@@ -33,17 +33,14 @@ class Agreement:
     spikes_differ: int
 
     def __add__(self, other: "Agreement") -> "Agreement":
-        return Agreement(*(one + more for one, more in zip(_numbers(self), _numbers(other), strict=True)))
+        numbers = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Agreement(*(one + more for one, more in numbers))
 
     def __str__(self) -> str:
         return (
             f"of {self.examples:,} examples {self.predictions_differ:,} predictions differ from JAX, and "
             f"{self.spikes_differ:,} of {self.spikes:,} spikes"
         )
-
-
-def _numbers(found: Agreement) -> tuple[int, ...]:
-    return dataclasses.astuple(found)
 
 
 def compared(

@@ -206,6 +206,13 @@ def holds_spikes(nodes: Sequence[Node], place: int) -> bool:
     return isinstance(node, Neurons)
 
 
+def first_added(nodes: Sequence[Node], place: int) -> Node:
+    """The first of the currents of which a current is the sum; itself, where it is none."""
+    while isinstance(node := nodes[place], Add):
+        place = node.source
+    return node
+
+
 def over_currents(nodes: Sequence[Node], place: int) -> bool:
     """Whether a map is made of currents without neurons between."""
     node = nodes[place]

@@ -102,12 +102,11 @@ def _affine(builder: Builder, call: Call, value: Value) -> Value:
 
 
 def _avg_pool(builder: Builder, call: Call, value: Value) -> Value:
-    window = call.attributes["window"]
-    return _summed(builder, call, value, _two((window,) * 2 if isinstance(window, int) else window, 1), False)
+    return _summed(builder, call, value, call.attributes["window"], False)
 
 
 def _halve(builder: Builder, call: Call, value: Value) -> Value:
-    return _summed(builder, call, value, (2, 2), True)
+    return _summed(builder, call, value, 2, True)
 
 
 def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
@@ -115,10 +114,9 @@ def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
     return _summed(builder, call, value, (high, wide), False)
 
 
-def _summed(builder: Builder, call: Call, value: Value, window: tuple[int, int], repeats_edge: bool) -> Value:
+def _summed(builder: Builder, call: Call, value: Value, window: Any, repeats_edge: bool) -> Value:
     value = builder.narrow(value)
-    high, wide, channels = builder.shape(value)
-    window = (window[0] if high > 1 else 1, window[1] if wide > 1 else 1)
+    window, (high, wide, channels) = _sides(window, builder.shape(value)), builder.shape(value)
     up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)
     shape = up(high, window[0]), up(wide, window[1]), channels
     pool = SumPool(value.place, f"{call.name} of '{builder.name(value)}'", window, shape, repeats_edge)
@@ -130,12 +128,15 @@ def _max_pool(builder: Builder, call: Call, value: Value) -> Value:
         _validate.not_deployable(
             f"max_pool after '{builder.name(value)}'", "it reads no spikes; put it behind the neurons, or use avg_pool"
         )
-    window = call.attributes["window"]
-    sides = _two((window,) * 2 if isinstance(window, int) else window, 1)
-    high, wide, channels = builder.shape(value)
-    sides = (sides[0] if high > 1 else 1, sides[1] if wide > 1 else 1)
+    sides, (high, wide, channels) = _sides(call.attributes["window"], builder.shape(value)), builder.shape(value)
     shape = high // sides[0], wide // sides[1], channels
     return builder.append(AnyPool(value.place, f"{call.name} of '{builder.name(value)}'", sides, shape))
+
+
+def _sides(window: Any, shape: Shape) -> tuple[int, int]:
+    """The rows and columns of a pooling window; a signal has one row."""
+    rows, columns = _two((window,) * 2 if isinstance(window, int) else window, 1)
+    return (rows if shape[0] > 1 else 1), (columns if shape[1] > 1 else 1)
 
 
 def _flatten(builder: Builder, call: Call, value: Value) -> Value:

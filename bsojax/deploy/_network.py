@@ -15,7 +15,6 @@ from bsojax.deploy import _network_file, _reference
 from bsojax.deploy._agreement import Agreement, compared
 from bsojax.deploy._graph import Graph, Neurons
 from bsojax.deploy._layers import image
-from bsojax.deploy._network_file import Saved
 from bsojax.deploy._proof import Proof, proven
 from bsojax.deploy._report import DeploymentReport, report_of
 from bsojax.deploy.c import Source, run_compiled, source, write
@@ -30,7 +29,7 @@ class IntegerNetwork:
     """A network of whole numbers, as integer_network makes it and load reads it.
 
     Attributes:
-      graph: what it computes; not part of the public surface.
+      graph: what it computes; for forms of your own.
       input_shape: the shape of a frame.
       input_dtype: the narrowest dtype of its inputs.
       input_scale: inputs are whole numbers over it.
@@ -116,8 +115,8 @@ class IntegerNetwork:
           TypeError, ValueError: as run.
         """
         given = self._inputs(x).astype(self.input_dtype)
-        name, digits, bits = f"{self.input_dtype}_t", self._input_digits, self.membrane_bits
-        return self._named(*run_compiled(self.graph, given, name, digits, bits, compiler, flags, runner))
+        text = self._c_source("net", observed=True)
+        return self._named(*run_compiled(self.graph, text, given, compiler, flags, runner))
 
     def write_c(self, folder: str | Path, name: str = "net") -> None:
         """Writes the network as C99: NAME.h and NAME.c, which need nothing but a compiler.
@@ -149,7 +148,8 @@ class IntegerNetwork:
           OSError: it cannot be written.
           ValueError: it has more nodes or larger maps than load takes, or a layer has a name that cannot be written.
         """
-        _network_file.write(path, Saved(**{name: getattr(self, name) for name in Saved._fields}))
+        numbers = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        _network_file.write(path, numbers.pop("graph"), numbers)
 
     def agreement(
         self,
@@ -199,12 +199,10 @@ class IntegerNetwork:
         assert state is not None
         return dataclasses.replace(made, agreement=self.agreement(model, state, x))
 
-    def _c_source(self, name: str) -> Source:
-        return source(self.graph, name, f"{self.input_dtype}_t", self._input_digits, self.membrane_bits)
-
-    @property
-    def _input_digits(self) -> int:
-        return 0 if self.input_min < 0 else self.input_max.bit_length()
+    def _c_source(self, name: str, *, observed: bool = False) -> Source:
+        digits = 0 if self.input_min < 0 else self.input_max.bit_length()
+        kind = f"{self.input_dtype}_t"
+        return source(self.graph, name, kind, digits, self.membrane_bits, observed=observed)
 
     def _inputs(self, x: Any) -> np.ndarray:
         """Inputs as images."""
@@ -282,4 +280,5 @@ def load(path: str | os.PathLike[str]) -> IntegerNetwork:
       ValueError: it is damaged, cut, no such file or of a newer version; or it holds a network that does not fit
         together, or whose numbers might not fit into their widths. The message begins with the path.
     """
-    return IntegerNetwork(**_network_file.read(path)._asdict())
+    graph, numbers = _network_file.read(path)
+    return IntegerNetwork(graph, **numbers)

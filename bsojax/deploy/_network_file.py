@@ -5,7 +5,7 @@ import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -36,35 +36,30 @@ _KINDS = {kind.__name__: kind for kind in (Input, SumPool, AnyPool, Flatten, Syn
 _NAME = 512  # characters
 
 
-class Saved(NamedTuple):
-    """What a file says of a network; see IntegerNetwork."""
-
-    graph: Graph
-    input_shape: tuple[int, ...]
-    input_scale: float
-    input_min: int
-    input_max: int
-    membrane_bits: int
-    logit_scale: float
+_FIELDS = {"input_shape", "input_scale", "input_min", "input_max", "membrane_bits", "logit_scale"}
 
 
-def write(path: str | os.PathLike[str], saved: Saved) -> None:
+def write(path: str | os.PathLike[str], graph: Graph, numbers: Mapping[str, Any]) -> None:
     """Writes a network into a file.
+
+    Args:
+      path: where.
+      graph: of whole numbers.
+      numbers: the other fields of IntegerNetwork.
 
     Raises:
       OSError: it cannot be written.
       ValueError: nobody could read it: it is too large, or a layer's name cannot be written.
     """
-    graph, arrays = saved.graph, dict[str, np.ndarray]()
-    _check(Path(path), saved)
+    arrays: dict[str, np.ndarray] = {}
+    _check(Path(path), graph, numbers)
     nodes = [{"kind": type(node).__name__, **_said(node, f"{place}", arrays)} for place, node in enumerate(graph.nodes)]
     steps = {"num_steps": graph.num_steps, "is_sequence": graph.is_sequence}
-    numbers = {name: value for name, value in saved._asdict().items() if name != "graph"}
     _container.write(path, _KIND, {**numbers, **steps, "nodes": nodes}, arrays)
 
 
-def read(path: str | os.PathLike[str]) -> Saved:
-    """Reads a network out of a file, and proves its bounds again.
+def read(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, Any]]:
+    """Reads a network out of a file, as write takes it, and proves its bounds again.
 
     Raises:
       OSError: there is no such file, or it cannot be read.
@@ -72,19 +67,19 @@ def read(path: str | os.PathLike[str]) -> Saved:
     """
     header, arrays = _container.read(path, _KIND)
     try:
-        saved = _meant(header, arrays)
+        graph, numbers = _meant(header, arrays)
     except (TypeError, ValueError) as error:
         _refuse(Path(path), error)
-    _check(Path(path), saved)
-    return saved
+    _check(Path(path), graph, numbers)
+    return graph, numbers
 
 
-def _check(path: Path, saved: Saved) -> None:
+def _check(path: Path, graph: Graph, numbers: Mapping[str, Any]) -> None:
     try:
-        for node in saved.graph.nodes:
+        for node in graph.nodes:
             _value("name", str, {"name": node.name})
-        check_structure(saved.graph)
-        proven(saved.graph, saved.input_min, saved.input_max, saved.membrane_bits)
+        check_structure(graph)
+        proven(graph, numbers["input_min"], numbers["input_max"], numbers["membrane_bits"])
     except ValueError as error:
         _refuse(path, error)
 
@@ -115,7 +110,7 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(next(kind for kind in fitting if np.array_equal(values, values.astype(kind))))
 
 
-def _meant(header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
+def _meant(header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Graph, dict[str, Any]]:
     """The network that a header and arrays say; its nodes need not fit each other."""
     shape = _value("input_shape", tuple[int, ...], header)
     said = header.get("nodes")
@@ -127,17 +122,18 @@ def _meant(header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Saved:
         raise ValueError(f"it holds the array {quoted(next(iter(left)))}, which belongs to no node")
     if nodes and nodes[0].shape != image(shape):
         raise ValueError(f"its input has the shape {shape}, and its first node {nodes[0].shape}")
-    names = {"graph", "nodes", "num_steps", "is_sequence", *Saved._fields} - {"graph"}
+    names = _FIELDS | {"nodes", "num_steps", "is_sequence"}
     if header.keys() != names:
         raise ValueError(f"its header must say {', '.join(sorted(names))}, and nothing else")
-    return Saved(
-        Graph(nodes, _value("num_steps", int, header), _value("is_sequence", bool, header)),
-        shape,
-        _validate.positive_number("input_scale", header["input_scale"]),
-        *_validate.input_range(header["input_min"], header["input_max"]),
-        _validate.whole_between("membrane_bits", header["membrane_bits"], 8, 32),
-        _validate.positive_number("logit_scale", header["logit_scale"]),
-    )
+    least, largest = _validate.input_range(header["input_min"], header["input_max"])
+    return Graph(nodes, _value("num_steps", int, header), _value("is_sequence", bool, header)), {
+        "input_shape": shape,
+        "input_scale": _validate.positive_number("input_scale", header["input_scale"]),
+        "input_min": least,
+        "input_max": largest,
+        "membrane_bits": _validate.whole_between("membrane_bits", header["membrane_bits"], 8, 32),
+        "logit_scale": _validate.positive_number("logit_scale", header["logit_scale"]),
+    }
 
 
 def _node(said: Any, name: str, arrays: dict[str, np.ndarray]) -> Node:

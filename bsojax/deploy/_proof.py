@@ -34,13 +34,44 @@ class Proof(NamedTuple):
     membranes: Mapping[int, Interval]
 
 
-class _Proving(NamedTuple):
-    graph: Graph
-    input_min: int
-    input_max: int
-    membrane_bits: int
-    intervals: list[Interval]
-    membranes: dict[int, Interval]
+class TooWideError(ValueError):
+    """A number may exceed its width.
+
+    Attributes:
+      name: of the node.
+      most: the largest magnitude.
+      bits: the width.
+    """
+
+    def __init__(self, name: str, most: int, bits: int) -> None:
+        super().__init__(f"{name!a}: its numbers may reach {most:,}, which does not fit into {bits} bits")
+        self.name, self.most, self.bits = name, most, bits
+
+
+class Proving:
+    """A proof that grows, node by node.
+
+    Attributes:
+      nodes: those that are proven; whole.
+      intervals, membranes: see Proof.
+    """
+
+    def __init__(self, graph: Graph, input_min: int, input_max: int, membrane_bits: int) -> None:
+        self.last, self.num_steps = len(graph.nodes) - 1, graph.num_steps
+        self.input_min, self.input_max, self.membrane_bits = input_min, input_max, membrane_bits
+        self.nodes: list[Node] = []
+        self.intervals: list[Interval] = []
+        self.membranes: dict[int, Interval] = {}
+
+    def add(self, node: Node) -> None:
+        """Proves the next node.
+
+        Raises:
+          TooWideError: a number may exceed its width.
+          ValueError: it is no node that could be computed.
+        """
+        self.nodes.append(node)
+        self.intervals.append(_RULES[type(node)](self, node, len(self.nodes) - 1))
 
 
 def proven(graph: Graph, input_min: int, input_max: int, membrane_bits: int) -> Proof:
@@ -59,15 +90,15 @@ def proven(graph: Graph, input_min: int, input_max: int, membrane_bits: int) -> 
     Raises:
       ValueError: what does not fit, by the name of the node; without a full stop.
     """
-    proving = _Proving(graph, input_min, input_max, membrane_bits, [], {})
-    for place, node in enumerate(graph.nodes):
-        proving.intervals.append(_RULES[type(node)](proving, node, place))
+    proving = Proving(graph, input_min, input_max, membrane_bits)
+    for node in graph.nodes:
+        proving.add(node)
     return Proof(tuple(proving.intervals), proving.membranes)
 
 
 def _within(node: Node, most: int, bits: int) -> None:
     if most >= 2 ** (bits - 1):
-        raise ValueError(f"{node.name!a}: its numbers may reach {most:,}, which does not fit into {bits} bits")
+        raise TooWideError(node.name, most, bits)
 
 
 def _held(node: Node, found: Interval, bits: int = SUM_BITS) -> Interval:
@@ -75,32 +106,33 @@ def _held(node: Node, found: Interval, bits: int = SUM_BITS) -> Interval:
     return found
 
 
-def _input(proving: _Proving, node: Input, place: int) -> Interval:
+def _input(proving: Proving, node: Input, place: int) -> Interval:
     return _bounds.constant(proving.input_min, proving.input_max, node.shape[-1])
 
 
-def _sum_pool(proving: _Proving, node: SumPool, place: int) -> Interval:
+def _sum_pool(proving: Proving, node: SumPool, place: int) -> Interval:
     return _held(node, _bounds.pooled(proving.intervals[node.source], math.prod(node.window)))
 
 
-def _any_pool(proving: _Proving, node: AnyPool, place: int) -> Interval:
+def _any_pool(proving: Proving, node: AnyPool, place: int) -> Interval:
     return proving.intervals[node.source]
 
 
-def _flatten(proving: _Proving, node: Flatten, place: int) -> Interval:
-    high, wide, _ = proving.graph.nodes[node.source].shape
+def _flatten(proving: Proving, node: Flatten, place: int) -> Interval:
+    high, wide, _ = proving.nodes[node.source].shape
     return _bounds.flattened(proving.intervals[node.source], high * wide)
 
 
-def _synapse(proving: _Proving, node: Synapse, place: int) -> Interval:
+def _synapse(proving: Proving, node: Synapse, place: int) -> Interval:
     found = _bounds.weighted(node, proving.intervals[node.source])
-    if holds_wide_sums(proving.graph.nodes, place):
+    if holds_wide_sums(proving.nodes, place):
         return _held(node, found, WIDE_BITS)
     # Beside signs C counts ones, and takes the number of spikes from twice as many.
-    return _held(node, found, SUM_BITS - node.is_binary)
+    _within(node, found.most * (1 + node.is_binary), SUM_BITS)
+    return found
 
 
-def _current(proving: _Proving, node: Current[Any], place: int) -> Interval:
+def _current(proving: Proving, node: Current[Any], place: int) -> Interval:
     scale, read = node.scale, proving.intervals[node.source]
     if not (0 <= scale.before < 32 and 0 <= scale.after < 62):
         raise ValueError(f"{node.name!a}: nothing is shifted by {scale.before} and {scale.after} bits")
@@ -108,30 +140,30 @@ def _current(proving: _Proving, node: Current[Any], place: int) -> Interval:
     _within(node, dropped.most, SUM_BITS)
     _within(node, _bounds.product(scale, read), 64 if scale.is_wide else SUM_BITS)
     _within(node, _bounds.widest(scale, read), SUM_BITS)
-    if place < len(proving.graph.nodes) - 1:
+    if place < proving.last:
         return _bounds.scaled(scale, read)
-    total, most = _bounds.summed(scale, read, proving.graph.num_steps)
+    total, most = _bounds.summed(scale, read, proving.num_steps)
     _within(node, most, SUM_BITS)
     return total
 
 
-def _add(proving: _Proving, node: Add, place: int) -> Interval:
+def _add(proving: Proving, node: Add, place: int) -> Interval:
     return _held(node, _bounds.added(proving.intervals[node.source], proving.intervals[node.other]))
 
 
-def _neurons(proving: _Proving, node: Neurons, place: int) -> Interval:
+def _neurons(proving: Proving, node: Neurons, place: int) -> Interval:
     threshold, decay = int(node.threshold), int(node.decay)
     if not 0 <= node.decay_bits < 32 or not 0 <= decay <= 2**node.decay_bits:
         raise ValueError(f"{node.name!a}: {decay} / 2**{node.decay_bits} is no decay")
     if threshold < 1:
         raise ValueError(f"{node.name!a}: a threshold is at least 1, not {threshold}")
     _within(node, threshold, proving.membrane_bits)
-    charged = _bounds.charged(node, proving.intervals[node.source], proving.graph.num_steps)
+    charged = _bounds.charged(node, proving.intervals[node.source], proving.num_steps)
     proving.membranes[place] = _held(node, charged, proving.membrane_bits)
     return _bounds.constant(0, 1, node.shape[-1])
 
 
-_RULES: dict[type, Callable[[_Proving, Any, int], Interval]] = {
+_RULES: dict[type, Callable[[Proving, Any, int], Interval]] = {
     Input: _input,
     SumPool: _sum_pool,
     AnyPool: _any_pool,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bsojax.deploy._agreement import Agreement
-from bsojax.deploy._graph import Add, Current, Flatten, Graph, Neurons, Shape, SumPool, Synapse
+from bsojax.deploy._graph import Current, Flatten, Graph, Neurons, Shape, SumPool, Synapse, first_added
 from bsojax.deploy._proof import Proof
 from bsojax.deploy.c import Source
 
@@ -109,8 +109,9 @@ def _layers(graph: Graph, proof: Proof, limit: int) -> Iterator[LayerReport]:
             weight_bytes = -(-size // 8) if node.is_binary else 4 * size
             yield LayerReport(node.name, node.shape, size, node.is_binary, weight_bytes, tables, None, None)
         elif isinstance(node, Neurons):
-            share = proof.membranes[place].most / limit
-            yield LayerReport(node.name, node.shape, 0, False, 0, 0, _fraction_bits(graph, node.source), share)
+            current, share = first_added(graph.nodes, node.source), proof.membranes[place].most / limit
+            assert isinstance(current, Current)
+            yield LayerReport(node.name, node.shape, 0, False, 0, 0, current.fraction_bits, share)
 
 
 def _read_by(graph: Graph, current: Current[Any]) -> int:
@@ -119,13 +120,6 @@ def _read_by(graph: Graph, current: Current[Any]) -> int:
     while isinstance(node := graph.nodes[place], SumPool | Flatten):
         place = node.source
     return place
-
-
-def _fraction_bits(graph: Graph, place: int) -> int:
-    while isinstance(node := graph.nodes[place], Add):
-        place = node.source
-    assert isinstance(node, Current)
-    return node.fraction_bits
 
 
 def _row(layer: LayerReport) -> tuple[str, ...]:

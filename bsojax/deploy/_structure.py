@@ -17,6 +17,7 @@ from bsojax.deploy._graph import (
     Node,
     SumPool,
     Synapse,
+    first_added,
     holds_spikes,
     holds_wide_sums,
     sources,
@@ -121,9 +122,7 @@ def _neurons(graph: Graph, node: Neurons, place: int) -> None:
 
 
 def _fraction_bits(graph: Graph, place: int) -> int:
-    node = graph.nodes[place]
-    while isinstance(node, Add):
-        node = graph.nodes[node.source]
+    node = first_added(graph.nodes, place)
     if not isinstance(node, Current):
         _refuse(node, "what is added to another current, or charges neurons, is no current")
     return node.fraction_bits

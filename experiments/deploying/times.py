@@ -3,7 +3,6 @@
 A process of its own, as the threads of JAX are started with the process.
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ import numpy as np
 
 import bsojax
 from bsojax.deploy import IntegerNetwork
+from experiments.deploying.comparison import FLAGS
+from experiments.deploying.native import compiled
 
 ROUNDS, SECONDS = 301, 3.0
 """Of each at most so many calls, and so long; in turns, so that other work on the machine is all the same to both."""
@@ -55,7 +56,7 @@ def main(folder: Path) -> None:
     network, x = bsojax.deploy.load(folder / "network"), np.load(folder / "x.npy")
     calls = {"JAX": _of_jax(folder / "model", network, x)}
     if shutil.which("cc") is not None:
-        calls["C"] = _of_c(folder, network, x)
+        calls["C"] = compiled(network, x, FLAGS)
     print(json.dumps({name: statistics.median(seconds) for name, seconds in _interleaved(calls).items()}))
 
 
@@ -81,26 +82,6 @@ def _of_jax(path: Path, network: IntegerNetwork, x: np.ndarray) -> Callable[[], 
     frame = jax.device_put(x.astype(np.float32) / np.float32(network.input_scale))
     run(frame).block_until_ready()
     return lambda: run(frame).block_until_ready()
-
-
-def _of_c(folder: Path, network: IntegerNetwork, x: np.ndarray) -> Callable[[], Any]:
-    """The compiled C code as a function of this process."""
-    from experiments.deploying.comparison import FLAGS
-
-    network.write_c(folder, "net")
-    library = folder / "net.so"
-    command = ["cc", "-std=c99", *FLAGS, "-shared", "-fPIC", str(folder / "net.c"), "-o", str(library)]
-    subprocess.run(command, check=True)
-    run = ctypes.CDLL(str(library)).net_run
-    frame = np.ascontiguousarray(x, network.input_dtype)
-    logits, _ = network.run(x)
-    found, scratch = np.zeros(logits.size, np.int32), np.zeros(network.report().scratch_bytes // 8 + 1, np.int64)
-    held: Sequence[np.ndarray] = (frame, found, scratch)
-    pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in held]
-    run(*pointers)
-    if not np.array_equal(found, logits.reshape(-1)):
-        raise RuntimeError("C differs from the reference.")
-    return lambda: (run(*pointers), held)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from bsojax import _validate
 from bsojax.deploy._graph import Graph, Neurons
 from bsojax.deploy.c._constants import words_of
-from bsojax.deploy.c._write import source, write
+from bsojax.deploy.c._write import Source, write
 
 _MAIN = r"""
 #include <stdint.h>
@@ -50,23 +50,14 @@ int main(void) {
 
 
 def run(
-    graph: Graph,
-    x: np.ndarray,
-    input_type: str,
-    input_digits: int,
-    membrane_bits: int,
-    compiler: str,
-    flags: Sequence[str],
-    runner: Sequence[str] = (),
+    graph: Graph, text: Source, x: np.ndarray, compiler: str, flags: Sequence[str], runner: Sequence[str] = ()
 ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Returns logits and spikes of a batch, as the reference does, from compiled C.
 
     Args:
       graph: of whole numbers.
-      x: as the reference takes it, in the dtype of input_type.
-      input_type: the C type of inputs.
-      input_digits: binary digits of the largest; 0: they may be negative.
-      membrane_bits: the width of membranes.
+      text: the same in C by the name "net", observed.
+      x: as the reference takes it, in the dtype of the network's inputs.
       compiler: a C compiler.
       flags: what it is given besides.
       runner: a program that runs what was compiled, such as an emulator of another machine.
@@ -79,11 +70,12 @@ def run(
     frames = graph.num_steps if graph.is_sequence else 1
     examples = np.moveaxis(x, 1, 0) if graph.is_sequence else x
     with tempfile.TemporaryDirectory() as folder:
-        write(source(graph, "net", input_type, input_digits, membrane_bits, observed=True), Path(folder), "net")
+        write(text, Path(folder), "net")
         (Path(folder) / "main.c").write_text(_MAIN)
         command = [compiler, "-std=c99", *flags, f"-DFRAMES={frames}", "main.c", "-o", "net"]
         _ran(command, folder, b"")
-        told = _ran([*runner, str(Path(folder) / "net")], folder, np.ascontiguousarray(examples).tobytes())
+        given = examples.astype(examples.dtype.newbyteorder("<")).tobytes()
+        told = _ran([*runner, str(Path(folder) / "net")], folder, given)
     return _read(graph, told, len(examples))
 
 
