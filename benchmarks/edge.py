@@ -36,14 +36,14 @@ Call = Callable[[], Any]
 
 
 class Layer(nn.Module):
-    """A binary convolution, norm and neurons, whose spikes are the answer."""
+    """A binary convolution, norm and neurons, with two outputs that read how much each channel fires."""
 
     features: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         current = bsojax.BatchNorm()(bsojax.BinaryConv(self.features, (3, 3))(x), train)
-        return bsojax.nn.as_spikes(bsojax.LIF()(current)).value
+        return bsojax.Dense(2)(bsojax.global_avg_pool(bsojax.LIF()(current)))
 
 
 def measure(rounds: int = 15) -> dict[str, Any]:
