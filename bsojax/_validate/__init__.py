@@ -64,6 +64,12 @@ from bsojax._validate._deployment import positive_number as positive_number
 from bsojax._validate._deployment import too_wide as too_wide
 from bsojax._validate._deployment import whole_between as whole_between
 from bsojax._validate._deployment import whole_inputs as whole_inputs
+from bsojax._validate._pictures import indices as indices
+from bsojax._validate._pictures import kernel_axes as kernel_axes
+from bsojax._validate._pictures import known_leaf as known_leaf
+from bsojax._validate._pictures import one_momentum as one_momentum
+from bsojax._validate._pictures import one_recording as one_recording
+from bsojax._validate._pictures import some_records as some_records
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between
