@@ -78,7 +78,7 @@ x_train, y_train, x_test, y_test = x[:1440], labels[:1440], x[1440:], labels[144
 # %%
 T = 4
 norm = functools.partial(bsojax.BatchNorm, num_steps=T)
-model = bsojax.models.SpikingVGG(channels=(16, 32, "M", 32, 32), norm=norm)
+model = bsojax.models.SpikingVGG(channels=(16, 32, "M", 32), norm=norm)
 print(bsojax.summarize(model, x_train[:32]))
 
 # %% [markdown]
@@ -172,7 +172,7 @@ print(f"test accuracy with frozen signs {evaluate(control, x_test, y_test)['accu
 # %%
 seen = bsojax.record(model, state, x_test[:32], T)
 
-fig, axes = plt.subplots(1, 5, figsize=(12, 3), layout="constrained", width_ratios=(1, 2, 2, 2, 2))
+fig, axes = plt.subplots(1, 4, figsize=(10, 3), layout="constrained", width_ratios=(1, 2, 2, 2))
 axes[0].imshow(x_test[0, ..., 0], cmap="gray")
 axes[0].set_title(f"a {y_test[0]}")
 axes[0].axis("off")
@@ -185,7 +185,7 @@ for ax, (name, layer) in zip(axes[1:], seen.items(), strict=True):
 # the reset, so that a dot, a spike, is where the line reaches the threshold.
 
 # %%
-layer = seen["neuron_3"]
+layer = seen["neuron_2"]
 spikes = np.asarray(layer.spikes)[:, 0].reshape(T, -1).sum(0)
 ax = plots.membrane(layer, neurons=np.flatnonzero(spikes == 2)[:4])
 

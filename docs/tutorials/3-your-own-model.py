@@ -135,8 +135,8 @@ for c, (_, accuracy, history) in found.items():
 # grows with the run, so that its noise falls.
 #
 # The same in the momenta themselves. Nothing is right of the line: a weight that passes it flips, and `weight *
-# momentum` changes its sign with it. With the low threshold, most weights have found the side that their momentum wants,
-# left of 0; with the high one, half of them wait on the wrong side.
+# momentum` changes its sign with it. With the low threshold, most weights have found the side that their momentum
+# wants, left of 0; with the high one, half of them wait on the wrong side.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")

@@ -19,7 +19,7 @@ import bsojax
 
 T, BATCH = 4, 32
 images, labels = load_digits(return_X_y=True)
-x = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+x = (images / 16).reshape(-1, 8, 8).astype("float32")
 train, test = np.arange(1440), np.arange(1440, len(x))
 rng = np.random.default_rng(0)
 
@@ -40,7 +40,7 @@ def learn(model, tx, state, x, examples, epochs, batch):
 # what builds the model.
 
 # %%
-model = bsojax.models.SpikingVGG(channels=(16, 32, "M", 32, 32), num_classes=8)
+model = bsojax.models.SpikingMLP(features=(256, 256, 256), num_classes=8)
 known = train[labels[train] < 8]
 updates = 5 * (len(known) // BATCH) * T
 tx = bsojax.split_optimizer(bsojax.calibrated(T, updates), optax.adam(optax.cosine_decay_schedule(3e-3, updates)))
@@ -58,13 +58,13 @@ print(f"{path.stat().st_size:,} bytes, {told['accuracy']:.1%} of the digits 0 to
 # The camera hangs on its side, its picture is dim and noisy, and two digits appear that nobody trained: 8 and 9.
 
 # %%
-field = np.clip(0.6 * x.transpose(0, 2, 1, 3) + rng.normal(0, 0.08, x.shape), 0, 1).astype("float32")
+field = np.clip(0.6 * x.transpose(0, 2, 1) + rng.normal(0, 0.08, x.shape), 0, 1).astype("float32")
 few = train[:240]
 
 fig, axes = plt.subplots(2, 8, figsize=(9, 2.6), layout="constrained")
 for column in range(8):
     for row, pictures in enumerate((x, field)):
-        axes[row, column].imshow(pictures[column + 2, ..., 0], cmap="gray", vmin=0, vmax=1)
+        axes[row, column].imshow(pictures[column + 2], cmap="gray", vmin=0, vmax=1)
         axes[row, column].axis("off")
 fig.suptitle("What it was trained on, and what it sees now")
 
@@ -98,7 +98,7 @@ ten = saved.model.clone(num_classes=10)
 ways = {
     "readout and norms": bsojax.freeze(),
     "and the last layer": bsojax.freeze(
-        bsojax.calibrated_counter(updates, bits=6), lambda name: not name.startswith("conv_3")
+        bsojax.calibrated_counter(updates, bits=6), lambda name: not name.startswith("dense_2")
     ),
     "all signs, 6-bit counter": bsojax.calibrated_counter(updates, bits=6),
     "all signs, int8 momentum": bsojax.calibrated(T, updates, momentum_dtype="int8"),

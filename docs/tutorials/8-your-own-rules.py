@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 import bsojax
 from bsojax import plots
 
-T, BATCH, EPOCHS = 6, 32, 4
+T, BATCH, EPOCHS = 4, 32, 3
 x, y = load_digits(return_X_y=True)
 x = (x / 16).astype("float32")
 x_train, y_train, x_test, y_test = x[:1440], y[:1440], x[1440:], y[1440:]
@@ -47,12 +47,12 @@ def train(model, flip):
 # For comparison, first what the library brings: LIF neurons, `BatchNorm`, and `calibrated`.
 
 # %%
-mlp = bsojax.models.SpikingMLP(features=(96, 96, 96))
+mlp = bsojax.models.SpikingMLP(features=(64, 64, 64))
 built_in, accuracy, built_in_history = train(mlp, bsojax.calibrated(T, updates))
 print(f"built in: {accuracy:.1%}")
 
 # %% [markdown]
-# All comparisons on this page are of one seed and four epochs: they show that a part works, not that it is better.
+# All comparisons on this page are of one seed and three epochs: they show that a part works, not that it is better.
 #
 # ## A flip rule
 #
