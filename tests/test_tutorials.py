@@ -78,8 +78,9 @@ def _(text):
     assert bits["counter, 3 bits"] == 3
     assert accuracies["counter, 6 bits"] > accuracies["latent weights, Adam"] - 4
     assert accuracies["counter, 3 bits"] > accuracies["frozen signs"] + 10
-    temporaries = dict(re.findall(r"^(T = \S+) +arguments .* temporaries +(\S+) bytes", text, re.MULTILINE))
-    assert temporaries["T = 4"] == temporaries["T = 64"]
+    found = re.findall(r"^(T = \d+) +arguments .* temporaries +(\S+) bytes", text, re.MULTILINE)
+    temporaries = {name: int(value.replace(",", "")) for name, value in found}
+    assert temporaries["T = 64"] < 1.01 * temporaries["T = 4"]
 
 
 @expected("5-to-the-edge")

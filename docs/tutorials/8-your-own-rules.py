@@ -36,10 +36,7 @@ def train(model, flip):
         for batch in rng.permutation(1440).reshape(-1, BATCH):
             state, metrics = step(state, x_train[batch], y_train[batch])
             history.append(metrics)
-    try:
-        state = bsojax.refresh_statistics(model, state, [x_train[:720], x_train[720:]], T)
-    except ValueError as error:
-        print("refresh_statistics:", error)
+    state = bsojax.refresh_statistics(model, state, [x_train[:720], x_train[720:]], T)
     return state, float(bsojax.make_eval_step(model, T)(state, x_test, y_test)["accuracy"]), jax.device_get(history)
 
 
