@@ -14,7 +14,7 @@ import pytest
 import bsojax
 from experiments.configs import CONFIGS
 from experiments.evidence import render, results
-from experiments.evidence.studies import OURS
+from experiments.evidence.compared import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,10 +14,11 @@ import tyro
 
 from experiments import pages, regret
 from experiments.configs import CONFIGS
-from experiments.evidence import paper, pictures, studies, tables
+from experiments.evidence import answer, paper, pictures, studies, tables
+from experiments.evidence.compared import OURS, RULES, TUNED_ON
 from experiments.evidence.measure import WINDOW
 from experiments.evidence.results import TARGETS, Studies, Study, load
-from experiments.evidence.studies import OURS, RULES, TUNED_ON, labels_of
+from experiments.evidence.studies import labels_of
 from experiments.pages import joined, picture
 from experiments.rules.flips import CalibratedTBso, TBso
 
@@ -66,6 +67,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "growth": f"{CalibratedTBso.growth:g}",
         "window": f"{1 / (1 - CalibratedTBso.b1):.6g}",
         "averaged": str(WINDOW),
+        "answer": answer.answer(evidence),
         "paper": joined(paper.beside_ours(evidence["rivals"]), *(study.source for study in papers)),
         "claims": paper.claims(rivals),
         "overview": _picture("overview", rivals.values()),
@@ -75,6 +77,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "convergence": joined(paper.convergence(rivals), paper.fastest(judged), paper.alone(rivals)),
         "norms": joined(*map(_section, norms.values()), _picture("norms", norms.values())),
         "ablations": joined(*map(_section, evidence["ablations"].values())),
+        "longer": joined(*map(_section, evidence["longer"].values())),
         "savings": joined(*map(_section, evidence["savings"].values())),
         "regret": _regret(regrets) if regrets else f"not run yet: `{REGRET}`",
         "notes": (notes or "Not written yet (docs/notes/what-worked.md).").strip(),
