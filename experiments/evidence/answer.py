@@ -24,7 +24,7 @@ def answer(evidence: Mapping[str, Studies]) -> str:
     compared = {config: evidence["rivals"].get(config, Study("rivals", config)) for config in COMPARED}
     whole = {config: study for config, study in compared.items() if set(study.rows) >= set(rules_of(config))}
     heads = (
-        "set", f"{OURS}, %", f"{COUNTER}, %", "best with latent weights, %", "difference ± its standard error",
+        "set", f"{OURS}, %", f"{COUNTER}, %", "best with latent weights, %", "difference (standard error)",
         f"batches to the highest target, as a multiple: {REFERENCE} / {OURS}", "fewest bits without loss",
     )  # fmt: skip
     lines: list[tuple[str, ...]] = []
@@ -38,7 +38,7 @@ def answer(evidence: Mapping[str, Studies]) -> str:
                 config,
                 *(study.rows[label].test.percent for label in (OURS, COUNTER)),
                 f"{study.rows[rival].test.percent} ({rival})",
-                "{:+.2f} ± {:.2f}".format(*difference(study.rows[OURS], study.rows[rival])),
+                "{:+.2f} ({:.2f})".format(*difference(study.rows[OURS], study.rows[rival])),
                 times_faster(evidence["speed"].get(config, Study("speed", config))),
                 fewest_bits(study),
             )
