@@ -466,7 +466,7 @@ def test_the_pictures_and_files_that_a_page_names_are_there(evidence, tmp_path):
 def test_the_readme_changes_between_its_marks_only_and_rendering_twice_changes_nothing(evidence):
     before = "top | x |\n<!-- digits -->\nold\n<!-- end -->\nbottom\\1\n"
     after = render.with_table(before, evidence["rivals"])
-    assert after == f"top | x |\n<!-- digits -->\n{render.digits_table(evidence['rivals'])}\n<!-- end -->\nbottom\\1\n"
+    assert after == f"top | x |\n<!-- digits -->\n{render.readme_table(evidence['rivals'])}\n<!-- end -->\nbottom\\1\n"
     assert render.with_table(after, evidence["rivals"]) == after
     spread = Spread.of(run["test"] for run in evidence["rivals"]["fashion-mnist-binary"].rows[OURS].runs)
     (line,) = (line for line in after.splitlines() if line.startswith(f"| {OURS} |"))

@@ -26,6 +26,17 @@ TEMPLATE = Path(__file__).with_name("page.md")
 README_TABLE = re.compile(r"(<!-- digits -->\n).*?(\n<!-- end -->)", re.DOTALL)
 REGRET = "python -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png"
 
+IN_README = (
+    "BPTT, latent, Adam",
+    "SLTT, latent",
+    "T-BSO, paper",
+    "T-BSO, calibrated",
+    "counter, 8 bits",
+    "counter, 6 bits",
+    "frozen signs",
+)
+"""The rows of the README's table."""
+
 Evidence = Mapping[str, Studies]
 """Every study, by its name."""
 
@@ -101,20 +112,26 @@ def draw(folder: Path, evidence: Evidence) -> list[Path]:
     return [pages.save_picture(folder / f"{name}.png", drawing) for name, drawing in drawn.items()]
 
 
-def digits_table(rivals: Studies) -> str:
-    """The README's table: every rule on the digits, with real and with binary ends."""
-    heads = {"digits": "digits, %", "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %"}
+def readme_table(rivals: Studies) -> str:
+    """The README's table: some rules on three sets, and the bits a weight that each keeps in training."""
+    heads = {
+        "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %",
+        "spoken-digits": "spoken digits, %",
+        "digits": "digits, %",
+    }
     shown = [rivals.get(config, Study("rivals", config)) for config in heads]
-    rows = (
-        (label, *(study.rows[label].test.percent if label in study.rows else study.missing for study in shown))
-        for label in RULES
-    )
-    return pages.table(("rule", *heads.values()), rows)
+    rows = []
+    for label in IN_README:
+        found = (study.rows[label].bits for study in shown if label in study.rows and label != "frozen signs")
+        bits = next((f"{count:.0f}" for count in found if count is not None), "-")
+        accuracies = (study.rows[label].test.percent if label in study.rows else study.missing for study in shown)
+        rows.append((label, bits, *accuracies))
+    return pages.table(("rule", "bits a weight in training", *heads.values()), rows)
 
 
 def with_table(readme: str, rivals: Studies) -> str:
     """The README with today's table of the digits."""
-    return README_TABLE.sub(lambda found: found[1] + digits_table(rivals) + found[2], readme)
+    return README_TABLE.sub(lambda found: found[1] + readme_table(rivals) + found[2], readme)
 
 
 def setting_line(study: Study) -> str:
