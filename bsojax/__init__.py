@@ -1,7 +1,5 @@
 """Binary spiking neural networks, trained online and without latent weights, in JAX."""
 
-from importlib.metadata import version as _version
-
 from bsojax import deploy as deploy
 from bsojax import encoders as encoders
 from bsojax import inspect as inspect
@@ -100,4 +98,4 @@ from bsojax.signs import to_weights as to_weights
 from bsojax.signs import unpack_signs as unpack_signs
 from bsojax.signs import value_and_grad as value_and_grad
 
-__version__ = _version("bsojax")
+__version__ = "0.1.0"
