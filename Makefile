@@ -7,7 +7,7 @@ TESTS ?= -m "not slow"
 # What `make deploy` takes to devices; it trains the default network first where there is none.
 RUN_FOLDER ?= runs/digits
 
-.PHONY: setup train deploy test test-slow test-all test-newest test-nir package lint evidence bench bench-peers scaling faults
+.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint evidence bench bench-peers scaling faults
 
 setup: .venv/.ready
 
@@ -62,6 +62,7 @@ test-nir: setup .venv-nir/.ready
 # The sdist and the wheel in dist/, tried on the oldest Python with the lowest versions and on the newest.
 OLDEST_PYTHON ?= python3.11
 
+.PHONY: package
 package:
 	newest=$$(.ci/newest-python) && $(PYTHON) .ci/package.py dist --lowest $(OLDEST_PYTHON) --newest $$newest
 
