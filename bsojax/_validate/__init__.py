@@ -17,6 +17,7 @@ from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import knows_input as knows_input
 from bsojax._validate._arrays import known_layers as known_layers
+from bsojax._validate._arrays import measured_together as measured_together
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import no_single_array as no_single_array
 from bsojax._validate._arrays import not_unpacked as not_unpacked
