@@ -1,7 +1,8 @@
 """Pages link to each other and to the sources by relative paths, as a code host shows them; here they work on the site.
 
 A link to a file that is a page or a picture of the site stays. One to anything else in the repository becomes a link to
-the repository. One to nothing stays as it is, and the strict build refuses it.
+the repository. One to nothing stays as it is, and the strict build refuses it. Markdown within ``<details>``, which a
+code host shows as such, is shown so here too.
 """
 
 import posixpath
@@ -34,6 +35,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         kind = "tree" if (root / path).is_dir() else "blob"
         return f"]({config.repo_url.rstrip('/')}/{kind}/main/{path}{anchor})"
 
+    markdown = markdown.replace("<details>", '<details markdown="1">')
     parts, last = [], 0
     for code in CODE.finditer(markdown):
         parts += [LINK.sub(mended, markdown[last : code.start()]), code[0]]

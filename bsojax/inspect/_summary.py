@@ -105,6 +105,12 @@ def summarize(model: nn.Module, x: Any, *, spikes: Mapping[str, Any] | None = No
     Use it to see which weights are one bit, and what the rest costs: ``print(bsojax.summarize(model, x))``. Any Linen
     module will do, with modules nested in it to any depth; one that is called several times is one layer.
 
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> summary = bsojax.summarize(bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5)))
+      >>> summary.binary_weights, summary.real_parameters
+      (64, 107)
+
     Args:
       model: a Linen module (see init).
       x: a batch of one time step, an array or a ``jax.ShapeDtypeStruct``.
