@@ -213,12 +213,16 @@ def _shapes_of(model: nn.Module, input_shape: Any) -> dict[str, Any]:
     """Arrays like the variables that a model has, for an input of that shape."""
     x = _frame(input_shape)
     made = jax.eval_shape(lambda key: init(model, optax.identity(), key, x).variables, jax.random.key(0))
-    return nn.meta.unbox(made)
+    shapes: dict[str, Any] = nn.meta.unbox(made)
+    return shapes
 
 
 def _frame(input_shape: Any) -> Any:
     """Arrays like a batch of one time step."""
-    like = lambda shape: jax.ShapeDtypeStruct((_EXAMPLES, *shape), jnp.float32)  # noqa: E731
+
+    def like(shape: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((_EXAMPLES, *shape), jnp.float32)
+
     if not isinstance(input_shape, InputShapes):
         return like(input_shape)
     return jax.tree.unflatten(input_shape.structure, [like(shape) for shape in input_shape.shapes])

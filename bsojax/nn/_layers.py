@@ -263,4 +263,5 @@ def _biased(module: Any, current: jax.Array) -> jax.Array:
     if not module.use_bias:
         return current
     bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)
-    return current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)
+    biased: jax.Array = current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)
+    return biased

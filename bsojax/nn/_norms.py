@@ -198,7 +198,8 @@ class BatchNorm(nn.Module):
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
             return ...
-        return _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+        entry: int | jax.Array = _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+        return entry
 
     def _over_devices(self, tree: Any) -> Any:
         shared = self.axis_name is not None and not self.is_initializing()

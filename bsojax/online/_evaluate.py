@@ -11,10 +11,10 @@ from bsojax import _validate
 from bsojax.losses import Loss, Metric, cross_entropy_mse, takes
 from bsojax.nn import SPIKE_RATES
 from bsojax.online._batch import batch_of
-from bsojax.online._judge import Judge, weights_of
+from bsojax.online._judge import Judge, Seen, weights_of
 from bsojax.online._model import LOSSES
 from bsojax.online._state import TrainState
-from bsojax.online._step import Seen, Step
+from bsojax.online._step import Step
 from bsojax.online._walk import walk
 from bsojax.optim import all_finite
 

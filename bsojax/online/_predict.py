@@ -139,7 +139,10 @@ def _run(
     num_steps = _validate.steps(num_steps)
     batch_of(x, None, mask, state.input_shape, num_steps)
     with not_donated(state):
-        return _outputs(Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons)
+        outputs: tuple[Any, Any, Any] = _outputs(
+            Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons
+        )
+        return outputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -208,7 +208,9 @@ def _flip_optimizer(
         None if deploy_threshold is None else _validate.schedule("deploy_threshold", deploy_threshold, 0.0, math.inf)
     )
     kind = _momentum.as_momentum(momentum_dtype, seed)
-    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
 
     def fresh(signs: optax.Params) -> Any:
         momentum = _momentum.zero_momentum(kind, signs)

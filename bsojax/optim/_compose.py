@@ -124,7 +124,10 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
     def update_fn(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        return inner.update(updates, state, None if params is None else to_weights(params), **extra_args)
+        result: tuple[optax.Updates, optax.OptState] = inner.update(
+            updates, state, None if params is None else to_weights(params), **extra_args
+        )
+        return result
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -42,7 +42,7 @@ def is_packed(node: Any) -> bool:
 
 def is_sign(leaf: Any) -> bool:
     """Whether a leaf is a sign leaf, that is, a boolean array."""
-    return getattr(leaf, "dtype", None) == jnp.bool_
+    return bool(getattr(leaf, "dtype", None) == jnp.bool_)
 
 
 def count_signs(tree: chex.ArrayTree) -> int:
