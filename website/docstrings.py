@@ -1,4 +1,4 @@
-"""What the reference cannot read by itself: signatures of classes that are made of fields, and roles in docstrings."""
+"""What the reference cannot read by itself: signatures of classes made of fields, and our way to write docstrings."""
 
 import re
 from collections.abc import Iterator
@@ -7,15 +7,16 @@ from typing import Any
 import griffe
 
 ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):(?P<code>`+[^`]+`+)")
+SHARED = re.compile(r"^(?P<indent> +)(?P<names>\w+(?:, \w+)+): (?P<text>.*(?:\n(?P=indent) +.*)*)", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Gives classes the ``__init__`` that their fields make, and shows ``:func:`name``` as code."""
+    """Makes docstrings readable, and gives classes the ``__init__`` that their fields make."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for owner in within(pkg):
             if owner.docstring:
-                owner.docstring.value = ROLE.sub(lambda role: role["code"], owner.docstring.value)
+                owner.docstring.value = readable(owner.docstring.value)
             if isinstance(owner, griffe.Class) and "__init__" not in owner.members:
                 parameters = griffe.Parameters(griffe.Parameter("self", kind=griffe.ParameterKind.positional_only))
                 for field in fields(owner).values():
@@ -25,6 +26,15 @@ class Docstrings(griffe.Extension):
                     )
                 if len(parameters) > 1:
                     owner.set_member("__init__", griffe.Function("__init__", parameters=parameters, parent=owner))
+
+
+def readable(text: str) -> str:
+    """A docstring as the reference reads it: roles as code, a line for each name that shares one, and plain heads."""
+    text = ROLE.sub(lambda role: role["code"], text)
+    text = SHARED.sub(
+        lambda line: "\n".join(f"{line['indent']}{name}: {line['text']}" for name in line["names"].split(", ")), text
+    )
+    return re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
 
 
 def within(owner: griffe.Object) -> Iterator[griffe.Object]:
