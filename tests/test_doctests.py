@@ -1,16 +1,20 @@
 """The examples in public docstrings run and give what they say."""
 
 import doctest
+import importlib
 import inspect
-import types
+import pkgutil
 
 import jax
 import pytest
 
 import bsojax
-import bsojax.nnx
 
-ROOMS = [value for value in vars(bsojax).values() if isinstance(value, types.ModuleType) and hasattr(value, "__path__")]
+ROOMS = [
+    importlib.import_module(f"bsojax.{room.name}")
+    for room in pkgutil.iter_modules(bsojax.__path__)
+    if not room.name.startswith("_")
+]
 MAIN = """
 BatchNorm BinaryConv BinaryDense LIF bso calibrated counter freeze init load_model make_eval_step make_train_step
 memory_report noise_threshold pack_signs predict record save_model split_optimizer summarize t_bso value_and_grad

@@ -4,8 +4,10 @@ import contextlib
 import functools
 import html.parser
 import http.server
+import importlib
 import io
 import os
+import pkgutil
 import posixpath
 import re
 import shutil
@@ -19,10 +21,13 @@ from pathlib import Path
 import pytest
 
 import bsojax
-import bsojax.nnx
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = [value for value in vars(bsojax).values() if isinstance(value, types.ModuleType) and hasattr(value, "__path__")]
+ROOMS = [
+    importlib.import_module(f"bsojax.{room.name}")
+    for room in pkgutil.iter_modules(bsojax.__path__)
+    if not room.name.startswith("_")
+]
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -45,7 +50,7 @@ def documented_names():
         yield from re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", [bsojax, *(room for room in ROOMS if not room.__name__.startswith("bsojax._"))])
+@pytest.mark.parametrize("module", [bsojax, *ROOMS])
 def test_the_reference_has_every_public_name(module):
     root = dict(public_names(bsojax))
     documented = set(documented_names())
