@@ -7,7 +7,7 @@ TESTS ?= -m "not slow"
 # What `make deploy` takes to devices; it trains the default network first where there is none.
 RUN_FOLDER ?= runs/digits
 
-.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint evidence bench bench-peers scaling faults
+.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint docs docs-serve evidence bench bench-peers scaling faults
 
 setup: .venv/.ready
 
@@ -70,6 +70,21 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The site, into site/, with every notebook run: minutes. `make docs DOCS_EXECUTE=false` runs none and takes seconds.
+export DOCS_EXECUTE ?= true
+DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs
+
+docs: .venv/.ready-docs
+	$(DOCS) build --strict
+
+# Pages as they are written; notebooks are shown and not run.
+docs-serve: .venv/.ready-docs
+	DOCS_EXECUTE=false $(DOCS) serve
+
+.venv/.ready-docs: .venv/.ready
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock --no-build-isolation --editable '.[docs]'
+	touch $@
 
 evidence: setup
 	$(RUN) -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png

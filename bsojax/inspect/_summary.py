@@ -165,6 +165,12 @@ def summarize(
     of zeros and ones; any other costs one operation for each weight that it meets: an addition, or where neither the
     weight is a sign nor the input 1, a multiply-add. Norms, biases, pooling and the neurons themselves are not counted.
 
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> summary = bsojax.summarize(bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5)))
+      >>> summary.binary_weights, summary.real_parameters
+      (64, 107)
+
     Args:
       model: a Linen module (see init).
       x: a batch of one time step, an array or a ``jax.ShapeDtypeStruct``; with state, real examples, as predict takes

@@ -31,6 +31,15 @@ def make_eval_step(
     the training step; no traces are kept. Metrics are of the mean over time of what the model returns. The loss is NaN
     where x is not finite or a label is outside the classes.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> evaluate = bsojax.make_eval_step(model, num_steps=4)
+      >>> sorted(evaluate(state, x, jnp.array([0, 1])))
+      ['accuracy', 'loss']
+
     Args:
       model: a Linen module (see init).
       num_steps: the number of time steps, >= 1; it may differ from training if the norms' statistics are shared.
