@@ -101,10 +101,10 @@ def _fan_out(module: Any, shape: Sequence[int]) -> np.ndarray:
             np.bincount(np.concatenate(places), minlength=size)
             for places, size in zip(_places(geometry, sides, space, result), space, strict=True)
         ]
-    counts = np.ones((), np.int64)
+    counts: np.ndarray = np.ones((), np.int64)
     for along in seen:
         counts = counts[..., None] * along
-    return counts * (module.features // geometry.groups)
+    return np.asarray(counts * (module.features // geometry.groups))
 
 
 def _result(geometry: ConvGeometry, sides: Sequence[int], space: Sequence[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 try:
     import matplotlib
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise ImportError("bsojax.plots: needs a package; pip install 'bsojax[plots]'.") from error

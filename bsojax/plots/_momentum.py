@@ -63,8 +63,10 @@ def momentum(
 
 
 def _flip_state(opt_state: Any) -> BSOState | TBSOState:
-    is_state = lambda node: isinstance(node, BSOState | TBSOState)  # noqa: E731
-    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
+    def is_state(node: Any) -> bool:
+        return isinstance(node, BSOState | TBSOState)
+
+    states: list[BSOState | TBSOState] = list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
     _validate.one_momentum("opt_state", len(states))
     return states[0]
 
@@ -81,4 +83,4 @@ def _scales(state: BSOState | TBSOState, layer: str) -> np.ndarray:
     if state.second_moment_weight is not None:
         weight = np.asarray(state.second_moment_weight)
         second = second / np.where(weight > 0, weight, 1)
-    return np.sqrt(second)
+    return np.asarray(np.sqrt(second))

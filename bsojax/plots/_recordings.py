@@ -109,4 +109,4 @@ def _lively(recording: Recording, membranes: np.ndarray, example: int) -> list[i
     if recording.spikes is not None:
         varies = _of_example(recording, "spikes", example).var(0)
     order = np.lexsort((-np.ptp(membranes, axis=0), -varies))
-    return np.sort(order[:_SHOWN]).tolist()
+    return [int(neuron) for neuron in np.sort(order[:_SHOWN])]
