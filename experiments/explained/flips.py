@@ -85,10 +85,11 @@ def thresholds() -> dict[str, list[Any]]:
     return {"c": [*THRESHOLDS], "flips_in_1000": idle, "updates_to_flip": delay}
 
 
-def windows() -> dict[str, list[float]]:
-    """The share of signs that are wrong after each update, by the window of the momentum."""
+def windows() -> dict[str, Any]:
+    """By the window of the momentum, the share of signs at +1 after so many updates."""
+    kept = np.unique(np.geomspace(1, UPDATES, 400).astype(int))
     found = {}
     for name, b1 in WINDOWS.items():
-        _, wrong = course(bsojax.bso(0.0, b1), SIGNAL, TURN)
-        found[name] = [float(value) for value in wrong]
-    return found
+        _, high = course(bsojax.bso(0.0, b1), SIGNAL, TURN)
+        found[name] = [round(float(value), 4) for value in high[kept - 1]]
+    return {"updates": kept.tolist(), "at +1": found}

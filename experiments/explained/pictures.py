@@ -72,18 +72,19 @@ def thresholds(found: dict[str, Any]) -> Any:
     return drawing
 
 
-def windows(found: dict[str, list[float]]) -> Any:
+def windows(found: dict[str, Any]) -> Any:
     """Signs at +1, by the window of the momentum, before and after the gradient turns."""
     drawing = figure(9, 3.6)
     axes = drawing.subplots()
-    for name, values in found.items():
+    updates = np.array(found["updates"])
+    for name, values in found["at +1"].items():
         color, line = LINES[name]
-        right = np.where(np.arange(len(values)) < TURN, values, 1 - np.array(values))
-        axes.plot(np.arange(1, len(values) + 1), 100 * right, line, color=color, lw=1.8, label=f"window: {name}")
+        right = np.where(updates <= TURN, values, 1 - np.array(values))
+        axes.plot(updates, 100 * right, line, color=color, lw=1.8, label=f"window: {name}")
     axes.axvline(TURN, color="black", lw=1, ls=":")
     axes.annotate("gradients turn", (TURN, 8), (5, 0), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
-    axes.legend(loc="center left", fontsize=9)
+    axes.legend(loc="lower left", fontsize=9)
     finish(axes, "A long window is quiet but remembers what is over", "updates", "signs that are right, %")
     return drawing
 
