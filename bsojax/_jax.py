@@ -22,7 +22,8 @@ def varying_axes(array: jax.Array) -> Any:
 
 def marked_varying(array: jax.Array, axis_name: str) -> jax.Array:
     """Returns an array that is the same on all devices of an axis, marked for shard_map as one that may differ."""
-    return jax.lax.pcast(array, axis_name, to="varying")
+    marked: jax.Array = jax.lax.pcast(array, axis_name, to="varying")
+    return marked
 
 
 def axis_size(axis_name: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 import bsojax
 from experiments.configs import CONFIGS
 from experiments.evidence import render, results
-from experiments.evidence.studies import OURS
+from experiments.evidence.compared import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -52,7 +52,7 @@ def test_the_options_that_save_memory_are_as_it_says():
 def test_the_table_is_what_the_results_file_says():
     shown = re.search(r"<!-- digits -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
     assert shown is not None
-    assert shown.group(1) == render.digits_table(results.load(ROOT)["rivals"])
+    assert shown.group(1) == render.readme_table(results.load(ROOT)["rivals"])
 
 
 def test_the_settings_named_are_those_of_the_results():

@@ -49,7 +49,7 @@ def targets(name: str, y: Any, size: int, num_steps: int) -> bool:
             f"{name}: x holds {size} examples, so y needs the shape ({size}, ...), or ({num_steps}, {size}, ...) for "
             f"a target a time step; got {y.shape}."
         )
-    return per_step
+    return bool(per_step)
 
 
 def leading(name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:

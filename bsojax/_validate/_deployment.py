@@ -124,19 +124,19 @@ def input_range(low: Any, high: Any) -> tuple[int, int]:
 
 def whole_inputs(x: Any, shape: tuple[int, ...], num_steps: int | None) -> np.ndarray:
     """Returns the inputs of a network of whole numbers, whose shape and dtype fit it."""
-    x = np.asarray(x)
-    if not np.issubdtype(x.dtype, np.integer):
+    whole = np.asarray(x)
+    if not np.issubdtype(whole.dtype, np.integer):
         raise TypeError(
-            f"x: needs whole numbers, got {x.dtype}; multiply by input_scale and round, np.rint(x * scale)."
+            f"x: needs whole numbers, got {whole.dtype}; multiply by input_scale and round, np.rint(x * scale)."
         )
     lead = ("batch",) if num_steps is None else (num_steps, "batch")
-    fits = x.ndim == len(lead) + len(shape) and x.shape[len(lead) :] == shape
-    if not fits or (num_steps is not None and x.shape[0] != num_steps):
+    fits = whole.ndim == len(lead) + len(shape) and whole.shape[len(lead) :] == shape
+    if not fits or (num_steps is not None and whole.shape[0] != num_steps):
         wanted = ", ".join(map(str, (*lead, *shape)))
-        raise ValueError(f"x: needs shape ({wanted}), got {x.shape}.")
-    if x.shape[len(lead) - 1] == 0:
+        raise ValueError(f"x: needs shape ({wanted}), got {whole.shape}.")
+    if whole.shape[len(lead) - 1] == 0:
         raise ValueError("x: has no examples.")
-    return x
+    return whole
 
 
 def inputs_within(x: np.ndarray, low: int, high: int) -> None:

@@ -165,9 +165,10 @@ def linen(model: Any) -> None:
 
 def counter_bits(bits: Any) -> int:
     """Refuses a width of a counter that leaves no room to count, or is more than a byte."""
-    if steps(bits, "bits") not in range(3, 9):
-        raise ValueError(f"bits: must be in 3 .. 8, got {bits}.")
-    return bits
+    number = steps(bits, "bits")
+    if number not in range(3, 9):
+        raise ValueError(f"bits: must be in 3 .. 8, got {number}.")
+    return number
 
 
 def no_seed(seed: Any) -> None:

@@ -140,8 +140,10 @@ def network(name: str, held: Mapping[str, Any], made: Mapping[str, Any], cure: s
     """
 
     def kinds(leaves: Mapping[str, Any]) -> dict[str, str]:
-        kind = lambda leaf: "signs" if str(leaf.dtype) == "bool" else "numbers"  # noqa: E731
-        return {leaf: f"{kind(array)}{list(array.shape)}" for leaf, array in leaves.items()}
+        return {
+            leaf: f"{'signs' if str(array.dtype) == 'bool' else 'numbers'}{list(array.shape)}"
+            for leaf, array in leaves.items()
+        }
 
     _compare(name, kinds(held), kinds(made), cure)
 

@@ -85,7 +85,7 @@ def scaled(scale: Whole, source: Interval) -> Interval:
 def bits_to_drop(most: int) -> int:
     """How many bits sums are to lose so that they fit into 32, rounded."""
     bits = max(0, most.bit_length() + 1 - SUM_BITS)
-    return bits + ((most + (1 << bits >> 1)) >> bits >= 2 ** (SUM_BITS - 1))
+    return bits + int((most + (1 << bits >> 1)) >> bits >= 2 ** (SUM_BITS - 1))
 
 
 def widest(scale: Whole, source: Interval) -> int:
@@ -109,7 +109,8 @@ def summed(scale: Whole, source: Interval, num_steps: int) -> tuple[Interval, in
     """Of currents summed over time; and the largest magnitude on the way, in any order of products and shifts."""
 
     def total(rows: np.ndarray) -> np.ndarray:
-        return np.sum(rows[np.arange(num_steps) % len(rows)], 0, keepdims=True)
+        sums: np.ndarray = np.sum(rows[np.arange(num_steps) % len(rows)], 0, keepdims=True)
+        return sums
 
     bare = unshifted(scale, source)
     reach = total(np.maximum(-bare.low, bare.high)) + total(np.abs(scale.shift.astype(np.int64)))
@@ -118,7 +119,8 @@ def summed(scale: Whole, source: Interval, num_steps: int) -> tuple[Interval, in
 
 def apply(gain: np.ndarray, shift: np.ndarray, before: int, after: int, sums: np.ndarray) -> np.ndarray:
     """The currents of sums, all of them int64; see Whole."""
-    return rounded(gain.astype(np.int64) * rounded(sums, before), after) + shift
+    currents: np.ndarray = rounded(gain.astype(np.int64) * rounded(sums, before), after) + shift
+    return currents
 
 
 def rounded(values: np.ndarray, bits: int) -> np.ndarray:

@@ -100,7 +100,7 @@ def layers(model: Any) -> int:
         return sum(entry != "M" for entry in listed) if len(listed) <= LAYERS else len(listed)
     if not all(isinstance(blocks, int) for blocks in listed):
         raise ValueError("stages are no numbers")
-    return max(len(listed), sum(max(0, blocks) for blocks in listed))
+    return max(len(listed), sum(max(0, int(blocks)) for blocks in listed))
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
@@ -110,7 +110,9 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 
 def _name_of(value: Any, known: dict[str, Any]) -> str | None:
-    same = lambda other: value is other or (type(value) is type(other) and value == other)  # noqa: E731
+    def same(other: Any) -> bool:
+        return value is other or bool(type(value) is type(other) and value == other)
+
     return next((name for name, other in known.items() if same(other)), None)
 
 

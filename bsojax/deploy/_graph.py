@@ -6,7 +6,7 @@ row. A node reads maps that come before it in the tuple of all nodes, by their p
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -173,7 +173,7 @@ class Neurons:
     decay_bits: int = 0
 
 
-Node: TypeAlias = Input | SumPool | AnyPool | Flatten | Synapse | Current | Add | Neurons
+Node: TypeAlias = Input | SumPool | AnyPool | Flatten | Synapse | Current[Any] | Add | Neurons
 
 
 @dataclasses.dataclass(frozen=True)

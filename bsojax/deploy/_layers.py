@@ -117,7 +117,10 @@ def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
 def _summed(builder: Builder, call: Call, value: Value, window: Any, repeats_edge: bool) -> Value:
     value = builder.narrow(value)
     window, (high, wide, channels) = _sides(window, builder.shape(value)), builder.shape(value)
-    up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)
+
+    def up(side: int, size: int) -> int:
+        return -(-side // size) if repeats_edge else side // size
+
     shape = up(high, window[0]), up(wide, window[1]), channels
     pool = SumPool(value.place, f"{call.name} of '{builder.name(value)}'", window, shape, repeats_edge)
     return Value(builder.append(pool).place, value.gain / math.prod(window), value.shift)

@@ -74,6 +74,17 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState
 
     The file has a version and checksums, and is there whole or not at all. The same network gives the same bytes.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.bsojax"
+      >>> bsojax.save_model(path, model, state)
+      >>> bsojax.load_model(path).model == model
+      True
+
     Args:
       path: where; a file of this name is replaced.
       model: the Linen module that was trained.
@@ -103,15 +114,24 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState
 def load_model(path: str | os.PathLike[str], model: nn.Module | None = None, *, input_shape: Any = None) -> SavedModel:
     """Reads a trained network that save_model wrote.
 
-    Use it to evaluate, ship or train on::
-
-        saved = bsojax.load_model("digits.bsojax")
-        answers = bsojax.predict(saved.model, saved.state, x, num_steps=4)
+    Use it to evaluate, to ship or to train on.
 
     A file from anywhere may be read: nothing in it is run, names in it are compared with those that are known, and
     nothing is read into memory before its size was compared with the file's, and all names and shapes with those of the
     model. The ``model.msgpack`` of earlier runs is read too; it says neither model nor input shape, and without a model
     given there are ``variables`` alone.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.bsojax"
+      >>> bsojax.save_model(path, model, state)
+      >>> saved = bsojax.load_model(path)
+      >>> bsojax.predict(saved.model, saved.state, x, num_steps=4).shape
+      (2, 3)
 
     Args:
       path: the file.
@@ -193,12 +213,16 @@ def _shapes_of(model: nn.Module, input_shape: Any) -> dict[str, Any]:
     """Arrays like the variables that a model has, for an input of that shape."""
     x = _frame(input_shape)
     made = jax.eval_shape(lambda key: init(model, optax.identity(), key, x).variables, jax.random.key(0))
-    return nn.meta.unbox(made)
+    shapes: dict[str, Any] = nn.meta.unbox(made)
+    return shapes
 
 
 def _frame(input_shape: Any) -> Any:
     """Arrays like a batch of one time step."""
-    like = lambda shape: jax.ShapeDtypeStruct((_EXAMPLES, *shape), jnp.float32)  # noqa: E731
+
+    def like(shape: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((_EXAMPLES, *shape), jnp.float32)
+
     if not isinstance(input_shape, InputShapes):
         return like(input_shape)
     return jax.tree.unflatten(input_shape.structure, [like(shape) for shape in input_shape.shapes])

@@ -17,7 +17,8 @@ from bsojax.deploy._graph import Graph, Neurons
 from bsojax.deploy._layers import image
 from bsojax.deploy._proof import Proof, proven
 from bsojax.deploy._report import DeploymentReport, report_of
-from bsojax.deploy.c import Source, run_compiled, source, write
+from bsojax.deploy.c import Source, source, write
+from bsojax.deploy.c import run as run_compiled
 from bsojax.online import TrainState
 
 BATCH = 64
@@ -206,9 +207,9 @@ class IntegerNetwork:
 
     def _inputs(self, x: Any) -> np.ndarray:
         """Inputs as images."""
-        x = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
-        _validate.inputs_within(x, self.input_min, self.input_max)
-        return x.reshape(*x.shape[: x.ndim - len(self.input_shape)], *image(self.input_shape))
+        whole = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
+        _validate.inputs_within(whole, self.input_min, self.input_max)
+        return whole.reshape(*whole.shape[: whole.ndim - len(self.input_shape)], *image(self.input_shape))
 
     def _named(self, logits: np.ndarray, spikes: Mapping[int, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Spikes by the name of their layer, in the shape that the model has."""

@@ -15,7 +15,7 @@ from bsojax.deploy._graph import Shape, Window
 from bsojax.deploy._square import squared
 
 try:
-    import nir
+    import nir as nir
 except ImportError as error:
     raise ImportError("to_nir: needs a package; pip install 'bsojax[nir]'.") from error
 

@@ -51,7 +51,7 @@ def fire(neurons: Neurons, membrane: np.ndarray, current: np.ndarray) -> tuple[n
     return fired.astype(np.int64), after
 
 
-def scaled(current: Current, sums: np.ndarray, t: int) -> np.ndarray:
+def scaled(current: Current[Any], sums: np.ndarray, t: int) -> np.ndarray:
     """Returns the currents of sums at a time step."""
     gain, shift = (given[t % len(given)].astype(np.int64) for given in (current.scale.gain, current.scale.shift))
     return _bounds.apply(gain, shift, current.scale.before, current.scale.after, sums)
@@ -64,12 +64,14 @@ def sum_pool(pool: SumPool, image: np.ndarray) -> np.ndarray:
             (0, out * side - size) for out, side, size in zip(pool.shape, pool.window, image.shape[1:3], strict=False)
         ]
         image = np.pad(image, ((0, 0), *odd, (0, 0)), mode="edge")
-    return _tiles(image, pool.window).sum((2, 4))
+    sums: np.ndarray = _tiles(image, pool.window).sum((2, 4))
+    return sums
 
 
 def any_pool(pool: AnyPool, image: np.ndarray) -> np.ndarray:
     """Returns the largest of each window."""
-    return _tiles(image, pool.window).max((2, 4))
+    largest: np.ndarray = _tiles(image, pool.window).max((2, 4))
+    return largest
 
 
 def flatten(node: Flatten, image: np.ndarray) -> np.ndarray:

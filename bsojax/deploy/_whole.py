@@ -142,7 +142,7 @@ def _first_precision(node: Node, numbers: Numbers) -> int:
     if isinstance(node, Synapse) and not node.is_binary:
         largest, width = float(np.max(np.abs(node.kernel))) or 1.0, numbers.weight_bits - 1
         bits = width - math.frexp(largest)[1]
-        return bits - (round(math.ldexp(largest, bits)) >= 2**width)
+        return bits - int(round(math.ldexp(largest, bits)) >= 2**width)
     return MOST_FRACTION_BITS
 
 

@@ -70,4 +70,5 @@ def latency(x: ArrayLike, num_steps: int, delay: Delay = linear) -> jax.Array:
     spikes = (values > 0) & (values <= 1) & (share >= 0) & (share <= 1)
     step = jnp.minimum(jnp.floor(share * num_steps), num_steps - 1)  # the end belongs to the last part
     steps = jnp.arange(num_steps, dtype=jnp.float32).reshape((-1,) + (1,) * values.ndim)
-    return ((steps == step[None]) & spikes[None]).astype(values.dtype)
+    sequence: jax.Array = ((steps == step[None]) & spikes[None]).astype(values.dtype)
+    return sequence

@@ -28,6 +28,15 @@ def memory_report(
 
     Use it to see what a model costs before training it; nothing is run.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> report = bsojax.memory_report(state, model=model, x=x)
+      >>> report["signs"], report["signs_packed"], report["momentum"], report["latent_adam"]
+      (64, 8, 256, 768)
+
     Args:
       state: the training state, or its shapes.
       model: with x, adds the state of the neurons.

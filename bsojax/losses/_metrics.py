@@ -51,4 +51,5 @@ def confusion(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 def recalls(matrix: jax.Array) -> jax.Array:
     """Returns the accuracy of each class, of a confusion matrix; NaN for classes without an example."""
-    return jnp.diagonal(matrix) / matrix.sum(1)
+    shares: jax.Array = jnp.diagonal(matrix) / matrix.sum(1)
+    return shares

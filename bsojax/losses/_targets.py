@@ -57,9 +57,11 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     """
     logits = logits.astype(jnp.float32)
     if jnp.issubdtype(y.dtype, jnp.integer) and y.shape == logits.shape[:-1]:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return loss
     _validate.soft_labels(logits, y)
-    return optax.softmax_cross_entropy(logits, y.astype(jnp.float32))
+    loss = optax.softmax_cross_entropy(logits, y.astype(jnp.float32))
+    return loss
 
 
 def mean_squared_error(logits: jax.Array, y: jax.Array) -> jax.Array:

@@ -80,7 +80,8 @@ class SpikingResNet(nn.Module):
         self, x: Spikes | jax.Array, train: bool = False, time_step: int | jax.Array | None = None
     ) -> jax.Array:
         def norm(current: jax.Array, name: str) -> jax.Array:
-            return self.norm(name=name)(current, train, time_step)
+            normalised: jax.Array = self.norm(name=name)(current, train, time_step)
+            return normalised
 
         current = self.stem(x, self.width, norm)
         for stage, blocks in enumerate(self.stages):

@@ -21,13 +21,15 @@ State: TypeAlias = dict[str, jax.Array]
 
 def charge(membrane: jax.Array, current: jax.Array, decay: Any, gain: Any = 1.0, v_rest: Any = 0.0) -> jax.Array:
     """Returns the membrane before the reset, ``v_rest + decay * (membrane - v_rest) + gain * current`` (eq. 2)."""
-    return v_rest + decay * (jax.lax.stop_gradient(membrane) - v_rest) + gain * current
+    charged: jax.Array = v_rest + decay * (jax.lax.stop_gradient(membrane) - v_rest) + gain * current
+    return charged
 
 
 def reset(membrane: jax.Array, spike: jax.Array, v_threshold: Any, v_reset: Any) -> jax.Array:
     """Returns the membrane after the reset: minus the threshold (v_reset None), or at v_reset, where it spiked."""
     if v_reset is None:
-        return membrane - v_threshold * spike
+        reset: jax.Array = membrane - v_threshold * spike
+        return reset
     return jnp.where(spike > 0, jnp.asarray(v_reset, membrane.dtype), membrane)
 
 
@@ -91,7 +93,8 @@ class Dynamics:
     def spikes(self, charged: State) -> jax.Array:
         """The spikes of a charged state."""
         membrane = charged["membrane"]
-        return (membrane >= self.threshold(charged)).astype(membrane.dtype)
+        spikes: jax.Array = (membrane >= self.threshold(charged)).astype(membrane.dtype)
+        return spikes
 
     def after_reset(self, charged: State) -> State:
         """The state after the reset."""

@@ -36,6 +36,13 @@ class BinaryDense(nn.Module):
     Variables: "kernel" in the collection "signs", boolean of shape ``(in, features)``, drawn as fair coins. ``apply``
     also takes it as floating +1 and -1 (that is how it is differentiated) and as PackedSigns.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> layer, x = bsojax.BinaryDense(3), jnp.ones((2, 5))
+      >>> variables = layer.init(jax.random.key(0), x)
+      >>> variables["signs"]["kernel"].dtype, layer.apply(variables, x).shape
+      (dtype('bool'), (2, 3))
+
     Attributes:
       features: the number of output channels.
       scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
@@ -63,6 +70,13 @@ class BinaryConv(nn.Module):
 
     Variables: "kernel" in the collection "signs", boolean of shape ``(*kernel_size, channels // groups, features)``.
     ``apply`` also takes it as floating +1 and -1 and as PackedSigns.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> layer, x = bsojax.BinaryConv(16, (3, 3), strides=2), jnp.ones((2, 8, 8, 3))
+      >>> current, variables = layer.init_with_output(jax.random.key(0), x)
+      >>> current.shape, variables["signs"]["kernel"].shape
+      ((2, 4, 4, 16), (3, 3, 3, 16))
 
     Attributes:
       features: the number of output channels.
@@ -249,4 +263,5 @@ def _biased(module: Any, current: jax.Array) -> jax.Array:
     if not module.use_bias:
         return current
     bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)
-    return current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)
+    biased: jax.Array = current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)
+    return biased

@@ -58,7 +58,9 @@ class Neuron(nn.Module):
           ValueError: the neuron has not been called in this call of the model.
         """
         _validate.was_called(f"neuron '{self.name}'", self._membranes is not None)
-        return self._membranes.before_reset if before_reset else self._membranes.after_reset
+        membranes = self._membranes
+        membrane: jax.Array = membranes.before_reset if before_reset else membranes.after_reset
+        return membrane
 
 
 def report(

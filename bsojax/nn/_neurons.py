@@ -32,6 +32,15 @@ class LIF(Neuron):
     tau, v_threshold and v_reset may be one a neuron or channel: an array or tuple that broadcasts to the current, such
     as one of shape ``(channels,)``. An array is kept as a tuple, so that modules can be compared and hashed.
 
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> neurons, state, fired = bsojax.LIF(tau=2.0), {}, []
+      >>> for _ in range(5):
+      ...     spikes, state = neurons.apply(state, jnp.array([0.8]), mutable=["neurons"])
+      ...     fired.append(spikes.value.item())
+      >>> fired
+      [0.0, 1.0, 0.0, 1.0, 0.0]
+
     Attributes:
       tau: time constant in time steps, >= 1.
       v_threshold: firing threshold, > 0, in the units of the current.

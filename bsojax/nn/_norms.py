@@ -131,6 +131,14 @@ class BatchNorm(nn.Module):
     Variables: "scale" and "bias" in the collection "params", "mean" and "var" in "batch_stats", of shape
     ``(channels,)``, or ``(num_steps, channels)`` for the latter two where num_steps is given.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> norm, x = bsojax.BatchNorm(momentum=0.5), jnp.array([[1.0], [3.0]])
+      >>> variables = norm.init(jax.random.key(0), x)
+      >>> y, changed = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+      >>> y.round(2).tolist(), changed["batch_stats"]["mean"].tolist()
+      ([[-1.0], [1.0]], [1.0])
+
     Attributes:
       num_steps: None shares the running statistics between time steps; a number keeps them for each of so many.
       momentum: decay of the running statistics at an update, in [0, 1).
@@ -190,7 +198,8 @@ class BatchNorm(nn.Module):
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
             return ...
-        return _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+        entry: int | jax.Array = _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+        return entry
 
     def _over_devices(self, tree: Any) -> Any:
         shared = self.axis_name is not None and not self.is_initializing()

@@ -25,7 +25,8 @@ def observable(function: Callable[P, R]) -> Callable[P, R]:
         if observer is None:
             return function(*args, **kwargs)
         with _observed_by(None):  # the observer calls the function itself
-            return observer(call, args, kwargs)
+            result: R = observer(call, args, kwargs)
+            return result
 
     return call
 

@@ -50,10 +50,11 @@ class BinaryRecurrent(nn.Module):
         last_trace: jax.Array | None = self.get_variable(NEURONS, "trace", None)
         recurrent = BinaryDense(current.shape[-1], self.scale, name="recurrent")
         heard = Spikes(jax.lax.stop_gradient(last.value), last_trace)
-        spikes = self.neuron(name="neuron")(current + recurrent(heard))
-        traces = [] if spikes.trace is None else [self.variable(NEURONS, "trace", jnp.zeros_like, spikes.trace)]
+        spikes: Spikes = self.neuron(name="neuron")(current + recurrent(heard))
+        trace = spikes.trace
+        traces = [] if trace is None else [(self.variable(NEURONS, "trace", jnp.zeros_like, trace), trace)]
         if not self.is_initializing():
             last.value = jax.lax.stop_gradient(spikes.value)
-            for trace in traces:
-                trace.value = jax.lax.stop_gradient(spikes.trace)
+            for kept, new in traces:
+                kept.value = jax.lax.stop_gradient(new)
         return spikes

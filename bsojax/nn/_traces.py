@@ -41,7 +41,8 @@ class TraceRule:
 
 
 def _ottt(inputs: TraceInputs) -> jax.Array | float:
-    return inputs.decay
+    decay: jax.Array | float = inputs.decay
+    return decay
 
 
 def _clamped_ratio(numerator: jax.Array, denominator: jax.Array, decay: Any) -> jax.Array:

@@ -11,11 +11,11 @@ from bsojax.online import call_options, forward, start
 from bsojax.signs import is_sign
 
 
-class Signs(nnx.Variable):
+class Signs(nnx.Variable[Any]):
     """Binary weights: an array of booleans, True for +1."""
 
 
-class Neurons(nnx.Variable):
+class Neurons(nnx.Variable[Any]):
     """The state of neurons, from one time step of a sequence to the next."""
 
 
@@ -93,7 +93,7 @@ def mark(model: nnx.Module, trained_apart: bool) -> None:
             node.trained_apart = trained_apart
 
 
-def _held(tree: Any, kind: type[nnx.Variable]) -> Any:
+def _held(tree: Any, kind: type[nnx.Variable[Any]]) -> Any:
     """A variable a leaf, so that ``nnx.state`` names each array, and a pure dict of them can be read back."""
     return nnx.data(jax.tree.map(kind, tree))
 

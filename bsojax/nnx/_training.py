@@ -116,11 +116,11 @@ class Optimizer(nnx.Module):
         return found
 
 
-def _pure(model: nnx.Module, kind: type[nnx.Variable]) -> Any:
+def _pure(model: nnx.Module, kind: type[nnx.Variable[Any]]) -> Any:
     return nnx.to_pure_dict(nnx.state(model, kind))
 
 
-def _write(model: nnx.Module, kind: type[nnx.Variable], values: Any) -> None:
+def _write(model: nnx.Module, kind: type[nnx.Variable[Any]], values: Any) -> None:
     held = nnx.state(model, kind)
     structure: Any = jax.tree.structure(held)  # a pure tree has the same leaves in the same order
     nnx.update(model, jax.tree.unflatten(structure, jax.tree.leaves(values)))

@@ -188,7 +188,10 @@ def _inputs(x: Any, input_shape: Any) -> tuple[list[str], list[Any], tuple[tuple
 
 def _targets(y: Any, size: int, steps: int) -> tuple[Any, tuple[bool, ...]]:
     """Returns the targets without their wrappers, and of each leaf whether it is one a time step."""
-    wraps = lambda node: isinstance(node, PerStep | PerExample)  # noqa: E731
+
+    def wraps(node: Any) -> bool:
+        return isinstance(node, PerStep | PerExample)
+
     moving: list[bool] = []
     parts = []
     flat, structure = jax.tree_util.tree_flatten_with_path(y, is_leaf=wraps)

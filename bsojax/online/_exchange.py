@@ -126,7 +126,8 @@ class Votes(Exchange):
 
     def agreed(self, finite: jax.Array) -> jax.Array:
         # A gradient that is not finite is known to one device, and all must skip.
-        return jax.lax.pmin(finite.astype(jnp.int32), self.axis_name) > 0
+        all_finite: jax.Array = jax.lax.pmin(finite.astype(jnp.int32), self.axis_name) > 0
+        return all_finite
 
     def updates(self, signs: Any, updates: optax.Updates) -> optax.Updates:
         return elect(signs, updates, self.axis_name)

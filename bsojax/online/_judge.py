@@ -150,12 +150,14 @@ class Judge:
         if self.weights is None:
             return results
         some = self.weights.any
-        return jax.tree.map(lambda leaf: jnp.where(some, leaf, jnp.nan), results)
+        counted: Metrics = jax.tree.map(lambda leaf: jnp.where(some, leaf, jnp.nan), results)
+        return counted
 
     def _metrics(self, tally: Tally) -> Metrics:
         if self.batch.per_step:
             steps = 1 if self.weights is not None else self.batch.num_steps
-            return jax.tree.map(lambda leaf: leaf / steps, tally.metrics)
+            means: Metrics = jax.tree.map(lambda leaf: leaf / steps, tally.metrics)
+            return means
         outputs, weights = tally.outputs, None if self.weights is None else self.weights.examples
         if weights is None:
             outputs = jax.tree.map(lambda leaf: leaf / self.batch.num_steps, outputs)

@@ -203,8 +203,8 @@ class Sequence:
         chosen, looks = self.loop.backward.at(self.choice, t), self.judge.looks(t)
         if looks is None:
             return chosen
-        looks = self.loop.exchange.mean(looks.astype(jnp.float32)) > 0
-        return looks if chosen is None else looks & chosen
+        anywhere: jax.Array = self.loop.exchange.mean(looks.astype(jnp.float32)) > 0
+        return anywhere if chosen is None else anywhere & chosen
 
     def mean_rate(self, total: jax.Array) -> jax.Array:
         """Returns the mean over time of a sum of spike rates."""

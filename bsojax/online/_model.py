@@ -171,7 +171,9 @@ def _without_traces(neurons: Any, like: Any = None) -> Any:
       neurons: the state.
       like: a state; where its Spikes have traces, they stay.
     """
-    is_spikes = lambda node: isinstance(node, Spikes)  # noqa: E731
+
+    def is_spikes(node: Any) -> bool:
+        return isinstance(node, Spikes)
 
     def bare(node: Any, like: Any) -> Any:
         keeps = is_spikes(like) and like.trace is not None

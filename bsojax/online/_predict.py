@@ -34,6 +34,14 @@ def predict(
     Use it with running statistics that are up to date (see refresh_statistics). The class of an example is the largest
     of its logits; divided by the number of its time steps they are what metrics are given.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> bsojax.predict(model, state, x, num_steps=4).shape
+      (2, 3)
+
     Args:
       model: a Linen module (see init).
       state: the training state.
@@ -87,6 +95,14 @@ def record(
     Use it to look at spikes and membranes; it holds all time steps in memory. Layers of neurons of your own are there
     if they call ``bsojax.nn.report``.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> {name: layer.spikes.shape for name, layer in bsojax.record(model, state, x, num_steps=4).items()}
+      {'neuron_0': (4, 2, 8), 'neuron_1': (4, 2, 8)}
+
     Args:
       model: a Linen module (see init).
       state: the training state.
@@ -123,7 +139,10 @@ def _run(
     num_steps = _validate.steps(num_steps)
     batch_of(x, None, mask, state.input_shape, num_steps)
     with not_donated(state):
-        return _outputs(Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons)
+        outputs: tuple[Any, Any, Any] = _outputs(
+            Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons
+        )
+        return outputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

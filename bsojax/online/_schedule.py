@@ -39,7 +39,8 @@ class BackwardAtSome(BackwardAtAll):
         return chosen_steps(batch, self.count, num_steps)
 
     def at(self, choice: Any, t: jax.Array) -> jax.Array:
-        return choice[t]
+        chosen: jax.Array = choice[t]
+        return chosen
 
 
 def backward_of(backward_steps: int | None, num_steps: int) -> BackwardAtAll:

@@ -1,5 +1,6 @@
 """Data parallelism under jit: a mesh of devices, and where each leaf of a training state lies on it."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
         return NamedSharding(mesh, _split_spec(tuple(np.shape(leaf)), count))
 
     everywhere = NamedSharding(mesh, P())
-    shardings = jax.tree.map(lambda _: everywhere, state)
+    shardings: TrainState = jax.tree.map(lambda _: everywhere, state)
     if not split_optimizer:
         return shardings
     placed = jax.tree.map(
@@ -72,7 +73,7 @@ def state_shardings(state: TrainState, mesh: Mesh, *, split_optimizer: bool = Fa
         state.opt_state,
         is_leaf=is_packed,
     )
-    return shardings.replace(opt_state=placed)
+    return dataclasses.replace(shardings, opt_state=placed)
 
 
 def _split_spec(shape: tuple[int, ...], count: int) -> P:

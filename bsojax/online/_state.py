@@ -65,6 +65,14 @@ def init(
 ) -> TrainState:
     """Draws a model's signs and real parameters and starts the optimizer.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> [(leaf.dtype, leaf.shape) for leaf in jax.tree.leaves(state.signs)]
+      [(dtype('bool'), (8, 8))]
+
     Args:
       model: a Flax Linen module whose ``__call__`` takes a batch of one time step and returns logits, or any tree of
         arrays; if it also takes ``train`` (or ``training``, ``is_training``, ``deterministic``,

@@ -67,7 +67,7 @@ class Static:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         try:
-            self.key: Any = hash(model)
+            self.key = hash(model)
         except TypeError:
             self.key = id(model)
 

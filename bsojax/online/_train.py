@@ -49,6 +49,15 @@ def make_train_step(
     label outside the classes). A skipped update changes nothing but counts: of batches, of skipped updates, and the
     flip optimizer's own of its calls.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> state, metrics = bsojax.make_train_step(model, tx, num_steps=4)(state, x, jnp.array([0, 1]))
+      >>> sorted(metrics)
+      ['accuracy', 'flips', 'loss', 'skipped', 'spikes']
+
     Args:
       model: a Linen module (see init).
       tx: an optimizer over ``{"signs": ..., "params": ...}``; it is given ``time_step``, ``value`` (the loss that was
@@ -84,16 +93,8 @@ def make_train_step(
     _validate.linen(model)
     _validate.metric_names(metrics or ())
     num_steps = _validate.steps(num_steps)
-    loop = OnlineLoop(
-        model,
-        tx,
-        num_steps,
-        loss,
-        metrics,
-        UpdateAtEnd() if accumulate else UpdateAtEach(),
-        backward_of(backward_steps, num_steps),
-        exchange_of(axis_name, vote, mesh, exchange),
-        jnp.dtype(dtype),
-        Seen(),
-    )
+    updates = UpdateAtEnd() if accumulate else UpdateAtEach()
+    backward = backward_of(backward_steps, num_steps)
+    devices = exchange_of(axis_name, vote, mesh, exchange)
+    loop = OnlineLoop(model, tx, num_steps, loss, metrics, updates, backward, devices, jnp.dtype(dtype), Seen())
     return Step(loop.train, loop.seen, num_steps, loss, donate_argnums=0)

@@ -79,9 +79,8 @@ def bso(
       >>> import jax.numpy as jnp, bsojax
       >>> signs = {"kernel": jnp.array([True, False])}
       >>> tx = bsojax.bso(threshold=0.01, b1=0.9)
-      >>> state = tx.init(signs)
       >>> grads = {"kernel": jnp.array([1.0, 1.0])}
-      >>> updates, state = tx.update(grads, state, signs)
+      >>> updates, state = tx.update(grads, tx.init(signs), signs)
       >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
       [False, False]
 
@@ -141,6 +140,13 @@ def t_bso(
     With the paper's settings the threshold is far below the momentum's noise, which is about ``sqrt((1 - b1) / 2)`` of
     the gradient's root mean square; ``noise_threshold`` gives one that acts, best with ``debias=True`` and
     b2 near 0.99; ``calibrated`` is such an optimizer, ready to use.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs, tx = {"kernel": jnp.array([True, True])}, bsojax.t_bso(0.1, num_steps=4, b1=0.9, debias=True)
+      >>> updates, state = tx.update({"kernel": jnp.array([3.0, 0.1])}, tx.init(signs), signs, time_step=0)
+      >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
+      [False, True]
 
     Args:
       threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs, see
@@ -202,7 +208,9 @@ def _flip_optimizer(
         None if deploy_threshold is None else _validate.schedule("deploy_threshold", deploy_threshold, 0.0, math.inf)
     )
     kind = _momentum.as_momentum(momentum_dtype, seed)
-    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
 
     def fresh(signs: optax.Params) -> Any:
         momentum = _momentum.zero_momentum(kind, signs)
@@ -273,6 +281,11 @@ def noise_threshold(b1: ScalarOrSchedule, c: float = 0.5) -> Any:
     Use it as the threshold of t_bso. The moving average of white noise with root mean square g has the standard
     deviation ``sqrt((1 - b1) / (1 + b1)) * g``, so this threshold stops most flips that noise alone would cause: c = 0
     stops none, 0.5 all but one in twenty. A schedule of b1 gives a schedule that follows it.
+
+    Example:
+      >>> import bsojax
+      >>> round(bsojax.noise_threshold(b1=0.99), 4)
+      0.0354
 
     Args:
       b1: decay of the momentum, in [0, 1): a number or a schedule.

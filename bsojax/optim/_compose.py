@@ -33,6 +33,16 @@ def split_optimizer(
     and masks within flip are of that tree. Extra arguments such as ``time_step`` reach both; updates are checked as by
     :func:`checked`.
 
+    Example:
+      >>> import jax.numpy as jnp, optax, bsojax
+      >>> tx = bsojax.split_optimizer(flip=bsojax.bso(0.01, b1=0.9), real=optax.sgd(0.5))
+      >>> network = {"signs": {"kernel": jnp.array([True, False])}, "params": {"bias": jnp.zeros(2)}}
+      >>> gradients = {"signs": {"kernel": jnp.ones(2)}, "params": {"bias": jnp.ones(2)}}
+      >>> updates, state = tx.update(gradients, tx.init(network), network)
+      >>> network = bsojax.apply_updates(network, updates)
+      >>> network["signs"]["kernel"].tolist(), network["params"]["bias"].tolist()
+      ([False, False], [-0.5, -0.5])
+
     Args:
       flip: bso, t_bso, a chain that ends in one, or freeze.
       real: any optax optimizer.
@@ -114,7 +124,10 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
     def update_fn(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        return inner.update(updates, state, None if params is None else to_weights(params), **extra_args)
+        result: tuple[optax.Updates, optax.OptState] = inner.update(
+            updates, state, None if params is None else to_weights(params), **extra_args
+        )
+        return result
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

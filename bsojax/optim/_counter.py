@@ -81,7 +81,9 @@ def counter(
     step_at = _validate.schedule("step", step, 0.0, math.inf)
     sure_at = None if deploy_level is None else _validate.schedule("deploy_level", deploy_level, 0.0, math.inf)
     digits = _validate.counter_bits(bits) - 1
-    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
 
     def fresh(signs: optax.Params) -> CounterState:
         level = lambda leaf: jnp.zeros((digits, -(-jnp.size(leaf) // 8)), jnp.uint8)  # noqa: E731

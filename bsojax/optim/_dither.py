@@ -24,7 +24,8 @@ def dither(shape: tuple[int, ...], number: int, count: jax.Array, seed: int | ja
     for axis in reversed(range(len(shape))):
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
-    return _mix(index) + count.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
+    bits: jax.Array = _mix(index) + count.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
+    return bits
 
 
 def uniform(bits: jax.Array) -> jax.Array:

@@ -155,7 +155,8 @@ def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
     each = _validate.steps(updates_per_batch, "updates_per_batch")
 
     def of_updates(count: jax.Array) -> jax.Array:
-        return schedule(count // each)
+        value: jax.Array = schedule(count // each)
+        return value
 
     return of_updates
 

@@ -42,7 +42,7 @@ def is_packed(node: Any) -> bool:
 
 def is_sign(leaf: Any) -> bool:
     """Whether a leaf is a sign leaf, that is, a boolean array."""
-    return getattr(leaf, "dtype", None) == jnp.bool_
+    return bool(getattr(leaf, "dtype", None) == jnp.bool_)
 
 
 def count_signs(tree: chex.ArrayTree) -> int:
@@ -55,6 +55,12 @@ def pack_signs(signs: chex.ArrayTree) -> chex.ArrayTree:
     """Returns the tree with every boolean leaf packed to one bit a weight, as :class:`PackedSigns`.
 
     Use it to store or ship a network. Other leaves pass through. Exact for every shape, scalars and empty arrays too.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> packed = bsojax.pack_signs({"kernel": jnp.ones((3, 3, 64, 128), bool)})
+      >>> packed["kernel"].shape, packed["kernel"].bits.nbytes
+      ((3, 3, 64, 128), 9216)
     """
     return jax.tree.map(
         lambda leaf: PackedSigns(bits_of(leaf), tuple(np.shape(leaf))) if is_sign(leaf) else leaf,

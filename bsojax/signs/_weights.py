@@ -17,6 +17,11 @@ def to_weights(signs: chex.ArrayTree, dtype: chex.ArrayDType = jnp.float32) -> c
     Use it to hand signs to code that computes with numbers. Leaves that are not signs pass through untouched, so a
     mixed tree of signs and real parameters becomes one that ``jax.grad`` accepts.
 
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> bsojax.to_weights({"kernel": jnp.array([True, False])})["kernel"].tolist()
+      [1.0, -1.0]
+
     Args:
       signs: a tree of arrays; boolean leaves of any shape, and PackedSigns, are signs.
       dtype: the floating dtype of the weights.
@@ -39,6 +44,11 @@ def to_signs(weights: chex.ArrayTree) -> chex.ArrayTree:
     """Returns the signs of a tree of real weights; zero counts as positive (the paper's eq. 4).
 
     Use it to take over a network trained elsewhere. Boolean leaves pass through, all others become boolean.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> bsojax.to_signs(jnp.array([0.3, 0.0, -0.2])).tolist()
+      [True, True, False]
     """
     return jax.tree.map(lambda leaf: leaf if is_sign(leaf) else jnp.asarray(leaf) >= 0, weights)
 
@@ -53,6 +63,13 @@ def value_and_grad(
 
     Use it wherever a loss depends on signs: ``jax.grad`` refuses booleans. ``fun`` receives the weights, and the
     gradient has the structure and shapes of the signs. Works under jit, vmap, scan and remat.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs = jnp.array([True, False])
+      >>> value, gradient = bsojax.value_and_grad(lambda weights: (weights * jnp.array([3.0, 2.0])).sum())(signs)
+      >>> float(value), gradient.tolist()
+      (1.0, [3.0, 2.0])
 
     Args:
       fun: a function of the arguments, real-valued, or with ``has_aux`` a pair ``(value, auxiliary)``.

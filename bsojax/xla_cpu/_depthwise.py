@@ -61,7 +61,8 @@ def depthwise_kernel_gradient(geometry: Any, trace: jax.Array, shape: tuple[int,
 
     # One after the other, or the compiler would keep the products of all places at once.
     firsts = [jnp.asarray(first) for first in zip(*(first for _, first in _places(geometry, shape)), strict=True)]
-    return lax.map(of_place, firsts).reshape(shape)
+    gradient: jax.Array = lax.map(of_place, firsts).reshape(shape)
+    return gradient
 
 
 def _summed(geometry: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:

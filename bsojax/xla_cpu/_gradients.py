@@ -83,7 +83,8 @@ def one_after_the_other(
         return of_value(kernel, g), kernel_grad
 
     if isinstance(size, int) and size < SMALL:  # a symbolic batch has no size to compare
-        return not_before(g, both, trace, kernel, g)
+        grads: Gradients = not_before(g, both, trace, kernel, g)
+        return grads
     kernel_grad = not_before(g, of_kernel, trace, g)
     return not_before(kernel_grad, of_value, kernel, g), kernel_grad
 

@@ -72,7 +72,8 @@ def copied_transposition(x: jax.Array, axes: tuple[int, ...], joined: int) -> ja
     """
     turned = jnp.transpose(x, axes)
     shape = (*turned.shape[:joined], -1, *turned.shape[joined + 2 :])
-    return jax.lax.optimization_barrier(turned.reshape(shape)).reshape(turned.shape)
+    copy: jax.Array = jax.lax.optimization_barrier(turned.reshape(shape)).reshape(turned.shape)
+    return copy
 
 
 def _true_at_run_time(array: jax.Array) -> jax.Array:

@@ -133,7 +133,8 @@ def _counted(values: jax.Array, signs: jax.Array, seen: Numbers, otherwise: Numb
         return (total.astype(values.dtype) / parts).reshape(*shape, -1)
 
     if not means:
-        return lax.cond(others, otherwise, lambda _: numbers(add(0, spikes, nothing), 1), values)
+        products: jax.Array = lax.cond(others, otherwise, lambda _: numbers(add(0, spikes, nothing), 1), values)
+        return products
 
     # One loop for both, which runs once for spikes: they are the last plane of means.
     planes, countable = lax.cond(others, _planes_of_means, _plane_of_spikes, values, spikes, others)
@@ -143,7 +144,8 @@ def _counted(values: jax.Array, signs: jax.Array, seen: Numbers, otherwise: Numb
         first = jnp.where(others, 0, len(planes) - 1)
         return numbers(lax.fori_loop(first, len(planes), body, nothing), PARTS)
 
-    return lax.cond(countable, count, otherwise, values)
+    products = lax.cond(countable, count, otherwise, values)
+    return products
 
 
 def _plane_of_spikes(values: jax.Array, spikes: jax.Array, others: jax.Array) -> tuple[jax.Array, jax.Array]:

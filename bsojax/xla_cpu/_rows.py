@@ -117,7 +117,8 @@ def kernel_gradient_by_patches(
     places = [(row, column) for row in range(kernel_shape[0]) for column in range(kernel_shape[1])]
     seen = [padded[:, row : row + rows, column : column + columns] for row, column in places]
     patches = lax.optimization_barrier(jnp.concatenate(seen, axis=-1)).reshape(g.size // g.shape[-1], -1)
-    return (patches.T @ g.reshape(-1, g.shape[-1])).reshape(kernel_shape)
+    gradient: jax.Array = (patches.T @ g.reshape(-1, g.shape[-1])).reshape(kernel_shape)
+    return gradient
 
 
 def _gathers(kernel_shape: tuple[int, ...]) -> bool:

@@ -3,10 +3,11 @@
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+R = TypeVar("R")
 _PLAIN = contextvars.ContextVar("bsojax_plain_xla", default=False)
 
 
@@ -33,8 +34,9 @@ def plain() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def by_platform(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+def by_platform(*operands: Any, cpu: Callable[..., R], default: Callable[..., R]) -> R:
     """Returns ``cpu(*operands)`` where the program runs on a CPU, and ``default(*operands)`` elsewhere."""
     if _PLAIN.get():
         return default(*operands)
-    return jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
+    result: R = jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
+    return result

@@ -30,7 +30,9 @@ def convolve_transposed(geometry: ConvGeometry, space: Shape, value: jax.Array, 
 
     def plain(value: jax.Array, kernel: jax.Array) -> jax.Array:
         result = jax.ShapeDtypeStruct(shape, value.dtype)
-        return jax.linear_transpose(lambda result: plain_convolve(result, turned(kernel), *geometry), result)(value)[0]
+        spreading = jax.linear_transpose(lambda result: plain_convolve(result, turned(kernel), *geometry), result)
+        spread: jax.Array = spreading(value)[0]
+        return spread
 
     return by_platform(
         value,

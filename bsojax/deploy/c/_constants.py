@@ -53,7 +53,9 @@ def signs_for_numbers(kernel: np.ndarray, groups: int, lanes: int) -> np.ndarray
     rows = kernel.reshape(-1, groups, out).transpose(1, 0, 2)
     bits = np.zeros((*rows.shape[:2], words_of(padded(out, lanes)) * WORD), np.bool_)
     bits[..., :out] = rows
-    return (bits.reshape(*rows.shape[:2], -1, WORD) << np.arange(WORD, dtype=np.uint32)).sum(-1, dtype=np.uint32)
+    places = bits.reshape(*rows.shape[:2], -1, WORD) << np.arange(WORD, dtype=np.uint32)
+    words: np.ndarray = places.sum(-1, dtype=np.uint32)
+    return words
 
 
 def weights(kernel: np.ndarray, groups: int, lanes: int) -> np.ndarray:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bsojax.deploy._graph import Graph
 from bsojax.deploy.c._maps import place
-from bsojax.deploy.c._passes import Parts, add_pass
+from bsojax.deploy.c._passes import add_pass
 from bsojax.deploy.c._plan import plan
+from bsojax.deploy.c._text import Parts
 
 
 @dataclasses.dataclass(frozen=True)
