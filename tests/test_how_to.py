@@ -12,11 +12,13 @@ import pytest
 
 import bsojax
 import bsojax.nnx
+import bsojax.plots
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*(DOCS / "how-to").glob("*.md"), *(DOCS / "explanation").glob("*.md")])
 WITH_CODE = [path.stem for path in PAGES if "```python" in path.read_text() and path.stem != "index"]
+QUOTING = ("flips", "online-gradients", "deployed-signs")
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 
@@ -41,10 +43,6 @@ def says(**wanted):
             assert value(found[name]) if callable(value) else found[name] == value, name
 
     return check
-
-
-def shapes(tree):
-    return jax.tree.map(jnp.shape, tree)
 
 
 CHECKS = {
@@ -80,9 +78,11 @@ CHECKS = {
     "stale-statistics": says(told=lambda told: np.isfinite(told["loss"]), model=lambda model: model.norm is not None),
     "mixed-precision": says(kept={"float32"}, metrics=lambda metrics: metrics["skipped"] == 0),
     "save-memory": says(
-        report=lambda report: report["signs"] == report["signs_packed"] == 16 * 16 // 8
-        and report["momentum"] == 16 * 16 + 4 * 16
-        and report["step_temporaries"] > 0
+        report=lambda report: (
+            report["signs"] == report["signs_packed"] == 16 * 16 // 8
+            and report["momentum"] == 16 * 16 + 4 * 16
+            and report["step_temporaries"] > 0
+        )
     ),
     "many-devices": says(mesh=lambda mesh: mesh.size == 8, metrics=lambda metrics: metrics["skipped"] == 0),
     "switch": says(leaky=lambda lif: np.isclose(lif.tau, 10), lif_node=lambda lif: lif.v_reset == 0),
@@ -133,10 +133,24 @@ def test_the_first_page_of_the_how_to_leads_to_all_others():
 
 @each_page
 def test_the_names_of_the_library_on_a_page_exist(path):
-    for full in set(re.findall(r"\bbsojax((?:\.[A-Za-z_]\w*)+)", path.read_text())):
+    for full in set(re.findall(r"\bbsojax((?:\.[A-Za-z_]\w*)+)", re.sub(r"[\w-]+\.bsojax", "", path.read_text()))):
         place = bsojax
         for part in full.strip(".").split("."):
-            if place is bsojax and part in ("md", "whl"):
-                break
             assert hasattr(place, part), f"bsojax{full}"
             place = getattr(place, part)
+
+
+def test_figures_of_the_explanation_are_those_that_were_computed():
+    result = json.loads((DOCS / "results" / "explained.json").read_text())
+    flips, gradients, hot = ((DOCS / "explanation" / f"{name}.md").read_text() for name in QUOTING)
+    idle, delay = result["thresholds"]["flips_in_1000"], result["thresholds"]["updates_to_flip"]
+    assert f"fall from {idle[0]:.3g} to {idle[-1]:.3g} in 1,000 updates" in flips
+    assert f"rise from {delay[0]} to {delay[-1]}" in flips.replace("\n", " ")
+    rows = re.findall(r"^\| (?:OTTT|none|NDOT).*?\|(.*)\|$", gradients, re.MULTILINE)
+    shown = [[float(cell) for cell in row.split("|")] for row in rows]
+    cosines = result["gradients"]["cosines"]
+    wanted = [cosines[name] for name in ("OTTT", "none (SLTT)", "NDOT", "NDOT, released")]
+    np.testing.assert_allclose(shown, np.mean(wanted, axis=-1), atol=5.1e-4)
+    runs = result["training"]["calibrated"]
+    early = {name: np.mean([[record[name] for record in run[:16]] for run in runs]) for name in ("trained", "deployed")}
+    assert f"({100 * early['deployed']:.1f} against {100 * early['trained']:.1f} %)" in hot
