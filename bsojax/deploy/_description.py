@@ -1,4 +1,4 @@
-"""What builds one of the library's networks, as plain JSON: names that are known, and numbers; nothing is imported."""
+"""A description from which the library's networks are rebuilt, as plain JSON: known names, numbers, and no imports."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from bsojax import nn as parts
 from bsojax.nn import Surrogate
 
 LAYERS = 256
-"""The most layers of a network that is described: whoever reads a file builds them before it can be refused."""
+"""The most layers of a described network: whoever reads a file builds them before it can be refused."""
 
 _NETWORKS: dict[str, Any] = {
     "SpikingMLP": models.SpikingMLP,
@@ -52,14 +52,14 @@ _SURROGATES: dict[str, Any] = {
 
 
 class CannotBeSaidError(Exception):
-    """A model, or a part of it, that is none of the library's; the message says which."""
+    """A model, or a part of it, that does not belong to the library; the message says which."""
 
 
 def described(model: nn.Module) -> dict[str, Any]:
-    """Returns what rebuilt makes the same network of: JSON values, the defaults of today among them.
+    """Returns the description from which rebuilt makes the same network: JSON values, including today's defaults.
 
     Raises:
-      CannotBeSaidError: the model is none of bsojax.models, or has a part that has no name there.
+      CannotBeSaidError: the model is not one of bsojax.models, or has a part that has no name there.
     """
     name = _name_of(type(model), _NETWORKS)
     if name is None:
@@ -72,10 +72,10 @@ def described(model: nn.Module) -> dict[str, Any]:
 
 
 def rebuilt(description: Any) -> nn.Module:
-    """Returns the network that a description, of anybody's making, describes.
+    """Returns the network of a description from any source.
 
     Raises:
-      ValueError: it describes none, or one that this version does not know.
+      ValueError: it does not describe a network, or one that this version does not know.
     """
     if not isinstance(description, dict) or description.keys() != {"network", "attributes"}:
         raise ValueError("no network is described")
@@ -87,10 +87,10 @@ def rebuilt(description: Any) -> nn.Module:
 
 
 def layers(model: Any) -> int:
-    """Returns a number that grows with the layers of a network, whatever its attributes are; none has fewer arrays.
+    """Returns a number that grows with the layers of a network, whatever its attributes; no network has fewer arrays.
 
     Raises:
-      ValueError: its list of layers is none.
+      ValueError: its list of layers is not a list.
     """
     name = {"SpikingVGG": "channels", "SpikingResNet": "stages"}.get(type(model).__name__, "features")
     listed = getattr(model, name)
@@ -117,7 +117,7 @@ def _name_of(value: Any, known: dict[str, Any]) -> str | None:
 
 
 def _said(where: str, value: Any) -> Any:
-    """A value as JSON says it; where it stands is for the message."""
+    """A value in JSON form; where it occurs is for the message."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = np.asarray(value).tolist()
     if value is None or type(value) in (bool, int, str):
@@ -139,7 +139,7 @@ def _said(where: str, value: Any) -> Any:
 
 
 def _attributes(where: str, kind: Any, value: Any) -> dict[str, Any]:
-    """All attributes of the modules that a class, or a partial call of it, makes."""
+    """All attributes of the modules that a class, or a partial call of it, creates."""
     attributes = _defaults(kind)
     given: dict[str, Any] = {}
     if isinstance(value, functools.partial):
@@ -150,7 +150,7 @@ def _attributes(where: str, kind: Any, value: Any) -> dict[str, Any]:
 
 
 def _meant(value: Any) -> Any:
-    """The value that JSON says."""
+    """The value that a JSON form stands for."""
     if isinstance(value, list):
         return tuple(_meant(item) for item in value)
     if not isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""model.msgpack: the trained networks of earlier runs, of which nothing is believed either.
+"""model.msgpack, the trained networks of earlier runs, which are not trusted either.
 
 It is the subset of msgpack in which they were written: maps by name, and at their leaves flax's arrays, an extension
-that holds ``(shape, dtype, bytes)``. Readers of all of msgpack make lists as long as a file says before they look at
-what is there.
+that contains ``(shape, dtype, bytes)``. Readers of all of msgpack allocate lists as long as a file claims before they
+look at what is there.
 """
 
 import io
@@ -29,7 +29,7 @@ def read_earlier(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       OSError: it cannot be read.
-      ValueError: it is none, or cut.
+      ValueError: it is not a model.msgpack, or is truncated.
     """
     with path.open("rb") as file:
         reader = _Reader(path, file, os.fstat(file.fileno()).st_size)
@@ -42,7 +42,7 @@ def read_earlier(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Reader:
-    """A place in a file, and what was read before it."""
+    """A position in a file, and what was read before it."""
 
     def __init__(self, path: Path, file: io.BufferedReader, size: int) -> None:
         self.path, self.file, self.size, self.at = path, file, size, 0
@@ -51,7 +51,7 @@ class _Reader:
         self.entries = 0
 
     def map_of(self, prefix: str, depth: int) -> None:
-        """Reads a map, and the maps in it."""
+        """Reads a map and the maps in it."""
         count = self._length(0x80, 0x8F, {0xDE: 2, 0xDF: 4})
         if count is None:
             self._damaged()
@@ -89,7 +89,7 @@ class _Reader:
         return int.from_bytes(self._take(size), "big")
 
     def _length(self, first: int, last: int, longer: dict[int, int]) -> Any:
-        """The length that stands in a first byte, or in the bytes that it announces; None: it is of another type."""
+        """The length given in a first byte, or in the bytes that it announces; None if it is of another type."""
         byte = self._peek()
         if not (first <= byte <= last or byte in longer):
             return None
@@ -131,7 +131,7 @@ class _Reader:
 
 
 def _with_signs(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turns the bits and shape that stand for each leaf of signs into booleans."""
+    """Turns the bits and the shape that represent each leaf of signs into booleans."""
     made = {}
     for name, array in arrays.items():
         leaf, _, part = name.rpartition("/")

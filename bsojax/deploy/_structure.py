@@ -24,20 +24,20 @@ from bsojax.deploy._graph import (
 )
 
 ELEMENTS = 2**28
-"""Of a map over all time steps, at most: C counts them, and their channels' bits, with an int."""
+"""The most elements of a map over all time steps: C counts them, and their channels' bits, with an int."""
 
 NODES = 2**11
 """At most."""
 
 BOUNDS = 2**25
-"""Channels of all nodes at each time step, at most: so many bounds are proven."""
+"""The most channels of all nodes over all time steps: the number of bounds to prove."""
 
 
 def check_structure(graph: Graph) -> None:
-    """Refuses a graph whose nodes do not fit each other, of which anybody may have written the numbers.
+    """Refuses a graph whose nodes do not fit each other; its numbers may come from any source.
 
     Raises:
-      ValueError: what does not fit, by the name of the node; without a full stop.
+      ValueError: what does not fit, with the name of the node; without a full stop.
     """
     nodes = graph.nodes
     if len(nodes) > NODES or graph.num_steps < 1 or graph.num_steps * sum(node.shape[2] for node in nodes) > BOUNDS:
