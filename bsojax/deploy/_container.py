@@ -81,12 +81,12 @@ def read(
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe would wait forever
-        refuse(path, "it is no regular file")
+        refuse(path, "it is not a regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(_PREFIX.size)
         if not is_container(start):
-            refuse(path, "it is no file of bsojax, or its beginning is damaged")
+            refuse(path, "it is not a bsojax file, or its beginning is damaged")
         if len(start) < _PREFIX.size:
             refuse(path, f"it ends after {size} bytes; it was cut short")
         _, version, length, _, payload = _PREFIX.unpack(start)

@@ -68,7 +68,7 @@ def parsed(path: Path, text: bytes) -> tuple[Any, dict[str, Any], dict[str, Entr
     try:
         tree = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        refuse(path, f"its header is no JSON that can be read ({quoted(str(error))}); it is damaged")
+        refuse(path, f"its header is not readable JSON ({quoted(str(error))}); it is damaged")
     _check_depth(path, tree)
     parts = tree if isinstance(tree, dict) else {}
     if parts.keys() != {"kind", "header", "arrays"} or not isinstance(parts["header"], dict):
@@ -78,12 +78,12 @@ def parsed(path: Path, text: bytes) -> tuple[Any, dict[str, Any], dict[str, Entr
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made := dict(pairs)) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return made
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _check_depth(path: Path, tree: Any) -> None:
@@ -104,10 +104,10 @@ def _entries(path: Path, listed: Any) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for item in listed:
         if not (isinstance(item, list) and len(item) == 3):
-            refuse(path, f"{quoted(item)} is no array's name, dtype and shape")
+            refuse(path, f"{quoted(item)} is not an array's name, dtype and shape")
         name, dtype, shape = item
         if not is_name(name):
-            refuse(path, f"{quoted(name)} is no name for an array")
+            refuse(path, f"{quoted(name)} is not a name for an array")
         if name in entries:
             refuse(path, f"two arrays are named {quoted(name)}")
         if not isinstance(dtype, str) or dtype not in DTYPES:

@@ -63,7 +63,7 @@ def described(model: nn.Module) -> dict[str, Any]:
     """
     name = _name_of(type(model), _NETWORKS)
     if name is None:
-        raise CannotBeSaidError(f"{type(model).__name__} is no network of bsojax.models")
+        raise CannotBeSaidError(f"{type(model).__name__} is not a network of bsojax.models")
     attributes = {name: _said(f"its {name}", getattr(model, name)) for name in _defaults(type(model))}
     description = {"network": name, "attributes": attributes}
     if layers(model) > LAYERS:
@@ -95,11 +95,11 @@ def layers(model: Any) -> int:
     name = {"SpikingVGG": "channels", "SpikingResNet": "stages"}.get(type(model).__name__, "features")
     listed = getattr(model, name)
     if not isinstance(listed, list | tuple):
-        raise ValueError(f"{name} is no list")
+        raise ValueError(f"{name} is not a list")
     if name != "stages":
         return sum(entry != "M" for entry in listed) if len(listed) <= LAYERS else len(listed)
     if not all(isinstance(blocks, int) for blocks in listed):
-        raise ValueError("stages are no numbers")
+        raise ValueError("stages are not numbers")
     return max(len(listed), sum(max(0, int(blocks)) for blocks in listed))
 
 
@@ -135,7 +135,7 @@ def _said(where: str, value: Any) -> Any:
     kind = value.func if isinstance(value, functools.partial) else value
     if (module := _name_of(kind, _MODULES)) is not None:
         return {"module": module, "attributes": _attributes(where, kind, value)}
-    raise CannotBeSaidError(f"{where}, {getattr(kind, '__qualname__', type(kind).__name__)}, is no part of bsojax")
+    raise CannotBeSaidError(f"{where}, {getattr(kind, '__qualname__', type(kind).__name__)}, is not a part of bsojax")
 
 
 def _attributes(where: str, kind: Any, value: Any) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _attributes(where: str, kind: Any, value: Any) -> dict[str, Any]:
     if isinstance(value, functools.partial):
         given = {**dict(zip(attributes, value.args, strict=False)), **value.keywords}
         if len(value.args) > len(attributes) or not given.keys() <= attributes.keys():
-            raise CannotBeSaidError(f"{where} takes something that is no attribute of {kind.__name__}")
+            raise CannotBeSaidError(f"{where} takes something that is not an attribute of {kind.__name__}")
     return {name: _said(f"{where}, {name}", item) for name, item in {**attributes, **given}.items()}
 
 
@@ -163,7 +163,7 @@ def _meant(value: Any) -> Any:
         return _known(value["surrogate"], _SURROGATES)(_meant(value["alpha"]))
     if value.keys() == {"module", "attributes"}:
         return _made(value["module"], value["attributes"], _MODULES)
-    raise ValueError("an attribute is of no kind that is known")
+    raise ValueError("an attribute is of an unknown kind")
 
 
 def _made(name: Any, said: Any, known: dict[str, Any]) -> Any:
@@ -179,7 +179,7 @@ def _made(name: Any, said: Any, known: dict[str, Any]) -> Any:
 
 def _known(name: Any, known: dict[str, Any]) -> Any:
     if not isinstance(name, str) or name not in known:
-        raise ValueError("it has a part of a name that is not known; was it saved by a newer bsojax?")
+        raise ValueError("it has a part with an unknown name; was it saved by a newer bsojax?")
     return known[name]
 
 

@@ -62,7 +62,7 @@ class _Reader:
             key = self._text()
             name = f"{prefix}{key}"
             if self.entries > _ENTRIES or not is_name(name) or "/" in key:
-                refuse(self.path, f"{quoted(name)} is no name for an array, or is one of too many")
+                refuse(self.path, f"{quoted(name)} is not a name for an array, or is one of too many")
             if depth == 0:
                 self.top.add(key)
             if self._peek() in (0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9)):
@@ -73,7 +73,7 @@ class _Reader:
                 self.map_of(f"{name}/", depth + 1)
 
     def _damaged(self) -> NoReturn:
-        refuse(self.path, f"at byte {self.at:,} it is no model.msgpack, or is damaged")
+        refuse(self.path, f"at byte {self.at:,} it is not a model.msgpack, or is damaged")
 
     def _take(self, count: int) -> bytes:
         self.at += count
@@ -120,7 +120,7 @@ class _Reader:
             refuse(self.path, f"array {quoted(name)} cannot be {quoted(dtype)} of shape {quoted(shape)}")
         held = self._length(0, -1, {0xC4: 1, 0xC5: 2, 0xC6: 4})
         if held != math.prod(shape) * DTYPES[dtype].itemsize or self.at + held != end:
-            refuse(self.path, f"array {quoted(name)} has another size than its shape; it is damaged")
+            refuse(self.path, f"array {quoted(name)} does not have the size of its shape; it is damaged")
         return np.frombuffer(self._take(held), DTYPES[dtype]).reshape(shape)
 
     def _size(self) -> int:
@@ -140,8 +140,8 @@ def _with_signs(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
         elif part == "bits":
             shape = arrays.get(f"{leaf}/shape", np.array(0.5)).tolist()
             if not is_shape(shape) or array.dtype != np.uint8 or array.shape != ((math.prod(shape) + 7) // 8,):
-                refuse(path, f"the signs {quoted(leaf)} have another number of bits than their shape; it is damaged")
+                refuse(path, f"the signs {quoted(leaf)} do not have as many bits as their shape; it is damaged")
             made[leaf] = np.unpackbits(array, count=math.prod(shape)).view(bool).reshape(shape)
         elif part != "shape" or f"{leaf}/bits" not in arrays:
-            refuse(path, f"{quoted(name)} are no signs")
+            refuse(path, f"{quoted(name)} are not signs")
     return made

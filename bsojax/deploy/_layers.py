@@ -149,7 +149,7 @@ def _flatten(builder: Builder, call: Call, value: Value) -> Value:
 def _neurons(builder: Builder, call: Call, value: Value) -> Value:
     given, owner = call.attributes, f"'{call.name}'"
     if given.get("refractory_steps"):
-        _validate.not_deployable(owner, "its neurons have refractory_steps; deploy neurons without")
+        _validate.not_deployable(owner, "its neurons have refractory_steps; deploy neurons without them")
     if any(isinstance(node, Neurons) and node.name == call.name for node in builder.nodes):
         _validate.not_deployable(owner, "it is called twice in a time step; give each call neurons of its own")
     if call.kind is nn.PLIF:
@@ -186,7 +186,7 @@ def _a_channel(owner: str, threshold: np.ndarray, channels: int) -> np.ndarray:
     """Thresholds as one per channel."""
     rows = threshold.reshape(-1, threshold.shape[-1])
     if rows.shape[1] != channels or np.any(rows != rows[0]):
-        _validate.not_deployable(owner, "its thresholds differ in space; give one a channel")
+        _validate.not_deployable(owner, "its thresholds differ in space; give one per channel")
     return rows[:1]
 
 
@@ -228,7 +228,7 @@ RULES: dict[Any, Rule] = {
 }
 """The rules, by class or function."""
 
-DERIVED = "it derives from a layer that is, and may do otherwise: use that layer itself"
+DERIVED = "it derives from a known layer, and may behave differently: use that layer itself"
 
 NOT_KNOWN: dict[tuple[type, ...], str] = {
     (nn.LeakyReadout,): "return the current that it reads: logits are summed over the time steps",

@@ -106,7 +106,7 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState
     try:
         header["model"] = described(model)
         if _is_long(header["model"]):
-            raise CannotBeSaidError("its attributes are too many numbers")
+            raise CannotBeSaidError("its attributes have too many numbers")
     except CannotBeSaidError as error:
         header |= {"model": None, "because": str(error)[:200]}
     _container.write(path, _KIND, header, arrays)
@@ -165,7 +165,7 @@ def load_model(path: str | os.PathLike[str], model: nn.Module | None = None, *, 
 
 def _starts_as_earlier(path: Path) -> bool:
     if path.exists() and not path.is_file():
-        refuse(path, "it is no regular file")
+        refuse(path, "it is not a regular file")
     with path.open("rb") as file:
         return is_earlier(file.read(1))
 
@@ -193,7 +193,7 @@ def _rebuilt(path: Path, header: Mapping[str, Any], count: int) -> nn.Module:
         refuse(path, f"it does not say how its model is built{reason}; load_model(path, model) takes the model")
     try:
         if _is_long(header["model"]):
-            raise ValueError("its attributes are too many numbers")
+            raise ValueError("its attributes have too many numbers")
         model = rebuilt(header["model"])
         if layers(model) > count:
             raise ValueError("it has more layers than the file has arrays for")
@@ -241,7 +241,7 @@ def _checked(path: Path, model: Any, input_shape: Any, entries: Mapping[str, Ent
     _validate.network(str(path), entries, _by_name(like), "the file holds another network.")
     wide = [name for name, entry in entries.items() if entry.dtype in ("int64", "uint64", "float64")]
     if wide and not jax.config.read("jax_enable_x64"):
-        refuse(path, f"leaf '{wide[0]}' is {entries[wide[0]].dtype}, which JAX holds under jax_enable_x64 alone")
+        refuse(path, f"leaf '{wide[0]}' is {entries[wide[0]].dtype}, which JAX holds only under jax_enable_x64")
     return like
 
 
@@ -287,7 +287,7 @@ def _shape_meant(path: Path, input_shape: Any) -> Any:
         if kind in ("list", "tuple") and isinstance(value, list):
             items: list[Any] = [meant(item) for item in value]
             return items if kind == "list" else tuple(items)
-        refuse(path, f"{quoted(node)} is no shape of an input")
+        refuse(path, f"{quoted(node)} is not a shape of an input")
 
     inputs = meant(input_shape)
     if len(jax.tree.leaves(inputs)) > _INPUTS:

@@ -139,7 +139,7 @@ def _meant(header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Gr
 def _node(said: Any, name: str, arrays: dict[str, np.ndarray]) -> Node:
     kind = said.get("kind") if isinstance(said, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"{quoted(said)} is no node")
+        raise ValueError(f"{quoted(said)} is not a node")
     node: Node = _record(_KINDS[kind], {key: value for key, value in said.items() if key != "kind"}, name, arrays)
     return node
 
@@ -149,7 +149,7 @@ def _record(kind: type, said: Any, name: str, arrays: dict[str, np.ndarray]) -> 
     values: dict[str, Any] = {}
     hints = typing.get_type_hints(kind)
     if not isinstance(said, dict):
-        raise ValueError(f"{quoted(said)} is no {kind.__name__}")
+        raise ValueError(f"{quoted(said)} is not a {kind.__name__}")
     for field, hint in hints.items():
         if hint is np.ndarray:
             values[field] = _array(f"{name}/{field}", arrays)

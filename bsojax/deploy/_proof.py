@@ -155,7 +155,7 @@ def _add(proving: Proving, node: Add, place: int) -> Interval:
 def _neurons(proving: Proving, node: Neurons, place: int) -> Interval:
     threshold, decay = int(node.threshold), int(node.decay)
     if not 0 <= node.decay_bits < 32 or not 0 <= decay <= 2**node.decay_bits:
-        raise ValueError(f"{node.name!a}: {decay} / 2**{node.decay_bits} is no decay")
+        raise ValueError(f"{node.name!a}: {decay} / 2**{node.decay_bits} is not a decay")
     if threshold < 1:
         raise ValueError(f"{node.name!a}: a threshold is at least 1, not {threshold}")
     _within(node, threshold, proving.membrane_bits)

@@ -122,7 +122,7 @@ def _layer(call: Call, operands: Sequence[Held], builder: Builder) -> Held:
         unknown = read if isinstance(read, Unknown) else Unknown(kind, "x")
         return unknown if unknown.reader else unknown._replace(reader=f"'{call.name}'")
     if call.is_timed and not isinstance(operands[1], TimeStep):
-        why = "it is told another time step than the model; hand it the model's time_step as it is"
+        why = "it gets another time step than the model; pass it the model's time_step as it is"
         _validate.not_deployable(f"'{call.name}'", why)
     return builder.layer(call, read, operands[1 + call.is_timed :])
 
