@@ -54,7 +54,7 @@ def predict(
 
     Returns:
       Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; NaN for examples that are not
-        finite. With neurons, a pair of these and the state with which a stream continues.
+      finite. With neurons, a pair of these and the state with which a stream continues.
 
     Raises:
       TypeError, ValueError: x, mask, neurons, state and model do not fit each other.

@@ -35,7 +35,7 @@ def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[s
 
     Returns:
       The new state, and the names of the leaves that were not copied, because the trained network has none of the same
-        name, shape and dtype: they keep their initial values.
+      name, shape and dtype: they keep their initial values.
 
     Raises:
       ValueError: nothing fits.
