@@ -90,10 +90,14 @@ class Collective(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A convolution or matrix product: dtypes of both operands and of the result, and where it comes from."""
+    """A convolution or matrix product: dtypes of its operands and its result, the precision, and where it comes from.
+
+    The precision is "default" where the text has none: on a TPU, one pass of the matrix unit over bfloat16 operands.
+    """
 
     operands: tuple[str, ...]
     result: str
+    precision: str
     origin: str
     in_loop: bool
 
@@ -157,6 +161,7 @@ class Program:
             Product(
                 tuple(operand.arrays[0].dtype for operand in self.operands(one)),
                 one.arrays[0].dtype,
+                _precision(one),
                 one.origin,
                 self.in_loop(one),
             )
@@ -218,6 +223,11 @@ def _instruction(found: re.Match[str], computation: str) -> Instruction:
     name, kind, opcode, text = found.groups()
     inside = text.split("), ", 1)[0]
     return Instruction(name, opcode, arrays(kind), tuple(_NAME.findall(inside)), text, computation)
+
+
+def _precision(product: Instruction) -> str:
+    found = re.search(r"operand_precision=\{(\w+)", product.text)
+    return found[1] if found else "default"
 
 
 def _called(instruction: Instruction, role: str) -> list[str]:

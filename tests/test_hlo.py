@@ -91,7 +91,9 @@ def test_exchanges_are_summed_by_kind_and_dtype():
 
 def test_products_tell_what_they_multiply():
     origin = "jit(step)/while/body/conv_1/conv"
-    assert PROGRAM.products() == [Product(("pred", "bf16"), "f32", origin, True)]
+    assert PROGRAM.products() == [Product(("pred", "bf16"), "f32", "default", origin, True)]
+    exact = TEXT.replace("size=3x3 pad=1_1x1_1}", "size=3x3 pad=1_1x1_1}, operand_precision={highest,highest}")
+    assert [product.precision for product in Program(exact).products()] == ["highest"]
 
 
 def test_a_copy_into_another_order_counts_and_a_move_or_a_part_of_arithmetic_does_not():

@@ -69,6 +69,7 @@ def read(program: Program, count: int) -> dict[str, Any]:
     products: dict[str, int] = {}
     for product in program.products():
         name = f"{' x '.join(product.operands)} -> {product.result}"
+        name += "" if product.precision == "default" else f", {product.precision} precision"
         products[name] = products.get(name, 0) + 1
     return {
         "collectives": collectives(program),
