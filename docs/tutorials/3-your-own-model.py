@@ -129,7 +129,7 @@ for c, (_, accuracy, history) in found.items():
     print(f"c = {c}: {flips / weights:6.2f} flips a weight, test accuracy {accuracy:.1%}")
 
 # %% [markdown]
-# The threshold plays the part that a learning rate plays for real weights. Too high, and hardly anything flips any more;
+# The threshold plays the part that a learning rate plays for real weights. Too high, and hardly anything flips anymore;
 # too low, and weights flip back and forth with the noise. Both ends cost accuracy. (Three epochs and one seed show the
 # ends, and cannot rank neighbours.) `bsojax.calibrated` goes another way: no threshold, but a momentum whose window
 # grows with the run, so that its noise falls.
