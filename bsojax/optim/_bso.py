@@ -77,8 +77,7 @@ def bso(
 
     Example:
       >>> import jax.numpy as jnp, bsojax
-      >>> signs = {"kernel": jnp.array([True, False])}
-      >>> tx = bsojax.bso(threshold=0.01, b1=0.9)
+      >>> signs, tx = {"kernel": jnp.array([True, False])}, bsojax.bso(threshold=0.01, b1=0.9)
       >>> updates, state = tx.update({"kernel": jnp.array([1.0, 1.0])}, tx.init(signs), signs)
       >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
       [False, False]
