@@ -1,10 +1,10 @@
-"""The one door: what would be silently wrong is refused here, with a message that names it and says what to do.
+"""The one place where anything that would be silently wrong is refused, with a message that names it and the cure.
 
-Functions are called where a user comes in, once; inside, code trusts code. What JAX, Flax, Optax or Python refuse by
-themselves is left to them. Checks look at dtypes, shapes and trees, which costs nothing at run time; only NumPy arrays
-and Python numbers are looked at by value.
+Functions are called once, where a user's values come in; inside, code trusts code. Whatever JAX, Flax, Optax or Python
+refuse on their own is left to them. Checks look at dtypes, shapes and trees, which costs nothing at run time; only
+NumPy arrays and Python numbers are checked by value.
 
-Rooms above call these functions for what only they know: online/_state.py compares a state with its model and
+Rooms above call these functions with what only they know: online/_state.py compares a state with its model and
 optimizer, signs/_updates.py updates with their signs, optim/_bso.py a loop's time steps with those of an optimizer.
 """
 

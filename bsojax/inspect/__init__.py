@@ -1,4 +1,4 @@
-"""What a model holds and does, and what training it costs."""
+"""What a model contains and does, and what it costs to train."""
 
 from bsojax.inspect._memory import memory_report as memory_report
 from bsojax.inspect._operations import LayerOperations as LayerOperations

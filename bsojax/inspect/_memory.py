@@ -13,7 +13,7 @@ from bsojax.online import TrainState, as_inputs, as_targets, start
 from bsojax.signs import count_signs, pack_signs
 
 MOMENTA = ("momentum", "levels")
-"""The fields in which states of flip optimizers hold what they gather of the gradients."""
+"""The fields in which states of flip optimizers hold what they accumulate from the gradients."""
 
 
 def memory_report(
@@ -24,7 +24,7 @@ def memory_report(
     x: Any = None,
     y: Any = None,
 ) -> dict[str, int]:
-    """Returns the bytes of training by tree.
+    """Returns the memory of training in bytes, by tree.
 
     Use it to see what a model costs before training it; nothing is run.
 
@@ -47,9 +47,9 @@ def memory_report(
     Returns:
       A dict of bytes: "signs" (one byte each, as jax stores booleans, or one bit where the state is packed),
       "signs_packed" (one bit each), "params", "batch_stats", "momentum" (the flip optimizer's, or its counters),
-      "optimizer_other" (the rest of the optimizer's state),
-      "latent_adam" (for comparison: what the binary weights would take as float32 latent weights with Adam's two
-      moments); if asked for, "neurons", and "step_arguments" and "step_temporaries" of the compiled step.
+      "optimizer_other" (the rest of the optimizer's state), "latent_adam" (for comparison: what the binary weights
+      would take as float32 latent weights with Adam's two moments); on request, "neurons", and "step_arguments" and
+      "step_temporaries" of the compiled step.
 
     Raises:
       ValueError: model without x, or step without x and y.

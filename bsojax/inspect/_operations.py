@@ -1,4 +1,4 @@
-"""Operations of a network: what its spikes cause, and what they cost."""
+"""The operations of a network: those that its spikes cause, and their cost."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from bsojax.online import TrainState, as_inputs, batch_of, call_options, forward
 
 @dataclasses.dataclass(frozen=True)
 class OperationEnergy:
-    """What an operation costs, in picojoules: by default in float32 at 45 nm.
+    """The cost of an operation in picojoules; the defaults are for float32 at 45 nm.
 
-    Use it as ``energy`` of summarize, for another arithmetic or process: integers of 32 bits are added for 0.1 pJ at
-    45 nm. What is moved to and from memory is not in it, and often costs more than the arithmetic.
+    Use it as ``energy`` of summarize for another arithmetic or process: adding 32-bit integers costs 0.1 pJ at 45 nm.
+    Moving data to and from memory is not included, and often costs more than the arithmetic.
 
     Attributes:
-      addition: of two numbers.
-      multiplication: of two numbers.
+      addition: the cost of adding two numbers.
+      multiplication: the cost of multiplying two numbers.
 
     Source: Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014: 0.9 and 3.7 pJ, together the
     4.6 pJ of a multiply-add that the literature on spiking networks uses.
@@ -35,19 +35,19 @@ class OperationEnergy:
 
     @property
     def multiply_add(self) -> float:
-        """Of a multiplication and an addition."""
+        """The cost of a multiplication and an addition."""
         return self.multiplication + self.addition
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerOperations:
-    """What a layer's synapses do for a frame: one example with all its time steps, in the mean over the batch.
+    """What a layer's synapses do for a frame: one example with all its time steps, averaged over the batch.
 
     Attributes:
-      input_rate: the share of inputs that were not zero.
-      additions: of weights to currents: one for each weight that such an input meets, where the input is 1 or the
-        weight a sign.
-      multiply_adds: the others, of real inputs with real weights; where the input does not come as spikes, zeros are
+      input_rate: the fraction of inputs that were not zero.
+      additions: additions of weights to currents, one for each weight that a nonzero input reaches, where the input is
+        1 or the weight is a sign.
+      multiply_adds: the others, of real inputs with real weights; where the input is not given as Spikes, zeros are
         multiplied too.
     """
 
@@ -57,9 +57,9 @@ class LayerOperations:
 
 
 def connections(model: nn.Module, frame: jax.ShapeDtypeStruct) -> dict[Path, int]:
-    """Returns the products of an input and a weight, of one example at one time step, by layer; nothing is run.
+    """Returns the products of inputs and weights for one example at one time step, by layer; nothing is run.
 
-    What the padding of a convolution would be multiplied with is left out.
+    Products with the padding of a convolution are left out.
     """
     synapses: dict[Path, list[Synapse]] = {}
     with observed(synapses):
@@ -76,7 +76,7 @@ def _initialised(model: nn.Module, frame: Any) -> Any:
 def measured(
     model: nn.Module, state: TrainState, x: Any, num_steps: int, rngs: Any
 ) -> tuple[dict[Path, LayerOperations], dict[str, float]]:
-    """Returns what each layer's synapses did with a batch in evaluation, and the spike rate of each neuron layer."""
+    """Returns what each layer's synapses did for a batch in evaluation, and the spike rate of each neuron layer."""
     x = as_inputs(x, state.input_shape)
     checked = batch_of(x, None, None, state.input_shape, num_steps)
     synapses: dict[Path, list[Synapse]] = {}
@@ -109,13 +109,13 @@ def frame_of(state: TrainState, x: Any, num_steps: int) -> Any:
 
 
 def _counted(synapses: list[Synapse], calls: Any, examples: int, frames: int) -> LayerOperations:
-    """Returns the operations of a layer from how many of its inputs were not zero, at each time step, by call."""
+    """Returns the operations of a layer from the number of its nonzero inputs, at each time step, by call."""
     additions = multiply_adds = active = inputs = 0
     for synapse, seen in zip(synapses, calls, strict=True):
         some, other = (np.asarray(seen[name], np.int64).sum(0) for name in ("some", "other"))
         active += int(some.sum())
         inputs += frames * synapse.channels * synapse.fan_out.size
-        if not (synapse.takes_spikes or not other.any()):  # real inputs: hardware does not look for zeros among them
+        if not (synapse.takes_spikes or not other.any()):  # real inputs: hardware does not skip zeros among them
             some = other = np.full(synapse.fan_out.shape, frames * synapse.channels)
         multiplied = 0 if synapse.is_binary else int((other * synapse.fan_out).sum())
         additions += int((some * synapse.fan_out).sum()) - multiplied

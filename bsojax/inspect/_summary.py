@@ -1,4 +1,4 @@
-"""What a model holds, layer by layer: shapes, binary and real weights, stored bytes, spike rates."""
+"""What a model contains, layer by layer: shapes, binary and real weights, stored bytes, spike rates."""
 
 import dataclasses
 import math
@@ -28,15 +28,15 @@ class LayerSummary:
     Attributes:
       name: the layer's path in the model, joined by slashes: its name in the collections and in metrics.
       kind: the class of its module.
-      output_shape: the shape that its ``__call__`` returns (of Spikes the value's, of several arrays the first one's),
-        or None if it was used another way.
+      output_shape: the shape that its ``__call__`` returns (that of the value for Spikes, of the first one for several
+        arrays), or None if it was used in another way.
       binary_weights: the number of its boolean weights, each stored as one bit.
       real_parameters: the number of its elements in the collection "params" that are not boolean.
       statistics: the number of its other stored elements, such as a norm's running mean and variance.
-      stored_bytes: bytes of all of these, each leaf of signs packed eight a byte.
-      spike_rate: spikes a neuron and time step, or None.
-      connections: products of an input and a weight, for one example at one time step, where this is a layer of
-        synapses of this library; those with padding are left out.
+      stored_bytes: bytes of all of these, each leaf of signs packed eight per byte.
+      spike_rate: spikes per neuron and time step, or None.
+      connections: products of an input and a weight, for one example at one time step, where this is a layer of this
+        library's synapses; products with padding are left out.
       operations: what these synapses did for a frame, where that was measured.
     """
 
@@ -54,15 +54,15 @@ class LayerSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a model, in the order in which they are called, and their totals; ``str`` makes it a table.
+    """The layers of a model, in the order in which they are called, and their totals; ``str`` formats it as a table.
 
     Attributes:
       title: the class of the model, and its input.
       rows: the layers: modules that have variables of their own or no other modules inside.
-      binary_leaves: the names of the leaves that are stored at one bit a weight, such as "signs/conv_1/kernel".
-      uncounted: the names of layers with kernels whose operations are not known here, such as those of flax.
-      num_steps: the time steps of a frame over which operations were measured; None: they were not.
-      energy: what operations cost.
+      binary_leaves: the names of the leaves that are stored at one bit per weight, such as "signs/conv_1/kernel".
+      uncounted: the names of layers with kernels whose operations cannot be counted here, such as flax's own.
+      num_steps: the time steps of a frame over which operations were measured; None if they were not.
+      energy: the cost of operations.
     """
 
     title: str
@@ -74,7 +74,7 @@ class Summary:
 
     @property
     def binary_weights(self) -> int:
-        """The number of weights that are one bit in storage."""
+        """The number of weights that are stored as one bit."""
         return sum(row.binary_weights for row in self.rows)
 
     @property
@@ -89,7 +89,7 @@ class Summary:
 
     @property
     def binary_share(self) -> float:
-        """The share of binary weights among weights and parameters, in 0 .. 1."""
+        """The fraction of binary weights among weights and parameters, in 0 .. 1."""
         return self.binary_weights / max(self.binary_weights + self.real_parameters, 1)
 
     @property
@@ -114,17 +114,17 @@ class Summary:
 
     @property
     def additions(self) -> float | None:
-        """Synaptic operations that are additions, for a frame of num_steps time steps; None: they were not measured."""
+        """Synaptic operations that are additions, for a frame of num_steps time steps; None if not measured."""
         return self._sum("additions")
 
     @property
     def multiply_adds(self) -> float | None:
-        """Synaptic operations that are not, those of real inputs with real weights; None: they were not measured."""
+        """Synaptic operations that are not, those of real inputs with real weights; None if not measured."""
         return self._sum("multiply_adds")
 
     @property
     def frame_energy(self) -> float | None:
-        """Picojoules of the arithmetic of a frame; None: its operations were not measured."""
+        """Picojoules of the arithmetic of a frame; None if its operations were not measured."""
         if self.additions is None or self.multiply_adds is None:
             return None
         return self.additions * self.energy.addition + self.multiply_adds * self.energy.multiply_add
@@ -153,16 +153,16 @@ def summarize(
     rngs: Any = None,
     energy: OperationEnergy | None = None,
 ) -> Summary:
-    """Returns what each layer of a model holds, gives and does, and what the model takes in storage.
+    """Returns what each layer of a model holds, returns and does, and how much storage the model takes.
 
     Use it to see which weights are one bit, and what the rest costs: ``print(bsojax.summarize(model, x))``. Any Linen
-    module will do, with modules nested in it to any depth; one that is called several times is one layer. Nothing is
-    run, unless there is a state: then the model runs on x in evaluation, and the synaptic operations are counted that
-    its spikes cause, beside the multiply-adds of a float twin: the network of the same layers with real weights and
+    module will do, with modules nested to any depth; a module that is called several times is one layer. Nothing is run
+    unless a state is given: then the model runs on x in evaluation, and the synaptic operations that its spikes cause
+    are counted and shown beside the multiply-adds of a float twin: the network of the same layers with real weights and
     activations, which answers after one pass. (Where the frames of a sequence differ, the twin needs a pass for each.)
 
-    A frame is one example with all its time steps. An input that is zero costs nothing where it is Spikes or an array
-    of zeros and ones; any other costs one operation for each weight that it meets: an addition, or where neither the
+    A frame is one example with all its time steps. A zero input costs nothing where it is Spikes or an array of zeros
+    and ones; any other input costs one operation for each weight that it reaches: an addition or, where neither the
     weight is a sign nor the input 1, a multiply-add. Norms, biases, pooling and the neurons themselves are not counted.
 
     Example:
@@ -174,16 +174,16 @@ def summarize(
     Args:
       model: a Linen module (see init).
       x: a batch of one time step, an array or a ``jax.ShapeDtypeStruct``; with state, real examples, as predict takes
-        them, of which the mean is shown.
+        them, over which the results are averaged.
       spikes: ``metrics["spikes"]`` of a training step, to show the rate of each neuron layer; with state and without
-        spikes, rates are those of x.
+        spikes, the rates are those measured on x.
       state: the training state, to count operations.
       num_steps: the number of time steps of a frame, given together with state.
-      rngs: random keys, for models that draw.
-      energy: what an operation costs; None: the defaults of OperationEnergy.
+      rngs: random keys, for models that use them.
+      energy: the cost of an operation; None means the defaults of OperationEnergy.
 
     Raises:
-      ValueError: spikes names a layer that the model does not have, or one of state and num_steps was left out.
+      ValueError: spikes names a layer that the model does not have, or only one of state and num_steps is given.
     """
     _validate.measured_together(state is not None, num_steps is not None)
     operations: dict[Path, LayerOperations] = {}
@@ -214,7 +214,7 @@ def _has_kernel(leaves: list[tuple[str, str, Any]]) -> bool:
 
 
 def _trace(model: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[dict[Path, tuple[str, Any]], Any]:
-    """Returns kind and output shape of every module that is called, in order, and the shapes of all variables."""
+    """Returns the kind and output shape of every module that is called, in order, and the shapes of all variables."""
     calls: dict[Path, tuple[str, Any]] = {}
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -228,7 +228,7 @@ def _trace(model: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[dict[Path, tuple[
         return output
 
     def variables_of(frame: jax.Array) -> Any:
-        # As bsojax.init: what training holds is what is counted.
+        # As in bsojax.init: what training holds is what is counted.
         return model.init(jax.random.key(0), frame, **call_options(model, train=True, time_step=0))
 
     with nn.intercept_methods(record):
@@ -242,7 +242,7 @@ def _shape(output: Any) -> tuple[int, ...] | None:
 
 
 def _by_owner(calls: Mapping[Path, Any], variables: Any) -> dict[Path, list[tuple[str, str, Any]]]:
-    """Returns (name, collection, leaf) of each variable that is stored, by the path of the module that owns it."""
+    """Returns (name, collection, leaf) of each stored variable, by the path of the module that owns it."""
     owned: dict[Path, list[tuple[str, str, Any]]] = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(variables):
         name = leaf_name(keys)

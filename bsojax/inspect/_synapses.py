@@ -1,4 +1,4 @@
-"""How many weights each input of a layer meets: what operations are counted from."""
+"""How many weights each input of a layer reaches, the basis for counting operations."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -24,23 +24,23 @@ from bsojax.nn import (
 from bsojax.xla_cpu import ConvGeometry
 
 SYNAPSES = (BinaryConv, BinaryConvTranspose, BinaryDense, Conv, Dense)
-"""The layers whose operations are counted; separable and recurrent ones are made of them."""
+"""The layers whose operations are counted; separable and recurrent ones consist of them."""
 
 EVENTS = "synapse_inputs"
-"""The name under which a layer's inputs are told, in the collection "recordings"."""
+"""The name under which a layer's inputs are reported, in the collection "recordings"."""
 
 Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Synapse:
-    """A call of a layer, as it is counted.
+    """A call of a layer, as counted.
 
     Attributes:
-      fan_out: how many weights an input meets, int64 by its place in space; of all channels alike.
+      fan_out: how many weights an input reaches, int64 by its place in space; the same for all channels.
       channels: the number of channels of the input.
       is_binary: whether the weights are signs.
-      takes_spikes: whether the input is Spikes, and so zero where nothing happens.
+      takes_spikes: whether the input is Spikes, so that zeros cost nothing.
     """
 
     fan_out: np.ndarray
@@ -55,14 +55,14 @@ class Synapse:
 
 
 def synapse_of(module: Any, x: Spikes | jax.Array) -> Synapse:
-    """Returns what is counted of a layer that is called with x."""
+    """Returns the counts of a layer that is called with x."""
     shape = as_spikes(x).shape
     is_binary = not isinstance(module, Conv | Dense)
     return Synapse(_fan_out(module, shape), shape[-1], is_binary, isinstance(x, Spikes))
 
 
 def observed(synapses: dict[Path, list[Synapse]]) -> Any:
-    """Within, calls of layers while a model is initialised are noted, and while it is applied their inputs are told."""
+    """A context that records calls of layers while a model is initialised, and their inputs while it is applied."""
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
@@ -78,14 +78,14 @@ def observed(synapses: dict[Path, list[Synapse]]) -> Any:
 
 
 def _events(value: jax.Array) -> dict[str, jax.Array]:
-    """Returns how many inputs of a batch are not zero, and neither zero nor one, int32 by their place in space."""
+    """Returns how many inputs of a batch are not zero, how many neither zero nor one, int32 by place in space."""
     axes = (0, value.ndim - 1)
     some = value != 0
     return {"some": jnp.sum(some, axes), "other": jnp.sum(some & (value != 1), axes)}
 
 
 def _fan_out(module: Any, shape: Sequence[int]) -> np.ndarray:
-    """Returns how many weights an input of a layer meets, by its place in space."""
+    """Returns how many weights an input of a layer reaches, by its place in space."""
     space = tuple(shape[1:-1])
     if isinstance(module, BinaryDense | Dense):
         return np.full(space, module.features, np.int64)
@@ -109,7 +109,7 @@ def _fan_out(module: Any, shape: Sequence[int]) -> np.ndarray:
 
 def _result(geometry: ConvGeometry, sides: Sequence[int], space: Sequence[int]) -> list[int]:
     reach = [(size - 1) * spacing for size, spacing in zip(sides, geometry.dilation, strict=True)]
-    # As many steps as the window takes until it reaches the end of the padded space.
+    # As many steps as the window takes to reach the end of the padded space.
     return [
         (size + sum(pads) - far - 1) // step + 1
         for size, pads, far, step in zip(space, geometry.padding, reach, geometry.strides, strict=True)
@@ -119,7 +119,7 @@ def _result(geometry: ConvGeometry, sides: Sequence[int], space: Sequence[int]) 
 def _places(
     geometry: ConvGeometry, sides: Sequence[int], space: Sequence[int], result: Sequence[int]
 ) -> Iterator[list[np.ndarray]]:
-    """For each dimension, the inputs within space that each output of a convolution sees."""
+    """Returns, for each dimension, the inputs within space that each output of a convolution sees."""
     for size, (before, _), step, spacing, inputs, outputs in zip(
         sides, geometry.padding, geometry.strides, geometry.dilation, space, result, strict=True
     ):

@@ -1,4 +1,4 @@
-"""The summary of a model as text: what its layers hold, and what their synapses do."""
+"""The summary of a model as text: what its layers contain, and what their synapses do."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def _layers(summary: "Summary") -> list[str]:
 
 
 def _operations(summary: "Summary") -> list[str]:
-    """The table of what was measured, or why there is none; nothing for a model without synapses of this library."""
+    """The table of measured operations, or why there is none; empty for a model without synapses of this library."""
     missing = [f"Operations of {', '.join(summary.uncounted)}: not counted."] if summary.uncounted else []
     twin = f"{_times(summary.connections)} multiply-adds, {_joules(summary.twin_energy)}"
     if not summary.connections:
@@ -92,7 +92,7 @@ def _done(operations: LayerOperations | None) -> list[str]:
 
 
 def _aligned(head: list[str], lines: Lines, total: list[str], columns: int, left: int) -> list[str]:
-    """The lines of a table with so many columns, the first ones to the left."""
+    """The lines of a table with the given number of columns, the first ones aligned left."""
     widths = [max(len(line[column]) for line in (head, total, *lines)) for column in range(columns)]
 
     def text(line: Sequence[str]) -> str:

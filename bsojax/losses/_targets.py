@@ -11,7 +11,7 @@ from bsojax import _validate
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropyMSE:
-    """The loss that cross_entropy_mse returns; attributes as there. Calling it gives the mean over the batch."""
+    """The loss that cross_entropy_mse returns, with the same attributes. Calling it gives the mean over the batch."""
 
     mse_weight: float
 
@@ -46,11 +46,11 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> CrossEntropyMSE:
 def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the cross entropy of each example, of shape ``(batch,)``.
 
-    Use it for one class an example, and with soft labels for mixup or distillation.
+    Use it for one class per example, and with soft labels for mixup or distillation.
 
     Args:
       logits: shape ``(batch, classes)``.
-      y: integer labels of shape ``(batch,)``, or floating shares of the classes, of the logits' shape.
+      y: integer labels of shape ``(batch,)``, or floating class probabilities of the logits' shape.
 
     Raises:
       TypeError: y is neither.
@@ -67,7 +67,7 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 def mean_squared_error(logits: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the mean squared error of each example, of shape ``(batch,)``.
 
-    Use it for regression. Integer labels of shape ``(batch,)`` beside logits ``(batch, classes)`` count as one-hot.
+    Use it for regression. Integer labels of shape ``(batch,)`` with logits ``(batch, classes)`` count as one-hot.
 
     Args:
       logits: shape ``(batch, ...)``.
@@ -86,7 +86,7 @@ def binary_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
     Args:
       logits: shape ``(batch, labels)`` or ``(batch,)``.
-      y: the same shape: 0 and 1, booleans, or what lies between.
+      y: the same shape: 0 and 1, booleans, or values in between.
 
     Raises:
       ValueError: the shapes differ, and would be broadcast.

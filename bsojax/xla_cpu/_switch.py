@@ -1,4 +1,4 @@
-"""The off-switch, and the choice between a CPU's way and the plain one."""
+"""The off-switch, and the choice between the CPU version and the plain one."""
 
 import contextlib
 import contextvars
@@ -13,10 +13,10 @@ _PLAIN = contextvars.ContextVar("bsojax_plain_xla", default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Within, what is traced does without anything that is meant for XLA on a CPU.
+    """A context in which tracing uses nothing that is meant for XLA on a CPU.
 
-    Use it with a step that is made, and first called or lowered, inside: one that was compiled before stays what it is,
-    as does one that was compiled inside when it is called outside.
+    Use it with a step that is created, and first called or lowered, inside the context: a step that was compiled before
+    stays as it is, and so does one that was compiled inside and is called outside.
 
     Example:
       >>> import jax, jax.numpy as jnp, bsojax

@@ -129,9 +129,9 @@ for c, (_, accuracy, history) in found.items():
     print(f"c = {c}: {flips / weights:6.2f} flips a weight, test accuracy {accuracy:.1%}")
 
 # %% [markdown]
-# The threshold plays the part that a learning rate plays for real weights. Too high, and nothing flips any more: the
-# last row is close to frozen signs. Too low, and weights flip back and forth with the noise. (Three epochs and one seed
-# cannot rank the rows in the middle.) `bsojax.calibrated` goes another way: no threshold, but a momentum whose window
+# The threshold plays the part that a learning rate plays for real weights. Too high, and hardly anything flips anymore;
+# too low, and weights flip back and forth with the noise. Both ends cost accuracy. (Three epochs and one seed show the
+# ends, and cannot rank neighbours.) `bsojax.calibrated` goes another way: no threshold, but a momentum whose window
 # grows with the run, so that its noise falls.
 #
 # The same in the momenta themselves. Nothing is right of the line: a weight that passes it flips, and `weight *
