@@ -88,9 +88,9 @@ def bso(
         freeze keeps none), or a schedule over the number of updates, num_steps per batch (see per_batch).
       b1: decay of the momentum, in [0, 1), or a schedule. For a float, ``1 - b1`` is computed in double precision; a
         schedule works in float32, where ``1 - b1`` cannot be distinguished from 0 below about 6e-8.
-      deploy_threshold: makes the state keep a second set of signs, one bit per weight, that follow the trained ones only
-        where the momentum exceeds it: steadier ones to evaluate and ship (see deployed_signs); training is unchanged. A
-        number or schedule in the units of threshold; best with a threshold of 0 and, here, ``noise_threshold(b1, 0.3)``.
+      deploy_threshold: makes the state keep a second set of signs, one bit per weight, which follow the trained ones
+        only where the momentum exceeds it: steadier signs to evaluate and ship (see deployed_signs). Training stays the
+        same. A number or schedule in the units of threshold; best: threshold 0, here ``noise_threshold(b1, 0.3)``.
       reset_on_flip: whether the momentum of a weight that flips restarts at zero.
       update_dtype: dtype of the deltas. Keep int8, unless a wrapper such as ``optax.apply_if_finite`` needs the
         gradient's; ``bsojax.apply_updates`` takes only int8.
