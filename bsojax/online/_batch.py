@@ -17,8 +17,7 @@ SEQUENCE = "sequence"
 
 @flax.struct.dataclass
 class PerStep:
-    """Targets of shape ``(T, batch, ...)``, one per time step; needed where examples and time steps are equally
-    many."""
+    """Targets of shape ``(T, batch, ...)``, one per time step; needed if there are as many examples as steps."""
 
     value: Any
 

@@ -37,8 +37,7 @@ def make_train_step(
 
     Use it as the body of a training loop. Each time step runs the network on one frame, takes the gradient of this
     step's loss through the layers only, and updates signs and real parameters, so that memory does not grow with
-    num_steps. The state is donated: keep only the returned one. To write your own loop, use
-    ``bsojax.online.time_step``.
+    num_steps. The state is donated: keep only the returned one. ``bsojax.online.time_step`` is for your own loops.
 
     :class:`bsojax.online.Step` describes what the step takes: a static frame or a sequence, labels or any other
     targets, and by name mask, rngs and neurons.
@@ -64,22 +63,21 @@ def make_train_step(
         differentiated) and ``grad``.
       num_steps: T, the number of time steps of a sequence, >= 1.
       loss: a function of logits and y at a time step, see :mod:`bsojax.losses`: the mean over the batch, or a value for
-        each example, which a mask requires. It is divided by num_steps or, for a padded example, by the example's own
-        number of steps.
+        each example, which a mask requires. It is divided by num_steps or, for a padded example, by its own number.
       metrics: functions of logits and y by name, see :mod:`bsojax.losses`; None: "accuracy" if y are class labels.
       accumulate: whether gradients are summed over the sequence for a single update (with time_step 0) at its end.
       backward_steps: K: backpropagate only at K of the T time steps, drawn anew for each batch, and run only forward at
         the others, where no weight changes. Use it to trade accuracy for time: a backward pass costs two forward
         passes. None means all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
       axis_name: the axis of pmap or shard_map over which the batch is split (see MeanOverAxis). Give the model's norms
-        the same name for statistics of the global batch; otherwise each device normalises by its own share. None under
-        jit.
+        the same name for statistics of the global batch; else each device normalises by its own. None under jit.
       vote: whether the devices of axis_name exchange votes on flips, 2 bits per weight, instead of the signs'
         gradients, 64 bits (see Votes).
       mesh: under jit, the mesh of data_mesh over which the optimizer's state is split (see OnMesh and state_shardings).
         None where that state is not split.
       exchange: what the devices exchange, as an object; axis_name, vote and mesh are short forms of the built-in ones.
       dtype: dtype of the activations, and so of membranes and traces.
+
     Returns:
       A jitted function: it has ``lower``, and may be called inside jit, pmap, shard_map and scan.
 

@@ -24,8 +24,7 @@ class BSOState(NamedTuple):
       momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for integer
         dtypes :class:`IntegerMomentum`.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
-      deployed: tree like the signs, the signs to evaluate, save and export, as PackedSigns; None without
-        deploy_threshold, when the trained signs serve.
+      deployed: tree like the signs, those to evaluate, save and export, as PackedSigns; None: the trained signs.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
@@ -87,20 +86,18 @@ def bso(
         freeze keeps none), or a schedule over the number of updates, num_steps per batch (see per_batch).
       b1: decay of the momentum, in [0, 1), or a schedule. For a float, ``1 - b1`` is computed in double precision; a
         schedule works in float32, where ``1 - b1`` cannot be distinguished from 0 below about 6e-8.
-      deploy_threshold: makes the state keep a second set of signs, at one bit per weight, that follow the trained ones
-        only where the momentum exceeds this threshold: steadier signs to evaluate and to ship (see deployed_signs). It
-        does not change training. In the units of threshold, a number or a schedule; best with a threshold of 0 and, for
-        bso, ``noise_threshold(b1, 0.3)``.
+      deploy_threshold: makes the state keep a second set of signs, one bit per weight, which follow the trained ones
+        only where the momentum exceeds it: steadier signs to evaluate and ship (see deployed_signs). Training stays the
+        same. A number or schedule in the units of threshold; best: threshold 0, here ``noise_threshold(b1, 0.3)``.
       reset_on_flip: whether the momentum of a weight that flips restarts at zero.
       update_dtype: dtype of the deltas. Keep int8, unless a wrapper such as ``optax.apply_if_finite`` needs the
         gradient's; ``bsojax.apply_updates`` takes only int8.
       momentum_dtype: how the momentum is stored: an object such as ``bsojax.optim.Integers("int8", seed=1)``, or for
-        short float32, or to save memory bfloat16, int16 or int8. The latter three round stochastically, without bias;
-        the noise that this adds grows with the window ``1 / (1 - b1)``. As fractions of the momentum's own root mean
-        square, for windows of 100, 1,000, 10,000 and 100,000 updates and white noise of one size per channel: int16
-        0.0002, 0.0007, 0.002, 0.007; bfloat16 0.01, 0.04, 0.12, 0.36; int8 0.06, 0.18, 0.7, 2.5, so windows longer than
-        about 10,000 gain nothing. In channels of mixed sizes the integers add up to five times as much. Prefer int16 to
-        bfloat16.
+        short float32, or to save memory bfloat16, int16 or int8. Those three round stochastically, without bias; the
+        noise grows with the window ``1 / (1 - b1)``. As fractions of the momentum's own root mean square, for windows
+        of 100, 1,000, 10,000 and 100,000 updates and white noise of one size per channel: int16 0.0002, 0.0007, 0.002,
+        0.007; bfloat16 0.01, 0.04, 0.12, 0.36; int8 0.06, 0.18, 0.7, 2.5, so windows longer than about 10,000 gain
+        nothing. In channels of mixed sizes the integers add up to five times as much. Prefer int16 to bfloat16.
       seed: the seed of that rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
 
     Returns:
@@ -151,11 +148,10 @@ def t_bso(
       threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs, see
         bso), or a schedule over the number of updates, num_steps per batch (see per_batch).
       num_steps: T, the number of time steps of a sequence. Within optax.MultiSteps an update happens at the time step
-        at which the gradients are complete: with a multiple of T it is the last one, whose second moment is then that
-        of the accumulated gradients, and the others are unused. An update that is skipped there is not accumulated: the
-        next one takes its place, so from then on flips happen one time step later, whose second moment starts at zero
-        (debias=True makes it a mean at once). ``make_train_step(..., accumulate=True)`` accumulates a batch without
-        that shift.
+        when the gradients are complete: with a multiple of T it is the last, whose second moment is then that of the
+        accumulated gradients, and the others are unused. An update that is skipped there is not accumulated: the next
+        takes its place, so from then on flips happen a time step later, whose second moment starts at zero (debias=True
+        makes it a mean at once). ``make_train_step(..., accumulate=True)`` accumulates a batch without that shift.
       b1: decay of the momentum, in [0, 1), or a schedule (see bso about its precision).
       b2: decay of the second moment, in [0, 1).
       eps: added inside the root. It must stay far below ``(1 - b2) * g**2``, about 1e-15 on the first updates, or it
