@@ -16,8 +16,10 @@ from bsojax._validate import check_data as check_data
 from bsojax.deploy import load_model as load_model
 from bsojax.deploy import save_model as save_model
 from bsojax.deploy import SavedModel as SavedModel
+from bsojax.inspect import LayerOperations as LayerOperations
 from bsojax.inspect import LayerSummary as LayerSummary
 from bsojax.inspect import memory_report as memory_report
+from bsojax.inspect import OperationEnergy as OperationEnergy
 from bsojax.inspect import summarize as summarize
 from bsojax.inspect import Summary as Summary
 from bsojax.losses import cross_entropy_mse as cross_entropy_mse

@@ -9,6 +9,7 @@ import pytest
 
 import bsojax
 import bsojax.nnx
+import bsojax.plots
 
 ROOT = pathlib.Path(bsojax.__file__).parent
 LAYERS = (
@@ -25,6 +26,7 @@ LAYERS = (
     "models",
     "deploy",
     "nnx",
+    "plots",
 )
 """The rooms of the library; each may import from those before it."""
 
@@ -38,6 +40,7 @@ SUBPACKAGES = (
     bsojax.inspect,
     bsojax.models,
     bsojax.deploy,
+    bsojax.plots,
     bsojax.xla_cpu,
 )
 files = sorted(ROOT.rglob("*.py"))

@@ -17,6 +17,7 @@ from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import knows_input as knows_input
 from bsojax._validate._arrays import known_layers as known_layers
+from bsojax._validate._arrays import measured_together as measured_together
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import no_single_array as no_single_array
 from bsojax._validate._arrays import not_unpacked as not_unpacked
@@ -64,6 +65,12 @@ from bsojax._validate._deployment import positive_number as positive_number
 from bsojax._validate._deployment import too_wide as too_wide
 from bsojax._validate._deployment import whole_between as whole_between
 from bsojax._validate._deployment import whole_inputs as whole_inputs
+from bsojax._validate._pictures import indices as indices
+from bsojax._validate._pictures import kernel_axes as kernel_axes
+from bsojax._validate._pictures import known_leaf as known_leaf
+from bsojax._validate._pictures import one_momentum as one_momentum
+from bsojax._validate._pictures import one_recording as one_recording
+from bsojax._validate._pictures import some_records as some_records
 from bsojax._validate._settings import backward_steps as backward_steps
 from bsojax._validate._settings import leaking as leaking
 from bsojax._validate._settings import between as between

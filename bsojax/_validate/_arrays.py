@@ -145,6 +145,12 @@ def batch_given(*, model: Any, step: Any, x: Any, y: Any) -> None:
         raise ValueError("x, y: the compiled step depends on the batch; give both together with step.")
 
 
+def measured_together(state: bool, num_steps: bool) -> None:
+    """Refuses to measure operations without weights, or over an unknown time."""
+    if state != num_steps:
+        raise ValueError("state, num_steps: operations are measured with both; give them together, and x as an array.")
+
+
 def known_layers(name: str, unknown: set[str]) -> None:
     """Refuses names of neuron layers that a model does not have."""
     if unknown:
