@@ -1,0 +1,168 @@
+# %% [markdown]
+# # A memory budget
+#
+# For people who must train, or go on training, where memory is short. At the end you will have taken the state of one
+# binary weight from 96 bits down to 3, will know what each step costs on the digits, and will have seen where the rest
+# of the memory goes.
+
+# %%
+import functools
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import bsojax
+from experiments.rivals import latent_weights
+
+# %% [markdown]
+# `latent_weights`, the usual way to train binary weights, is in the repository's `experiments`: run this page from a
+# clone.
+#
+# ## What a binary weight costs while it learns
+#
+# A shipped binary weight is one bit. While it *learns*, most methods keep much more behind it:
+#
+# - The usual way keeps a float32 **latent** weight, whose sign is the weight, and Adam's two moments: 3 x 32 = 96 bits.
+# - BSO and T-BSO keep the sign and one **momentum**. In float32 that is 32 bits and the sign.
+# - The momentum need not be float32. With `momentum_dtype="int8"` it rests as 8 bits and one scale a channel; what
+#   rounding takes away is put back by rounding up or down at random.
+# - A **counter** has no momentum at all. A weight of `bits=6` stands on one of 64 levels, 32 on the negative side and
+#   32 on the positive; a gradient moves it up or down. Its side is its sign.
+# - JAX stores a boolean in a byte. `packed=True` stores eight a byte; layers unpack what they need.
+# - `calibrated` and `calibrated_counter` keep a second set of signs, the steadier ones that are shipped, for one more
+#   bit. `deploy_c=None` goes without.
+#
+# ## The job
+#
+# Digits again, now with *every* layer binary, so that the signs must do the work: only the norms are real. Five epochs
+# and three seeds: short runs, on a small set, which tell big differences from small ones and no more. Longer runs, on
+# more data, stand in [Results](../RESULTS.md).
+
+# %%
+T, BATCH, EPOCHS, SEEDS = 4, 32, 5, 3
+x, y = load_digits(return_X_y=True)
+x = (x / 16).astype("float32")
+x_train, y_train, x_test, y_test = x[:1440], y[:1440], x[1440:], y[1440:]
+updates = EPOCHS * (1440 // BATCH) * T
+
+norm = functools.partial(bsojax.BatchNorm, num_steps=T)
+model = bsojax.models.SpikingMLP(features=(128, 128), binary_ends=True, norm=norm)
+evaluate = bsojax.make_eval_step(model, T)
+real = optax.adam(optax.cosine_decay_schedule(5e-3, updates))
+
+
+def nbytes(tree):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def measure(flip, packed=True):
+    """Trains with a flip optimizer: bits a weight that its state and the signs take, and accuracy for each seed."""
+    tx = bsojax.split_optimizer(flip=flip, real=real)
+    step = bsojax.make_train_step(model, tx, T)
+    accuracies = []
+    for seed in range(SEEDS):
+        state = bsojax.init(model, tx, jax.random.key(seed), x[:BATCH], packed=packed)
+        weights = bsojax.memory_report(state)["latent_adam"] / 12  # 12 bytes each
+        bits = 8 * (nbytes(state.signs) + nbytes(state.opt_state.signs)) / weights
+        rng = np.random.default_rng(seed)
+        for _ in range(EPOCHS):
+            for batch in rng.permutation(1440).reshape(-1, BATCH):
+                state, _ = step(state, x_train[batch], y_train[batch])
+        state = bsojax.refresh_statistics(model, state, [x_train[:720], x_train[720:]], T)
+        accuracies.append(float(evaluate(state, x_test, y_test)["accuracy"]))
+    return bits, accuracies
+
+
+# %% [markdown]
+# ## Step by step
+#
+# Two ends first: latent weights with Adam, and signs that stay as they were drawn, at one bit. Whatever lies between
+# must be judged against both. (The latent rule keeps its signs in a byte beside the latent weights, as a cache; they
+# follow from the latent weights, and those 8 bits are not counted.)
+
+# %%
+latent = latent_weights(optax.adam(optax.cosine_decay_schedule(1e-2, updates)))
+bits, accuracies = measure(latent, packed=False)
+found = {"latent weights, Adam": (bits - 8, accuracies), "frozen signs": measure(bsojax.freeze())}
+
+# %% [markdown]
+# Then the momentum in float32 and int8, and counters of fewer and fewer bits.
+
+# %%
+found["float32 momentum"] = measure(bsojax.calibrated(T, updates))
+found["int8 momentum"] = measure(bsojax.calibrated(T, updates, momentum_dtype="int8"))
+for width in (6, 4, 3):
+    found[f"counter, {width} bits"] = measure(bsojax.calibrated_counter(updates, bits=width, deploy_c=None))
+
+# %%
+found = dict(sorted(found.items(), key=lambda item: -item[1][0]))
+print(f"{'state':22}  bits a weight  test accuracy, mean and each of {SEEDS} seeds")
+for name, (bits, accuracies) in found.items():
+    each = " ".join(f"{accuracy:.1%}" for accuracy in accuracies)
+    print(f"{name:22}  {bits:13.1f}  {np.mean(accuracies):.1%}  ({each})")
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+for name, (bits, accuracies) in found.items():
+    ax.plot([bits] * SEEDS, accuracies, "o", color="#0072B2", alpha=0.4)
+    ax.plot(bits, np.mean(accuracies), "_", color="#D55E00", markersize=18, markeredgewidth=2)
+    ax.annotate(name, (bits, np.mean(accuracies)), rotation=30, textcoords="offset points", xytext=(4, -26), fontsize=8)
+ax.set_xscale("log", base=2)
+ax.set(xlabel="bits a weight while training (log scale)", ylabel="test accuracy")
+ax.set_ylim(0.5, 1.0)
+ax.grid(alpha=0.3)
+
+# %% [markdown]
+# Read the table with its spread in mind: the test set is 357 images, so one image is 0.3 points. Between 96 bits and 6
+# there is little to choose here. Below that, bits cost accuracy, and even three of them are far above frozen signs.
+# On Fashion-MNIST, with longer runs, the same order shows in smaller steps: see "counter" in
+# [Results](../RESULTS.md), section 6.
+#
+# ## The whole bill
+#
+# Weights are not all that training holds. `bsojax.memory_report` counts bytes by tree; nothing is run for it, and with
+# `step` the step is compiled and the compiler asked what it sets aside.
+
+# %%
+
+
+def bill(T, batch=32, dtype="float32"):
+    """The report of int8 momentum and packed signs, for T time steps, a batch size and a dtype of activations."""
+    tx = bsojax.split_optimizer(bsojax.calibrated(T, updates, momentum_dtype="int8"), optax.sgd(1e-2))
+    wide = bsojax.models.SpikingMLP(features=(256, 256), binary_ends=True)
+    state = bsojax.init(wide, tx, jax.random.key(0), x[:batch], packed=True)
+    step = bsojax.make_train_step(wide, tx, T, dtype=dtype)
+    return bsojax.memory_report(state, model=wide, step=step, x=x[:batch], y=y[:batch])
+
+
+bills = {"T = 4": bill(T=4)}
+for name, size in bills["T = 4"].items():
+    print(f"{name:18} {size:9,} bytes")
+
+# %% [markdown]
+# `neurons`, the membranes and traces of one time step, grow with the batch; `step_temporaries` are gradients and
+# activations of one time step. "latent_adam" is for comparison only: what the weights would take with latent weights
+# and Adam.
+#
+# Backpropagation through time keeps activations of every time step. An online step keeps one, whatever T is:
+
+# %%
+bills["T = 64"] = bill(T=64)
+bills["T = 4, batch 8"] = bill(T=4, batch=8)
+bills["T = 4, bfloat16"] = bill(T=4, dtype="bfloat16")
+for name, report in bills.items():
+    print(f"{name:16} arguments {report['step_arguments']:9,} and temporaries {report['step_temporaries']:9,} bytes")
+
+# %% [markdown]
+# So the order in which to save: a smaller batch first, since it costs nothing but time; then the momentum; then, in
+# convolutional networks, whose activations outweigh their weights, `dtype="bfloat16"`. `backward_steps=` saves time
+# and no memory.
+#
+# ## Where to go next
+#
+# - [Adapt a shipped network](6-adapt.py) in a few hundred kilobytes, with the counters and freezing of this page.
+# - [Benchmarks](../BENCHMARKS.md): bytes of large networks, measured.
+# - [To the edge](5-to-the-edge.py): when training is over, and one bit is all that is left.

@@ -1,0 +1,198 @@
+# %% [markdown]
+# # Many devices and hosts
+#
+# For people who have more than one accelerator, or will have, and want to write and test their program on a laptop
+# first. At the end you will have one training step running on four devices, with the momentum split between them, a
+# second one that exchanges votes in the place of gradients, and the commands that start the same on several hosts.
+
+# %% [markdown]
+# ## Four devices without any
+#
+# JAX makes as many CPU devices as it is asked for, if it is asked **before it is imported**. They share this computer's
+# cores, so nothing becomes faster; but everything else is as it would be on four accelerators.
+
+# %%
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+# %%
+import functools
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec as P
+from sklearn.datasets import load_digits
+
+import bsojax
+
+print(jax.devices())
+
+# %% [markdown]
+# ## One device first
+#
+# The program that we know: a batch of 64, here for ten batches, with all on the first device.
+
+# %%
+T, BATCH = 4, 64
+x, y = load_digits(return_X_y=True)
+x = (x / 16).astype("float32")
+batches = [(x[i : i + BATCH], y[i : i + BATCH]) for i in range(0, 10 * BATCH, BATCH)]
+
+model = bsojax.models.SpikingMLP(features=(256, 256))
+tx = bsojax.split_optimizer(bsojax.calibrated(T), optax.sgd(0.05))
+
+
+def fresh():
+    return bsojax.init(model, tx, jax.random.key(0), x[:BATCH])
+
+
+alone, step = fresh(), bsojax.make_train_step(model, tx, T)
+for batch in batches:
+    alone, metrics = step(alone, *batch)
+print(f"one device: loss {metrics['loss']:.6f}, on {alone.signs['dense_1']['kernel'].devices()}")
+
+# %% [markdown]
+# ## A mesh: the batch is split, the network is not
+#
+# In **data parallelism** each device holds the whole network and a share of each batch. Under `jit` that takes two
+# lines: a mesh, and batches that are placed on it. The compiler sees where data lies, and adds the exchange of
+# gradients and of norm statistics by itself, so statistics are those of the whole batch, as on one device.
+
+# %%
+mesh = bsojax.data_mesh()
+over_devices = jax.NamedSharding(mesh, P("batch"))
+
+together = jax.device_put(fresh(), bsojax.state_shardings(fresh(), mesh))
+for batch in batches:
+    together, metrics = step(together, *jax.device_put(batch, over_devices))
+print(f"four devices: loss {metrics['loss']:.6f}")
+different = jax.tree.map(lambda a, b: int(jnp.sum(np.asarray(a) != np.asarray(b))), alone.signs, together.signs)
+print("signs that differ from one device:", different)
+
+# %% [markdown]
+# Gradients are now sums of four partial sums, which round differently; a sign can differ only where a momentum or a
+# membrane lies within rounding of its threshold, and from there runs part slowly, as two runs with one different spike
+# do. [Scaling](../SCALING.md) has how often that happens.
+#
+# ## Splitting the momentum
+#
+# Each device holding all of the network wastes memory where the optimizer's state is the largest part, as here. With
+# `split_optimizer=True` each keeps a slice of the momentum and updates the signs that belong to it; the flips, at one
+# byte a weight, are then sent to all. Tell the step, with `mesh=`, so that signs stay whole within its loop.
+
+# %%
+split_step = bsojax.make_train_step(model, tx, T, mesh=mesh)
+shardings = bsojax.state_shardings(fresh(), mesh, split_optimizer=True)
+split_step = jax.jit(split_step, out_shardings=(shardings, None), donate_argnums=0)
+split = jax.device_put(fresh(), shardings)
+for batch in batches:
+    split, metrics = split_step(split, *jax.device_put(batch, over_devices))
+print(f"split optimizer: loss {metrics['loss']:.6f}")
+
+# %%
+
+
+def bytes_by_device(tree):
+    """Bytes of a tree's leaves on each device."""
+    held = dict.fromkeys(jax.devices(), 0)
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            held[shard.device] += shard.data.nbytes
+    return np.array(list(held.values())) / 1000
+
+
+ways = {"one device": alone, "mesh": together, "mesh, split optimizer": split}
+fig, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained", sharey=True)
+for ax, (way, state) in zip(axes, ways.items(), strict=True):
+    signs, optimizer = bytes_by_device(state.signs), bytes_by_device(state.opt_state)
+    ax.bar(range(4), signs, color="#0072B2", label="signs")
+    ax.bar(range(4), optimizer, bottom=signs, color="#D55E00", label="optimizer")
+    ax.set(title=way, xlabel="device", xticks=range(4))
+    print(f"{way:22} kB a device:", *(f"{size:.0f}" for size in signs + optimizer))
+axes[0].set_ylabel("kB")
+axes[0].legend(frameon=False)
+
+# %% [markdown]
+# ## Votes in the place of gradients
+#
+# Between hosts, what is exchanged can matter more than memory. A float32 gradient a weight is 32 bits, and summing it
+# over devices sends about 64. But a binary weight needs one bit of advice only: flip or stay. With `vote=True` each
+# device keeps a momentum of its own gradients, decides its own flips, and they **vote**; what more than half want is
+# done, on all devices alike. That is 2 bits a weight.
+#
+# It is another rule, not the same in fewer bytes: momenta of smaller batches are noisier, and a majority ignores how
+# sure anybody is. It runs under `shard_map` or `pmap`, where each device runs its own copy of the program on its own
+# share; norms are told the name of the axis, so that statistics are still those of the whole batch.
+
+# %%
+norm = functools.partial(bsojax.BatchNorm, axis_name="batch")
+voting_model = bsojax.models.SpikingMLP(features=(256, 256), norm=norm)
+vote_step = bsojax.make_train_step(voting_model, tx, T, axis_name="batch", vote=True)
+
+
+def of_one_device(state, x, y):
+    """A step of one device, whose momentum has an axis of devices in front."""
+    mine = state.replace(opt_state=jax.tree.map(lambda leaf: leaf[0], state.opt_state))
+    mine, metrics = vote_step(mine, x, y)
+    return mine.replace(opt_state=jax.tree.map(lambda leaf: leaf[None], mine.opt_state)), metrics
+
+
+where = jax.tree.map(lambda _: P(), fresh()).replace(opt_state=jax.tree.map(lambda _: P("batch"), fresh().opt_state))
+sharded = jax.jit(
+    jax.shard_map(
+        of_one_device, mesh=mesh, in_specs=(where, P("batch"), P("batch")), out_specs=(where, P()), check_vma=False
+    ),
+    donate_argnums=0,
+)
+start = fresh()
+voted = start.replace(opt_state=jax.tree.map(lambda leaf: jnp.repeat(leaf[None], 4, 0), start.opt_state))
+for batch in batches:
+    voted, metrics = sharded(voted, *batch)
+print(f"votes: loss {metrics['loss']:.6f}")
+
+# %% [markdown]
+# ## Several hosts
+#
+# On several hosts every process runs the *same* program; each sees its own devices and, once they have found each
+# other, all of them. With the repository's command line, for two hosts:
+#
+# ```bash
+# # on the first host, whose address the others can reach
+# python -m experiments.train digits --output /shared/run --coordinator first-host:1234 --num-processes 2 --process-id 0
+# # on the second
+# python -m experiments.train digits --output /shared/run --coordinator first-host:1234 --num-processes 2 --process-id 1
+# ```
+#
+# `--output` is in a folder that all of them see; process 0 writes metrics, and all of them write their part of each
+# checkpoint. On Cloud TPU and under Slurm, `--coordinator auto` finds addresses and numbers. If a process dies, the
+# others stop once they notice; the same commands with `--resume` go on, with another number of hosts if need be.
+#
+# Under Slurm that is one line in a job script:
+#
+# ```bash
+# srun python -m experiments.train cifar10-vgg11 --output /shared/run --coordinator auto --resume
+# ```
+#
+# In a loop of your own, two things are added to this page's program: the processes must find each other before JAX
+# does anything, and each hands over its own share of a batch.
+#
+# ```python
+# jax.distributed.initialize("first-host:1234", num_processes=2, process_id=I)
+# mesh = bsojax.data_mesh()  # the devices of all processes
+# over_devices = jax.NamedSharding(mesh, jax.P("batch"))
+# x = jax.make_array_from_process_local_data(over_devices, my_x)  # my_x: this process's share of the batch
+# ```
+#
+# Both commands can be tried on one computer, in two terminals, with `--coordinator 127.0.0.1:1234`. What was tried, and
+# what was not (no pod and no network between hosts), is in [Scaling](../SCALING.md).
+#
+# ## Where to go next
+#
+# - [Scaling](../SCALING.md): bytes exchanged and memory of a device, in tables.
+# - [Reliability](../RELIABILITY.md): what happens when a host is killed.
+# - [Parts of your own](../EXTENDING.md): an exchange between devices of your own.
