@@ -103,7 +103,6 @@ print("*two* words")
 
 # %% tags=["keep-colors"]
 plt.plot([1, 2])
-plt.show()
 """
 
 
@@ -117,6 +116,7 @@ def test_a_notebook_becomes_a_page_with_what_it_prints_and_draws(tmp_path):
     assert page.startswith("# A title\n\n````python\nimport matplotlib")
     assert "````{ .text .output }\n*two* words\n````" in page
     assert "![What the cell draws](1-first-2-0.png#keep-colors)" in page
+    assert "matplotlib.lines" not in page
     assert files.get_file_from_path("tutorials/1-first-2-0.png").content_bytes.startswith(b"\x89PNG")
     assert files.get_file_from_path("tutorials/1-first.py") is None
 
