@@ -7,7 +7,7 @@ TESTS ?= -m "not slow"
 # What `make deploy` takes to devices; it trains the default network first where there is none.
 RUN_FOLDER ?= runs/digits
 
-.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint evidence bench bench-peers scaling faults
+.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint docs docs-serve evidence bench bench-peers scaling faults tpu
 
 setup: .venv/.ready
 
@@ -59,10 +59,32 @@ test-nir: setup .venv-nir/.ready
 		nirtorch==2.6 spikingjelly==2.0.0 norse==1.1.0 snntorch==1.0.0
 	touch $@
 
+# The sdist and the wheel in dist/, tried on the oldest Python with the lowest versions and on the newest.
+OLDEST_PYTHON ?= python3.11
+
+.PHONY: package
+package:
+	newest=$$(.ci/newest-python) && $(PYTHON) .ci/package.py dist --lowest $(OLDEST_PYTHON) --newest $$newest
+
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The site, into site/, with every notebook run: minutes. `make docs DOCS_EXECUTE=false` runs none and takes seconds.
+export DOCS_EXECUTE ?= true
+DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs
+
+docs: .venv/.ready-docs
+	$(DOCS) build --strict
+
+# Pages as they are written; notebooks are shown and not run.
+docs-serve: .venv/.ready-docs
+	DOCS_EXECUTE=false $(DOCS) serve
+
+.venv/.ready-docs: .venv/.ready
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.lock --no-build-isolation --editable '.[docs]'
+	touch $@
 
 evidence: setup
 	$(RUN) -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png
@@ -84,3 +106,15 @@ scaling: setup
 faults: setup
 	$(RUN) -m benchmarks.faults
 	$(RUN) -m benchmarks.render
+
+tpu: setup .venv-tpu/.ready
+	.venv-tpu/bin/python -m benchmarks.tpu
+	$(RUN) -m benchmarks.render
+
+# What .venv has, and libtpu: a JAX that finds it looks for a TPU at every start.
+.venv-tpu/.ready: .venv/.ready
+	$(RUN) -m venv --clear .venv-tpu
+	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-tpu/path
+	mv .venv-tpu/path "$$(.venv-tpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check 'jax[tpu]'
+	touch $@

@@ -1,7 +1,5 @@
 """Binary spiking neural networks, trained online and without latent weights, in JAX."""
 
-from importlib.metadata import version as _version
-
 from bsojax import deploy as deploy
 from bsojax import encoders as encoders
 from bsojax import inspect as inspect
@@ -16,8 +14,10 @@ from bsojax._validate import check_data as check_data
 from bsojax.deploy import load_model as load_model
 from bsojax.deploy import save_model as save_model
 from bsojax.deploy import SavedModel as SavedModel
+from bsojax.inspect import LayerOperations as LayerOperations
 from bsojax.inspect import LayerSummary as LayerSummary
 from bsojax.inspect import memory_report as memory_report
+from bsojax.inspect import OperationEnergy as OperationEnergy
 from bsojax.inspect import summarize as summarize
 from bsojax.inspect import Summary as Summary
 from bsojax.losses import cross_entropy_mse as cross_entropy_mse
@@ -100,4 +100,4 @@ from bsojax.signs import to_weights as to_weights
 from bsojax.signs import unpack_signs as unpack_signs
 from bsojax.signs import value_and_grad as value_and_grad
 
-__version__ = _version("bsojax")
+__version__ = "0.1.0"

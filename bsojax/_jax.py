@@ -1,4 +1,4 @@
-"""Names of JAX that are young, private or on their way out: the one file to look at when JAX changes."""
+"""Names in JAX that are young, private or on their way out: the one file to check when JAX changes."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,19 +10,20 @@ from jax.interpreters import partial_eval
 
 
 def is_traced(value: Any) -> bool:
-    """Whether value is an array whose elements are not known while its function is traced."""
+    """Whether value is an array whose elements are unknown while its function is traced."""
     return isinstance(value, jax.core.Tracer)
 
 
 def varying_axes(array: jax.Array) -> Any:
-    """The device axes over which shard_map's checks know an array to vary; empty or None outside of them."""
+    """The device axes over which shard_map's checks consider an array to vary; empty or None outside shard_map."""
     kind: Any = jax.typeof(array)
     return getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", None)
 
 
 def marked_varying(array: jax.Array, axis_name: str) -> jax.Array:
     """Returns an array that is the same on all devices of an axis, marked for shard_map as one that may differ."""
-    return jax.lax.pcast(array, axis_name, to="varying")
+    marked: jax.Array = jax.lax.pcast(array, axis_name, to="varying")
+    return marked
 
 
 def axis_size(axis_name: str) -> int:
@@ -31,14 +32,14 @@ def axis_size(axis_name: str) -> int:
 
 
 def jit_is_disabled() -> bool:
-    """Whether functions run without being compiled, as within ``jax.disable_jit``."""
+    """Whether functions run uncompiled, as within ``jax.disable_jit``."""
     return bool(getattr(jax.config, "jax_disable_jit", False))
 
 
 def without_dead_code(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """Returns a function that does for arrays like these arguments what a function does, and nothing without effect.
+    """Returns a function that, for arrays like these arguments, does the same without operations that have no effect.
 
-    ``jax.jit`` leaves dead code out by itself, but (jax 0.10 to 0.12) not where a shape is symbolic.
+    ``jax.jit`` removes dead code on its own, but (jax 0.10 to 0.12) not where a shape is symbolic.
     """
     traced = jax.jit(function).trace(*arguments)
     jaxpr, _ = partial_eval.dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.jaxpr.outvars), instantiate=True)
@@ -49,7 +50,7 @@ def without_dead_code(function: Callable[..., Any], *arguments: Any) -> Callable
 
 @contextlib.contextmanager
 def without_source_paths() -> Iterator[None]:
-    """Within, programs are lowered without the paths of the files that they come from, so that nobody's are shipped."""
+    """A context in which programs are lowered without the paths of their source files, so that no paths are shipped."""
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 import bsojax
-from bsojax.signs import count_signs
+from bsojax.signs import count_signs, is_packed, leaf_name
 from experiments import epochs
 from experiments.config import Config
 from experiments.data import DataSet
@@ -60,6 +60,12 @@ class Run:
     def num_signs(self) -> int:
         """The number of binary weights."""
         return count_signs(self.state.signs)
+
+    @property
+    def leaf_sizes(self) -> dict[str, int]:
+        """The number of binary weights of each leaf, by its name."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.state.signs, is_leaf=is_packed)
+        return {leaf_name(path): math.prod(leaf.shape) for path, leaf in leaves}
 
     @property
     def frame(self) -> jax.ShapeDtypeStruct:

@@ -21,6 +21,9 @@ CHUNKS = 20
 RECORDED = ("loss", "accuracy", "flips", "spike_rate", "skipped")
 """What is recorded of every batch."""
 
+SPIKES, FLIPS = "spikes/", "flips/"
+"""What the names of records of single layers begin with: a neuron layer's spike rate, a sign leaf's flips."""
+
 SINGLE = Devices()
 """A single device, JAX's default."""
 
@@ -42,7 +45,8 @@ class Chunk:
     Attributes:
       epoch: their epoch, counted from 1.
       done: batches of this epoch that are done.
-      batches: what was recorded of each batch: float64 arrays, those of RECORDED and one for each further metric.
+      batches: what was recorded of each batch: float64 arrays, those of RECORDED, one for each layer (see
+        SPIKES), and one for each further metric.
     """
 
     epoch: int
@@ -205,6 +209,13 @@ class BatchByBatch:
         return advance
 
 
+def of_layers(batches: dict[str, np.ndarray], prefix: str) -> dict[str, float]:
+    """Returns the means over batches of what is recorded of each layer, SPIKES or FLIPS, by the layer's name."""
+    return {
+        name.removeprefix(prefix): float(np.mean(values)) for name, values in batches.items() if name.startswith(prefix)
+    }
+
+
 def cut(first: int, last: int, pieces: int) -> Iterator[tuple[int, int]]:
     """Cuts ``first .. last - 1`` into pieces whose lengths differ by one at most, none empty if pieces <= length."""
     bounds = [first + round((last - first) * piece / max(pieces, 1)) for piece in range(pieces + 1)]
@@ -224,6 +235,8 @@ def _by_batch(metrics: dict[str, Any]) -> dict[str, np.ndarray]:
         "accuracy": metrics["accuracy"],
         "flips": sum(flips.astype(np.float64) for flips in metrics["flips"].values()),
         "spike_rate": rates.mean(axis=-1),
+        **{f"{SPIKES}{name}": rate for name, rate in metrics["spikes"].items()},
+        **{f"{FLIPS}{name}": count for name, count in metrics["flips"].items()},
         **{name: values for name, values in metrics.items() if name not in ("loss", "accuracy", "flips", "spikes")},
     }
     recorded = {name: np.asarray(values, np.float64) for name, values in recorded.items()}

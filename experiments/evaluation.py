@@ -24,6 +24,10 @@ EVALUATION_BATCH = 500
 """Examples of an evaluation batch, at most."""
 
 
+LAYERS = (epochs.SPIKES, epochs.FLIPS)
+"""What the names of records of single layers begin with."""
+
+
 def evaluations(run: Run) -> list[int]:
     """Returns after how many batches of an epoch a run is evaluated."""
     return [last for _, last in epochs.cut(0, run.batches, run.config.evaluations)]
@@ -68,7 +72,8 @@ def record_of(run: Run, at: Progress, evaluated: dict[str, float]) -> dict[str, 
     """Returns the record of an evaluation and of the batches since the last one: means, of the loss where finite."""
     batches, calls = at.pending, run.config.updates_per_batch
     good = np.isfinite(batches["loss"])
-    more = [name for name in batches if name not in epochs.RECORDED]
+    more = [name for name in batches if name not in epochs.RECORDED and not name.startswith(LAYERS)]
+    sizes = run.leaf_sizes
     flips = float(np.mean(batches["flips"]))
     return {
         "loss": float(np.mean(batches["loss"][good])) if good.any() else math.nan,
@@ -76,7 +81,11 @@ def record_of(run: Run, at: Progress, evaluated: dict[str, float]) -> dict[str, 
         "flips": int(batches["flips"].sum()),
         "flips_per_batch": flips,
         "flip_ratio": flips / (run.num_signs * calls),
+        "flip_ratios": {
+            name: n / max(sizes[name] * calls, 1) for name, n in epochs.of_layers(batches, epochs.FLIPS).items()
+        },
         "spike_rate": float(np.mean(batches["spike_rate"])),
+        "spike_rates": epochs.of_layers(batches, epochs.SPIKES),
         "skipped": int(batches["skipped"].sum()),
         "epoch": (len(at.records) + 1) / run.config.evaluations,
         "updates": ((at.epoch - 1) * run.batches + at.batch) * calls,

@@ -7,7 +7,18 @@ import numpy as np
 
 from experiments.pages import figure, finish, save_picture
 
-STYLES = (("C0", "-"), ("C1", "--"), ("C2", ":"), ("C3", "-"), ("C4", "--"), ("C5", "-"), ("C7", "-"))
+STYLES = (
+    ("C0", "-"),
+    ("C1", "--"),
+    ("C2", ":"),
+    ("C3", "-"),
+    ("C4", "--"),
+    ("C5", "-"),
+    ("C7", "-"),
+    ("C6", "-"),
+    ("C6", ":"),
+    ("C8", "--"),
+)
 """Colour and line of the rules, in the order of the result."""
 
 

@@ -74,7 +74,7 @@ def test_the_layout_is_the_one_that_is_written_down(tmp_path):
 @pytest.mark.parametrize(
     ("header", "held", "message"),
     [
-        ({}, {"../a": np.zeros(2)}, "'../a' is no name"),
+        ({}, {"../a": np.zeros(2)}, "'../a' is not a name"),
         ({}, {"a": np.zeros(2), "a/b": np.zeros(2)}, "'a' cannot be an array and hold"),
         ({}, {"a": np.array("text")}, "is of dtype 'str"),
         ({}, {"a": np.zeros(2, complex)}, "is of dtype 'complex128'"),
@@ -128,9 +128,9 @@ def test_what_a_file_is_instead_is_said(tmp_path):
     with pytest.raises(FileNotFoundError):
         _container.read(path, "model")
     path.mkdir()
-    assert "no regular file" in refusal(path)
+    assert "not a regular file" in refusal(path)
     os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in refusal(tmp_path / "pipe")
+    assert "not a regular file" in refusal(tmp_path / "pipe")
 
 
 def with_arrays(*listed):
@@ -151,7 +151,7 @@ HOSTILE = {
         b'{"kind":"model","header":{},"arrays":[["a","int8",[1' + b"0" * 4000 + b"]]]}",
         "cannot have the shape",
     ),
-    "more digits": (b'{"kind":"model","header":' + b"1" * 5 * 10**5 + b"}", "no JSON"),
+    "more digits": (b'{"kind":"model","header":' + b"1" * 5 * 10**5 + b"}", "not readable JSON"),
     "a negative side": (with_arrays(["a", "int8", [-10]]), "cannot have the shape"),
     "two negative sides": (with_arrays(["a", "int8", [-2, -5]]), "cannot have the shape"),
     "a side that is true": (with_arrays(["a", "int8", [True]]), "cannot have the shape"),
@@ -162,26 +162,26 @@ HOSTILE = {
     "an object": (with_arrays(["a", "object", [1]]), "is of dtype"),
     "a void": (with_arrays(["a", "V8", [1]]), "is of dtype"),
     "a dtype that is a list": (with_arrays(["a", ["int8"], [1]]), "is of dtype"),
-    "an array without a shape": (with_arrays(["a", "int8"]), "is no array's name"),
-    "an array that is text": (with_arrays("abc"), "is no array's name"),
+    "an array without a shape": (with_arrays(["a", "int8"]), "is not an array's name"),
+    "an array that is text": (with_arrays("abc"), "is not an array's name"),
     "arrays in an object": (json.dumps({**GOOD, "arrays": {"a": 1}}).encode(), "must list"),
     "too many arrays": (with_arrays(*([f"{n}", "int8", [0]] for n in range(2**14 + 1))), "must list"),
     "a name twice": (with_arrays(["a", "int8", [5]], ["a", "int8", [5]]), "two arrays are named 'a'"),
     "a leaf that is a branch": (with_arrays(["a/b", "int8", [5]], ["a", "int8", [5]]), "hold the array 'a/b'"),
-    "a name that escapes": (named("../../etc/passwd"), "is no name"),
-    "a name from the root": (named("/etc/passwd"), "is no name"),
-    "a name of a point": (named("a/./b"), "is no name"),
-    "a name with a gap": (named("a//b"), "is no name"),
-    "a name of another system": (named("C:\\a"), "is no name"),
-    "a name with a zero": (named("a\x00b"), "is no name"),
-    "a name that a terminal obeys": (named("\x1b[2Ja"), "is no name"),
-    "half a character": (named("\ud800"), "is no name"),
-    "no name": (named(""), "is no name"),
-    "a name that is a number": (named(5), "is no name"),
-    "a long name": (named("a" * 10**5), "is no name"),
-    "a deep name": (named("a/" * 100 + "a"), "is no name"),
-    "lists without end": (b"[" * 5 * 10**5, "no JSON"),
-    "objects without end": (b'{"a":' * 8 * 10**4, "no JSON"),
+    "a name that escapes": (named("../../etc/passwd"), "is not a name"),
+    "a name from the root": (named("/etc/passwd"), "is not a name"),
+    "a name of a point": (named("a/./b"), "is not a name"),
+    "a name with a gap": (named("a//b"), "is not a name"),
+    "a name of another system": (named("C:\\a"), "is not a name"),
+    "a name with a zero": (named("a\x00b"), "is not a name"),
+    "a name that a terminal obeys": (named("\x1b[2Ja"), "is not a name"),
+    "half a character": (named("\ud800"), "is not a name"),
+    "no name": (named(""), "is not a name"),
+    "a name that is a number": (named(5), "is not a name"),
+    "a long name": (named("a" * 10**5), "is not a name"),
+    "a deep name": (named("a/" * 100 + "a"), "is not a name"),
+    "lists without end": (b"[" * 5 * 10**5, "not readable JSON"),
+    "objects without end": (b'{"a":' * 8 * 10**4, "not readable JSON"),
     "lists deep in a header": (
         json.dumps(GOOD).encode().replace(b'"header": {}', b'"header": {"a":' + b"[" * 900 + b"]" * 900 + b"}"),
         "nested more than 32",
@@ -189,12 +189,12 @@ HOSTILE = {
     "many small lists": (b"[" + b"[]," * (HEADER_LIMIT // 3 - 2) + b"[]]", "lacks a part"),
     "many small objects": (b"[" + b"{}," * (HEADER_LIMIT // 3 - 2) + b"{}]", "lacks a part"),
     "an enormous header": (b" " * (HEADER_LIMIT + 1), "its header has 524,289 bytes"),
-    "no JSON": (b"kind: model", "no JSON"),
-    "no text": (b"\xff\xfe\x00", "no JSON"),
-    "nothing": (b"", "no JSON"),
+    "no JSON": (b"kind: model", "not readable JSON"),
+    "no text": (b"\xff\xfe\x00", "not readable JSON"),
+    "nothing": (b"", "not readable JSON"),
     "a number": (b"5", "lacks a part"),
     "null": (b"null", "lacks a part"),
-    "a number that is none": (json.dumps({**GOOD, "header": {"a": float("nan")}}).encode(), "no number of JSON"),
+    "a number that is none": (json.dumps({**GOOD, "header": {"a": float("nan")}}).encode(), "not a JSON number"),
     "a key twice": (b'{"kind":"model","kind":"model","header":{},"arrays":[]}', "twice in one object"),
     "a part too many": (json.dumps({**GOOD, "import": "os"}).encode(), "lacks a part"),
     "a part too few": (b'{"kind":"model","arrays":[]}', "lacks a part"),

@@ -254,7 +254,7 @@ REFUSED = {
     "another network": (of_another, [], "holds another network"),
     "data that are not here": (without_data, [], "dataset: 'cifar100' is not prepared"),
     "a recurrent network": (recurrent, [], "cannot be deployed"),
-    "norms that NIR has no words for": (per_step, ["--nir", "n.nir"], "cannot be said in NIR"),
+    "norms that NIR has no words for": (per_step, ["--nir", "n.nir"], "cannot be expressed in NIR"),
     "no examples": (as_it_is, ["--examples", "0"], "--examples: must be at least 1, got 0."),
     "inputs of one bit": (as_it_is, ["--input-bits", "1"], "--input-bits: must be in 2 .. 16, got 1."),
     "narrow membranes": (as_it_is, ["--membrane-bits", "4"], "membrane_bits: must be in [8, 32], got 4."),

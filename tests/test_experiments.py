@@ -1,6 +1,7 @@
 """The command line end to end, on real images: what it leaves behind, and what it refuses before training."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -63,6 +64,7 @@ def test_a_run_leaves_settings_records_model_and_picture(finished):
         "config.json",
         "control",
         "curves.png",
+        "layers.png",
         "lock",
         "metrics.jsonl",
         "model.bsojax",
@@ -77,7 +79,33 @@ def test_a_run_leaves_settings_records_model_and_picture(finished):
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert all(record["flips"] > 0 and 0 < record["spike_rate"] < 1 for record in records)
     assert records[-1]["loss"] < records[0]["loss"]
-    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("curves.png", "layers.png"):
+        assert (finished / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_records_hold_every_layer_and_the_last_names_none_as_dead(finished):
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        assert set(record["spike_rates"]) == {"neuron_0", "neuron_1"}
+        np.testing.assert_allclose(np.mean(list(record["spike_rates"].values())), record["spike_rate"], rtol=1e-6)
+        assert record["flip_ratios"] == {"conv_1/kernel": pytest.approx(record["flip_ratio"])}  # the only binary layer
+    for result in read(finished, "summary.json")["results"].values():
+        assert (result["dead_layers"], result["saturated_layers"]) == ([], [])
+
+
+def test_a_run_with_dead_layers_names_them_and_what_to_do(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "make_neuron", lambda config: functools.partial(bsojax.LIF, v_threshold=1e6))
+    summary, config = CONFIGS["digits"]
+    small = dataclasses.replace(config, network="mlp", channels=(8, 8))
+    monkeypatch.setitem(CONFIGS, "digits", (summary, small))
+    short = ["--epochs", "1", "--num-steps", "1", "--batch-size", "700", "--no-control"]
+    main(["digits", "--output", str(tmp_path), "--data-dir", str(data_dir), *short])
+    (result,) = read(tmp_path, "summary.json")["results"].values()
+    assert result["dead_layers"] == ["neuron_0", "neuron_1"]
+    assert result["saturated_layers"] == []
+    told = capsys.readouterr().out
+    assert "dead at the end, without a single spike: neuron_0, neuron_1." in told
+    assert "lower its v_threshold" in told
 
 
 def test_a_run_is_judged_beside_its_frozen_control(finished):

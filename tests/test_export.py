@@ -171,7 +171,7 @@ def test_trees_of_inputs_and_outputs():
     ("options", "error", "message"),
     [
         ({"x": np.zeros((2, 7), np.float32)}, ValueError, r"x: the model was initialised for examples of shape \(6,\)"),
-        ({"x": np.zeros((2, 2, 6), np.float32)}, ValueError, r"for a frame a time step; got \(2, 2, 6\)"),
+        ({"x": np.zeros((2, 2, 6), np.float32)}, ValueError, r"for a frame per time step; got \(2, 2, 6\)"),
         ({"x": np.zeros((2, 6), np.uint8)}, TypeError, "x: needs a floating dtype, not uint8"),
         ({"platforms": "cpu"}, ValueError, r"platforms: needs a sequence of names .* got 'cpu'"),
         ({"platforms": ("gpu",)}, ValueError, "platforms: .* cuda"),

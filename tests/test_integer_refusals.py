@@ -133,8 +133,8 @@ CASES = {
     ),
     "refractory_steps": (lambda x, train, t: read(LIF(refractory_steps=1)(conv(x))), ["'LIF_0'", "refractory_steps"]),
     "tau a neuron": (spatial("tau", (4,)), ["'LIF_0'", "differ in tau", "one tau"]),
-    "thresholds in space": (spatial("v_threshold"), ["'LIF_0'", "one a channel"]),
-    "thresholds of each neuron": (spatial("v_threshold", (4, 4, 4)), ["'LIF_0'", "one a channel"]),
+    "thresholds in space": (spatial("v_threshold"), ["'LIF_0'", "one per channel"]),
+    "thresholds of each neuron": (spatial("v_threshold", (4, 4, 4)), ["'LIF_0'", "one per channel"]),
     "v_reset above the threshold": (
         lambda x, train, t: read(LIF(v_reset=1.5)(conv(x))), ["'LIF_0'", "v_reset 1.5", "not below its threshold"],
     ),
@@ -168,7 +168,7 @@ CASES = {
     ),
     "flax's pooling": (between(lambda x: nn.max_pool(x.value, (2, 2), (2, 2))), ["'BinaryConv_0'", "max_pool"]),
     "a transpose": (between(lambda x: x.value.swapaxes(1, 2)), ["'BinaryConv_0'", "flatten"]),
-    "constants that differ in space": (weight_of_an_image, ["'LIF_0'", "one a channel"]),
+    "constants that differ in space": (weight_of_an_image, ["'LIF_0'", "one per channel"]),
     "division by 0": (lambda x, train, t: read(LIF()(conv(x) / 0.0)), ["'Conv_0'", "not finite"]),
     "two outputs": (TwoOutputs(), ["2 arrays", "logits"]),
     "the time step": (
@@ -256,7 +256,7 @@ def test_arguments_that_do_not_fit_are_refused_by_name(name):
 def test_a_state_whose_memory_a_step_took_over_is_refused():
     gone = jax.tree.map(jnp.array, state())
     jax.tree.leaves(gone.params)[0].delete()
-    with pytest.raises(ValueError, match="state: .* took its memory over"):
+    with pytest.raises(ValueError, match="state: .* took over its memory"):
         integer_network(MODEL, gone, X, T, **GOOD)
 
 

@@ -216,7 +216,7 @@ def test_other_models_come_back_with_the_model_alone(tmp_path):
     assert_same(saved.variables, nn.meta.unbox(state.variables))
     assert_same(bsojax.predict(saved.model, saved.state, x, T), bsojax.predict(Odd(), state, x, T))
     message = refusal(path)
-    assert "Odd is no network of bsojax.models" in message
+    assert "Odd is not a network of bsojax.models" in message
     assert "load_model(path, model)" in message
     assert "leaf 'batch_stats/BatchNorm_0/mean' must be numbers[8], and is numbers[7]" in refusal(path, Odd(8))
 
@@ -229,7 +229,7 @@ def test_a_part_of_ones_own_is_named_where_the_model_is_wanted(tmp_path):
     state = made(model)
     bsojax.save_model(tmp_path / "net", model, state)
     assert "its neuron, " in refusal(tmp_path / "net")
-    assert "Mine, is no part of bsojax" in refusal(tmp_path / "net")
+    assert "Mine, is not a part of bsojax" in refusal(tmp_path / "net")
     assert_same(bsojax.load_model(tmp_path / "net", model).variables, state.variables)
     for other in (SpikingMLP(scale=lambda fan_in: 1.0), SpikingMLP(neuron=functools.partial(bsojax.LIF, name="a"))):
         with pytest.raises(_description.CannotBeSaidError):
@@ -239,7 +239,7 @@ def test_a_part_of_ones_own_is_named_where_the_model_is_wanted(tmp_path):
     many = functools.partial(bsojax.LIF, tau=np.linspace(2, 3, 3000))
     odd = SpikingMLP((3000, 3000), 2, neuron=many)
     bsojax.save_model(tmp_path / "net", odd, made(odd, (1,)))
-    assert "its attributes are too many numbers" in refusal(tmp_path / "net")
+    assert "its attributes have too many numbers" in refusal(tmp_path / "net")
 
 
 def test_a_model_that_is_given_is_taken_and_its_input_too(tmp_path):
@@ -295,7 +295,7 @@ def test_numbers_keep_their_dtypes(tmp_path):
         double = state.replace(params=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) / 3, state.params))
         bsojax.save_model(tmp_path / "net", SMALL, double)
         assert_same(bsojax.load_model(tmp_path / "net").variables, double.variables)
-    assert "is float64, which JAX holds under jax_enable_x64 alone" in refusal(tmp_path / "net")
+    assert "is float64, which JAX holds only under jax_enable_x64" in refusal(tmp_path / "net")
 
 
 def test_what_is_no_state_of_the_model_is_not_saved(tmp_path):
@@ -374,7 +374,7 @@ def test_damage_anywhere_is_refused(tmp_path, good):
     with pytest.raises(FileNotFoundError):
         bsojax.load_model(path)
     path.mkdir()
-    assert "no regular file" in refusal(path)
+    assert "not a regular file" in refusal(path)
 
 
 def attributes(**changed):
@@ -421,7 +421,7 @@ DESCRIPTIONS = {
     "a width beyond numbers": (attributes(features=[10**300, 9]), "holds another network"),
     "a width that takes terabytes": (attributes(features=[2**40, 2**40]), "holds another network"),
     "a negative width": (attributes(features=[-8, 9]), "holds another network"),
-    "an infinite number": (attributes(num_classes=[1e400]), "no number of JSON"),
+    "an infinite number": (attributes(num_classes=[1e400]), "not a JSON number"),
     "millions of blocks": (
         replaced(model={"network": "SpikingResNet", "attributes": {"stages": [10**9, -(10**9)]}}),
         BUILDS,
@@ -440,14 +440,14 @@ DESCRIPTIONS = {
     "no model": (replaced(model=None), "it does not say how its model is built; load_model"),
     "no model, with a reason that a terminal obeys": (replaced(model=None, because="\x1b[2J"), "is built; load_model"),
     "no model, with no end of reasons": (replaced(model=None, because="a" * 10**5), "load_model(path, model)"),
-    "no input": (replaced(input_shape=None), "is no shape of an input"),
-    "a negative input": (replaced(input_shape={"array": [-5]}), "is no shape of an input"),
-    "an input of words": (replaced(input_shape={"array": "5"}), "is no shape of an input"),
-    "an input without end": (replaced(input_shape={"array": [2**40, 2**40]}), "is no shape of an input"),
+    "no input": (replaced(input_shape=None), "is not a shape of an input"),
+    "a negative input": (replaced(input_shape={"array": [-5]}), "is not a shape of an input"),
+    "an input of words": (replaced(input_shape={"array": "5"}), "is not a shape of an input"),
+    "an input without end": (replaced(input_shape={"array": [2**40, 2**40]}), "is not a shape of an input"),
     "a large input": (replaced(input_shape={"array": [2**40]}), "holds another network"),
-    "an input of two kinds": (replaced(input_shape={"array": [5], "list": []}), "is no shape of an input"),
+    "an input of two kinds": (replaced(input_shape={"array": [5], "list": []}), "is not a shape of an input"),
     "an input in a dict": (replaced(input_shape={"dict": {"a": {"array": [5]}}}), "holds another network"),
-    "an input of a kind that is made": (replaced(input_shape={"object": ["os"]}), "is no shape of an input"),
+    "an input of a kind that is made": (replaced(input_shape={"object": ["os"]}), "is not a shape of an input"),
     "inputs without end": (replaced(input_shape={"list": [{"array": [5]}] * 20_000}), "more than 256 arrays"),
 }
 

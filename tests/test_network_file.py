@@ -194,21 +194,21 @@ WRONG = {
     "products that are called narrow": (narrow_products, "which does not fit into 32 bits"),
     "a threshold beyond the proof": (with_node("Neurons", threshold=2**31), "which does not fit into 16 bits"),
     "a threshold of nothing": (with_node("Neurons", threshold=0), "a threshold is at least 1"),
-    "a decay that grows": (with_node("Neurons", decay=2**32), "is no decay"),
-    "a decay below 0": (with_node("Neurons", decay=-1), "is no decay"),
+    "a decay that grows": (with_node("Neurons", decay=2**32), "is not a decay"),
+    "a decay below 0": (with_node("Neurons", decay=-1), "is not a decay"),
     "a decay of no number": (with_node("Neurons", decay=0.5), "0.5 cannot be the decay"),
-    "a decay of many bits": (with_node("Neurons", decay_bits=200), "is no decay"),
+    "a decay of many bits": (with_node("Neurons", decay_bits=200), "is not a decay"),
     "a node that reads itself": (with_node("Neurons", source=3), "it reads no node before it"),
     "a node that reads backwards": (with_node("Neurons", source=-1), "it reads no node before it"),
     "neurons that no current charges": (with_node("Neurons", 1, source=3), "makes"),
-    "neurons of another form": (with_node("Neurons", form=[7, 7, 4]), "is no form of"),
+    "neurons of another form": (with_node("Neurons", form=[7, 7, 4]), "is not a form of"),
     "a node that reads a later one": (with_node("Synapse", source=2), "it reads no node before it"),
     "no nodes": (lambda header, arrays: (header.update(nodes=[]), arrays.clear()), "must begin with an Input"),
     "thousands of nodes": (thousands, "not what a network can have"),
-    "no node of a kind": (with_node("Current", kind="Exec"), "is no node"),
-    "a kind that is a list": (with_node("Current", kind=[]), "is no node"),
+    "no node of a kind": (with_node("Current", kind="Exec"), "is not a node"),
+    "a kind that is a list": (with_node("Current", kind=[]), "is not a node"),
     "a field too many": (with_node("Flatten", exec="rm"), "a Flatten has no 'exec'", "chains"),
-    "a scale that is text": (with_node("Current", scale="wide"), "'wide' is no Whole"),
+    "a scale that is text": (with_node("Current", scale="wide"), "'wide' is not a Whole"),
     "a name that a terminal obeys": (with_node("Neurons", name="\x1b[2J"), "cannot be the name"),
     "a vector of another size": (with_node("Flatten", shape=[1, 1, 9]), "and what it reads makes", "chains"),
     "a terabyte of a map": (with_node("Input", shape=[2**20, 2**20, 2]), "and its first node"),
@@ -262,7 +262,7 @@ def test_sums_over_currents_are_read_by_currents_alone(tmp_path):
     place = nodes.index(reader)
     for name in [name for name in arrays if name.startswith(f"{place}/")]:
         del arrays[name]
-    assert "read by currents alone" in refusal(tmp_path / "network", header, arrays)
+    assert "read only by currents" in refusal(tmp_path / "network", header, arrays)
 
 
 def test_a_chain_of_thousands_of_nodes_is_looked_at_in_little_time(tmp_path):

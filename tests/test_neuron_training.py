@@ -285,7 +285,7 @@ def test_a_membrane_before_the_first_call_is_refused_at_every_time_step():
 
 @pytest.mark.parametrize("wrap", [nn.remat, nn.jit], ids=["remat", "jit"])
 def test_a_wrapped_neuron_tells_nothing_outside_and_a_wrapped_model_inside(wrap):
-    with pytest.raises(ValueError, match=r"membrane_potential: .*ask inside of the wrapping"):
+    with pytest.raises(ValueError, match=r"membrane_potential: .*ask inside the wrapping"):
         Telling(functools.partial(wrap(bsojax.LIF))).init(jax.random.key(0), FRAMES[0])
 
     class Inside(nn.Module):

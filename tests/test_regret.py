@@ -182,17 +182,19 @@ def test_bad_settings_are_named_before_any_work(change, option, tmp_path, capsys
 
 
 def test_table_is_bold_only_where_prediction_and_interval_exceed_the_bound(committed):
-    table = regret.markdown(committed).splitlines()
-    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in table if line.startswith("| ")}
-    assert {name for name, row in cells.items() if "**" in row[2]} == {
-        "shrinking gaps",
-        "corner",
-        "interior",
-        "adversary",
-    }
-    assert {name for name, row in cells.items() if "**" in row[3]} == {"interior", "adversary"}
-    assert all(len(row) == 2 + len(regret.RULES) for row in cells.values())
-    assert not any("**" in cell for row in cells.values() for cell in row[4:])
+    lines = [line.strip("| ").split(" | ") for line in regret.markdown(committed).splitlines() if line.startswith("| ")]
+    (_, *problems), _, _, *rows = lines
+    bold = [{name for name, cell in zip(problems, cells, strict=True) if "**" in cell} for _, *cells in rows]
+    assert bold[0] == {"shrinking gaps", "corner", "interior", "adversary"}
+    assert bold[1] == {"interior", "adversary"}
+    assert len(rows) == len(regret.RULES)
+    assert not any(bold[2:])
+
+
+def test_deployed_signs_pay_where_those_that_are_trained_keep_flipping(committed):
+    interior = committed["problems"]["interior"]["rules"]
+    assert interior["T-BSO, calibrated"]["exponent"]["low"] > 0.9
+    assert interior["T-BSO, calibrated, deployed"]["exponent"]["high"] < 0.5
 
 
 def test_picture_is_a_png_about_900_pixels_wide(committed, tmp_path):

@@ -262,7 +262,7 @@ def test_metrics():
     np.testing.assert_allclose(losses.recalls(found["matrix"]), recalls, rtol=1e-6)
     np.testing.assert_allclose(found["mean"], mean.mean(), rtol=1e-5)
     assert set(trained(Y, metrics=chosen)[1]) == {*chosen, "loss", "flips", "spikes", "skipped"}
-    with pytest.raises(ValueError, match=r"metrics: \['flips'\] are names of what a step returns itself"):
+    with pytest.raises(ValueError, match=r"metrics: \['flips'\] are names that a step itself returns"):
         bsojax.make_train_step(MODEL, TX, T, metrics={"flips": losses.accuracy})
     with pytest.raises(ValueError, match="metrics: 'bad' must return a scalar or an array of shape"):
         evaluated(Y, metrics={"bad": lambda logits, y: jnp.zeros(B + 1)})
@@ -297,7 +297,7 @@ bad_targets = {
         "y: this loss needs targets of the logits'",
     ),
     "binary of labels": (Y, losses.binary_cross_entropy, ValueError, "y: this loss needs targets of the logits'"),
-    "counts that are no classes": (Y + 5, None, ValueError, "if they are numbers and no classes, convert them"),
+    "counts that are no classes": (Y + 5, None, ValueError, "if they are numbers and not classes, convert them"),
     "another number": (X[:4], optax.squared_error, ValueError, "y: x holds 6 examples"),
     "a tree with one of another number": ({"a": X[:4]}, optax.squared_error, ValueError, "y/a: x holds 6 examples"),
 }

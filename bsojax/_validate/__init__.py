@@ -1,10 +1,10 @@
-"""The one door: what would be silently wrong is refused here, with a message that names it and says what to do.
+"""The one place where anything that would be silently wrong is refused, with a message that names it and the cure.
 
-Functions are called where a user comes in, once; inside, code trusts code. What JAX, Flax, Optax or Python refuse by
-themselves is left to them. Checks look at dtypes, shapes and trees, which costs nothing at run time; only NumPy arrays
-and Python numbers are looked at by value.
+Functions are called once, where a user's values come in; inside, code trusts code. Whatever JAX, Flax, Optax or Python
+refuse on their own is left to them. Checks look at dtypes, shapes and trees, which costs nothing at run time; only
+NumPy arrays and Python numbers are checked by value.
 
-Rooms above call these functions for what only they know: online/_state.py compares a state with its model and
+Rooms above call these functions with what only they know: online/_state.py compares a state with its model and
 optimizer, signs/_updates.py updates with their signs, optim/_bso.py a loop's time steps with those of an optimizer.
 """
 
@@ -17,6 +17,7 @@ from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import knows_input as knows_input
 from bsojax._validate._arrays import known_layers as known_layers
+from bsojax._validate._arrays import measured_together as measured_together
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import no_single_array as no_single_array
 from bsojax._validate._arrays import not_unpacked as not_unpacked

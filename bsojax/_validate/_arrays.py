@@ -11,7 +11,7 @@ from bsojax._validate._batches import finite_values, frames, label_values, label
 
 
 def first_batch(x: Any) -> None:
-    """Refuses a batch from which no network can be made."""
+    """Refuses a batch from which no network can be initialised."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x: needs a floating dtype, not {x.dtype}; convert it first, as in x / 255.")
     if not x.shape or 0 in x.shape:
@@ -19,7 +19,7 @@ def first_batch(x: Any) -> None:
 
 
 def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
-    """Raises unless x is finite, floating and not empty, and y are labels in ``0 .. num_classes - 1``, one an example.
+    """Raises unless x is finite, floating and not empty, and y holds one label per example in ``0 .. num_classes - 1``.
 
     Use it once on a data set before training; training steps call it on batches that are NumPy arrays.
 
@@ -27,7 +27,7 @@ def check_data(x: Any, y: Any, num_classes: int, *, name: str = "") -> None:
       x: an array of shape ``(examples, ...)``.
       y: integer labels of shape ``(examples,)``.
       num_classes: the number of classes.
-      name: put before the arguments' names in messages, such as "train ".
+      name: a prefix for the arguments' names in messages, such as "train ".
 
     Raises:
       TypeError: a dtype is wrong.
@@ -49,7 +49,7 @@ def floating(name: str, value: Any, owner: str) -> None:
 
 
 def not_unpacked() -> NoReturn:
-    """Refuses to take Spikes apart as other libraries' pairs of spikes and membranes."""
+    """Refuses to unpack Spikes, as one unpacks other libraries' pairs of spikes and membranes."""
     raise TypeError(
         "Spikes: they cannot be unpacked or iterated over; take spikes.value and spikes.trace, and the membrane from "
         "neuron.membrane_potential()."
@@ -57,9 +57,9 @@ def not_unpacked() -> NoReturn:
 
 
 def no_single_array() -> NoReturn:
-    """Refuses to make one array of Spikes, as layers and functions of other libraries would."""
+    """Refuses to convert Spikes into one array, as layers and functions of other libraries would."""
     raise TypeError(
-        "Spikes: they are no single array; take spikes.value, or give them to a layer or function of bsojax, such as "
+        "Spikes: they are not one array; take spikes.value, or give them to a layer or function of bsojax, such as "
         "Dense, Conv, concatenate, avg_pool, max_pool or flatten."
     )
 
@@ -87,19 +87,19 @@ def probabilities(name: str, value: Any, owner: str) -> Any:
 
 
 def positive_values(name: str, value: Any) -> None:
-    """Refuses numbers that are not positive, where they are known: a division by them would be NaN or infinite."""
+    """Refuses known numbers that are not positive: a division by them would be NaN or infinite."""
     if not isinstance(value, jax.Array) and not np.all(np.asarray(value) > 0):
         raise ValueError(f"{name}: must be positive, got {value}.")
 
 
 def kernel_shape(owner: str, held: tuple[int, ...], needed: tuple[int, ...]) -> None:
-    """Refuses an input whose channels do not fit the signs that a layer holds."""
+    """Refuses an input whose channels do not match the signs that a layer holds."""
     if held != needed:
         raise ValueError(f"x: {owner} holds signs of shape {held}, but this input needs {needed}.")
 
 
 def state_shape(owner: str, held: tuple[int, ...], needed: tuple[int, ...]) -> None:
-    """Refuses a current of another shape than a neuron's state, which would be broadcast."""
+    """Refuses a current whose shape differs from that of a neuron's state: it would be broadcast."""
     if held != needed:
         raise ValueError(
             f"current: {owner} holds a state of shape {held} and got {needed}; start a new sequence with an empty "
@@ -108,22 +108,22 @@ def state_shape(owner: str, held: tuple[int, ...], needed: tuple[int, ...]) -> N
 
 
 def more_than_one_value(owner: str, values: int) -> None:
-    """Refuses to normalise a single value a channel by itself: nothing would be left, and nothing learned."""
+    """Refuses to normalise a single value per channel: nothing would be left, and nothing learned."""
     if values == 1:
         raise ValueError(
-            f"x: {owner} has one value a channel in training, which its own mean takes away; give batches of two "
-            "examples or more, or bsojax.Affine in the place of the norm."
+            f"x: {owner} has one value per channel in training, which its own mean cancels; give batches of two "
+            "examples or more, or use bsojax.Affine instead of the norm."
         )
 
 
 def some_batches(count: int) -> None:
-    """Refuses to estimate statistics from nothing: they would stay what they were."""
+    """Refuses to estimate statistics from nothing: they would stay unchanged."""
     if not count:
         raise ValueError("batches: there is none; give at least one batch of training inputs.")
 
 
 def no_feedback(depends: Any) -> None:
-    """Refuses to re-estimate statistics that the model's output in training depends on."""
+    """Refuses to re-estimate statistics on which the model's output in training depends."""
     if not is_traced(depends) and depends:
         raise ValueError(
             "model: its output in training depends on its running statistics (BatchRenorm normalises by them), so they "
@@ -138,11 +138,17 @@ def finite_statistics(finite: Any) -> None:
 
 
 def batch_given(*, model: Any, step: Any, x: Any, y: Any) -> None:
-    """Refuses a report of what depends on the batch without one."""
+    """Refuses a report of anything that depends on the batch without a batch."""
     if model is not None and x is None:
         raise ValueError("x: the size of the neurons' state depends on the batch; give x together with model.")
     if step is not None and (x is None or y is None):
         raise ValueError("x, y: the compiled step depends on the batch; give both together with step.")
+
+
+def measured_together(state: bool, num_steps: bool) -> None:
+    """Refuses to measure operations without weights, or over an unknown time."""
+    if state != num_steps:
+        raise ValueError("state, num_steps: operations are measured with both; give them together, and x as an array.")
 
 
 def known_layers(name: str, unknown: set[str]) -> None:
@@ -152,15 +158,15 @@ def known_layers(name: str, unknown: set[str]) -> None:
 
 
 def plain_inputs(is_plain: bool, kind: str) -> None:
-    """Refuses to write down a tree of inputs of which a file cannot say how it is made."""
+    """Refuses to write a tree of inputs whose structure a file cannot describe."""
     if not is_plain:
-        raise ValueError(f"model: its inputs are in a {kind}; a file can say dicts by text, lists and tuples alone.")
+        raise ValueError(f"model: its inputs are in a {kind}; a file can describe dicts by text, lists and tuples.")
 
 
 def knows_input(input_shape: Any) -> None:
-    """Refuses to make a state of a saved network of which nobody knows the input."""
+    """Refuses to create a state for a saved network whose input is unknown."""
     if input_shape is None:
         raise ValueError(
-            "input_shape: the file does not hold it, as those of earlier runs; give it with the model, as in "
+            "input_shape: the file does not hold it, like those of earlier runs; give it with the model, as in "
             "bsojax.load_model(path, model, input_shape=(8, 8, 1))."
         )

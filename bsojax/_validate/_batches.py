@@ -11,7 +11,7 @@ import numpy as np
 def frames(name: str, x: Any, shape: tuple[int, ...], num_steps: int, masked: bool, *, prefix: str = "") -> bool:
     """Returns whether an input is a (T, batch, ...) sequence rather than a static (batch, ...) frame.
 
-    Refuses what is neither: it would be broadcast, or its pixels taken for other ones. With a mask a sequence may be
+    Refuses anything else: it would be broadcast, or its pixels mistaken for others. With a mask a sequence may be
     shorter than num_steps.
     """
     name = f"{prefix}{name}"
@@ -26,7 +26,7 @@ def frames(name: str, x: Any, shape: tuple[int, ...], num_steps: int, masked: bo
         cure = "" if not fits or masked else " Sequences of fewer time steps need a mask."
         raise ValueError(
             f"{name}: the model was initialised for examples of shape {tuple(shape)}, so {name} needs the shape "
-            f"(batch{each}), or ({num_steps}, batch{each}) for a frame a time step; got {x.shape}.{cure}"
+            f"(batch{each}), or ({num_steps}, batch{each}) for a frame per time step; got {x.shape}.{cure}"
         )
     return len(lead) == 2
 
@@ -47,19 +47,19 @@ def targets(name: str, y: Any, size: int, num_steps: int) -> bool:
     if not (per_example or per_step):
         raise ValueError(
             f"{name}: x holds {size} examples, so y needs the shape ({size}, ...), or ({num_steps}, {size}, ...) for "
-            f"a target a time step; got {y.shape}."
+            f"a target per time step; got {y.shape}."
         )
-    return per_step
+    return bool(per_step)
 
 
 def leading(name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:
-    """Refuses targets that do not begin with the axes that they are said to have."""
+    """Refuses targets that do not begin with the axes that they should have."""
     if shape[: len(needed)] != needed:
         raise ValueError(f"{name}: needs the shape ({', '.join(map(str, needed))}, ...), got {shape}.")
 
 
 def same_structure(name: str, found: Any, needed: Any) -> None:
-    """Refuses a tree of another structure."""
+    """Refuses a tree with a different structure."""
     if found != needed:
         raise ValueError(f"{name}: the model was initialised for a tree {needed}, not {found}.")
 
@@ -73,29 +73,29 @@ def ambiguous_targets(name: str, shape: tuple[int, ...]) -> None:
 
 
 def labels(y: Any, *, prefix: str = "") -> None:
-    """Refuses what are no class labels, one an example."""
+    """Refuses anything but class labels, one per example."""
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"{prefix}y: needs integer class labels, not {y.dtype}.")
     if y.ndim != 1:
-        raise ValueError(f"{prefix}y: needs one label an example, shape (batch,), got {y.shape}; is it one-hot?")
+        raise ValueError(f"{prefix}y: needs one label per example, shape (batch,), got {y.shape}; is it one-hot?")
 
 
 def label_values(y: np.ndarray, counted: np.ndarray, num_classes: Any, *, prefix: str = "") -> None:
-    """Refuses labels outside the classes, in NumPy arrays; names the first of them."""
+    """Refuses labels outside the classes in NumPy arrays, and names the first of them."""
     wrong = np.argwhere(((y < 0) | (y >= num_classes)) & counted)
     if wrong.size:
         first = tuple(map(int, wrong[0]))
         raise ValueError(
             f"{prefix}y: {len(wrong)} labels are outside the classes 0 .. {num_classes - 1}, the first at index "
             f"{first[0] if len(first) == 1 else first} ({y[first]}); relabel them, give the model more classes, leave "
-            "them out by bsojax.losses.ignoring, or, if they are numbers and no classes, convert them to floating."
+            "them out by bsojax.losses.ignoring, or, if they are numbers and not classes, convert them to floating."
         )
 
 
 def finite_values(name: str, x: np.ndarray, counted: np.ndarray, batch_axis: int, *, prefix: str = "") -> None:
-    """Refuses inputs that are not finite, in NumPy arrays; names the first example of them.
+    """Refuses inputs that are not finite in NumPy arrays, and names the first example with any.
 
-    ``counted`` is boolean with the leading axes of x up to the batch's: which examples count.
+    ``counted`` is boolean with the leading axes of x up to the batch axis, and says which examples count.
     """
     if np.isfinite(x).all():
         return
@@ -119,16 +119,16 @@ def mask(value: Any, size: int, num_steps: int) -> None:
 
 
 def class_logits(value: Any, size: int) -> None:
-    """Refuses what is not logits of shape (batch, classes), where targets are class labels."""
+    """Refuses anything but logits of shape (batch, classes) where targets are class labels."""
     if not isinstance(value, jax.Array) or value.ndim != 2 or value.shape[0] != size:
         raise ValueError(
             f"model: it must return logits of shape (batch, classes), here ({size}, ...), as y are class labels; got "
-            f"{value}. Targets that are no classes are floating."
+            f"{value}. Targets that are not classes must be floating."
         )
 
 
 def outputs(value: Any, size: int) -> None:
-    """Refuses what a model returns if it is no tree of arrays, an entry for each example."""
+    """Refuses outputs of a model that are not a tree of arrays with an entry for each example."""
     for leaf in jax.tree.leaves(value):
         if jnp.shape(leaf)[:1] != (size,) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
@@ -141,16 +141,16 @@ def loss_value(value: Any, size: int, differentiated: bool) -> None:
     shape, flows = jnp.shape(value), jnp.issubdtype(jnp.result_type(value), jnp.floating)
     if not (flows or not differentiated) or (shape != () and shape[0] != size):
         raise TypeError(
-            f"loss: must return a floating scalar, the mean over the batch, or a value an example, shape ({size}, "
+            f"loss: must return a floating scalar, the mean over the batch, or a value per example, shape ({size}, "
             f"...); got {jnp.result_type(value)}{list(shape)}."
         )
 
 
 def weighted_loss(name: str, value: Any) -> None:
-    """Refuses a mean over the batch where some examples are to be left out of it."""
+    """Refuses a mean over the batch where some examples must be left out of it."""
     if jnp.ndim(value) == 0:
         raise ValueError(
-            f"{name}: it returns a scalar, in which padding or ignored examples cannot be left out; return a value an "
+            f"{name}: it returns a scalar, in which padding or ignored examples cannot be left out; return a value per "
             "example, shape (batch,)."
         )
 
@@ -158,20 +158,20 @@ def weighted_loss(name: str, value: Any) -> None:
 def metric_names(names: Iterable[str]) -> None:
     """Refuses metrics whose names are taken."""
     if taken := {"loss", "flips", "spikes", "skipped", "neurons"} & set(names):
-        raise ValueError(f"metrics: {sorted(taken)} are names of what a step returns itself; choose others.")
+        raise ValueError(f"metrics: {sorted(taken)} are names that a step itself returns; choose others.")
 
 
 def metric_value(name: str, value: Any, size: int) -> None:
     """Refuses a metric that is neither a scalar nor a value for each example."""
     if jnp.shape(value) != () and jnp.shape(value)[0] != size:
         raise ValueError(
-            f"metrics: '{name}' must return a scalar or an array of shape ({size}, ...), a value an example; got "
+            f"metrics: '{name}' must return a scalar or an array of shape ({size}, ...), a value per example; got "
             f"{jnp.shape(value)}."
         )
 
 
 def soft_labels(logits: Any, y: Any) -> None:
-    """Refuses targets of classes that are neither labels nor shares of classes."""
+    """Refuses targets for classes that are neither labels nor shares of classes."""
     if not jnp.issubdtype(y.dtype, jnp.floating) or y.shape != logits.shape:
         raise TypeError(
             f"y: needs integer class labels of shape {logits.shape[:1]}, or floating shares of the classes of shape "
@@ -180,19 +180,19 @@ def soft_labels(logits: Any, y: Any) -> None:
 
 
 def like_logits(logits: Any, y: Any) -> None:
-    """Refuses targets of another shape than the logits': they would be broadcast."""
+    """Refuses targets whose shape differs from the logits': they would be broadcast."""
     if y.shape != logits.shape:
         raise ValueError(f"y: this loss needs targets of the logits' shape {logits.shape}, got {y.shape}.")
 
 
 def labels_to_ignore(y: Any) -> None:
-    """Refuses to look for an ignored label in what are no labels."""
+    """Refuses to look for an ignored label in targets that are not labels."""
     if not jnp.issubdtype(getattr(y, "dtype", jnp.float32), jnp.integer):
         raise TypeError("y: losses.ignoring needs integer class labels; leave examples out by a mask.")
 
 
 def sown_losses(names: Iterable[str], taken: bool) -> None:
-    """Refuses losses that a model sows and nobody adds."""
+    """Refuses losses that a model sows but nothing adds."""
     if names and not taken:
         raise ValueError(
             f"loss: the model sows losses {sorted(names)}, which this loss leaves out; use "
@@ -201,17 +201,17 @@ def sown_losses(names: Iterable[str], taken: bool) -> None:
 
 
 def train_flag(has_flag: bool, has_statistics: bool) -> None:
-    """Refuses a model whose norms would not be told that it is trained."""
+    """Refuses a model whose norms would not know that it is in training."""
     if has_statistics and not has_flag:
         raise ValueError(
             "model: it has running statistics, and its __call__ takes no flag for training, so they would never "
-            "follow; give it an argument train (or training, is_training, deterministic, use_running_average)."
+            "be updated; give it an argument train (or training, is_training, deterministic, use_running_average)."
         )
 
 
 def donated(error: Exception) -> Exception:
-    """Returns what to raise where arrays have been deleted."""
+    """Returns the error to raise where arrays have been deleted."""
     return ValueError(
-        f"state: it was given to a training step before, which took its memory over ({error}); keep the state that a "
-        "step returns, or hand the step a copy: jax.tree.map(jnp.copy, state)."
+        f"state: it was given to a training step before, which took over its memory ({error}); keep the state that a "
+        "step returns, or give the step a copy: jax.tree.map(jnp.copy, state)."
     )

@@ -1,4 +1,4 @@
-"""Deployment: what a network of whole numbers cannot say, and what it is given."""
+"""Deployment: what a network of whole numbers cannot express, and its inputs."""
 
 import math
 import re
@@ -17,11 +17,11 @@ def not_deployable(owner: str, why: str) -> NoReturn:
 
 
 _CURES = {
-    ("dot_general", "conv_general_dilated", "cond", "custom_vjp_call"): "put a layer of bsojax in its place, such as "
+    ("dot_general", "conv_general_dilated", "cond", "custom_vjp_call"): "use a layer of bsojax instead, such as "
     "Dense, Conv, BinaryDense or BinaryConv themselves",
     ("reduce_sum", "reduce_max", "reduce_window_max", "reduce_window_sum", "reduce_window", "argmax"): "pool by "
     "bsojax.avg_pool, global_avg_pool or max_pool, and normalise by BatchNorm or Affine",
-    ("concatenate",): "in the place of a layer that reads parts joined, add what one layer for each makes of them",
+    ("concatenate",): "instead of one layer that reads parts joined, add the results of one layer for each part",
     ("slice", "dynamic_slice", "gather", "split"): "slice the inputs before the model, or read all",
     ("reshape", "squeeze", "transpose", "broadcast_in_dim", "rev", "pad"): "the one change of shape is bsojax.flatten",
     ("convert_element_type",): "numbers stay floating",
@@ -30,7 +30,7 @@ _CURES = {
 
 
 def not_read(reader: str, maker: str, last: str) -> NoReturn:
-    """Refuses what a layer reads where no layer made it."""
+    """Refuses a value that a layer reads but no layer produced."""
     known = {
         "a constant": "it reads nothing that depends on the input; leave it out, or give it a bias",
         "the time step": "it reads what the model makes of time_step; give the network a sequence of frames, or norms "
@@ -42,20 +42,20 @@ def not_read(reader: str, maker: str, last: str) -> NoReturn:
     cure = next((cure for names, cure in _CURES.items() if operation in names), "put neurons in its place")
     between = (
         f"it reads what '{operation}' makes of '{last}', and between layers only sums, and products with constants, "
-        f"one a channel, are known; {cure}"
+        f"one per channel, are known; {cure}"
     )
     not_deployable(reader, known.get(maker, between))
 
 
 def one_output(number: int) -> None:
-    """Refuses a model that returns several arrays."""
+    """Refuses a model that returns more than one array."""
     if number != 1:
         not_deployable("what it returns", f"these are {number} arrays; return one, the logits, in evaluation")
 
 
 def not_in_nir(owner: str, why: str) -> NoReturn:
-    """Refuses a layer that the Neuromorphic Intermediate Representation has no nodes for."""
-    raise ValueError(f"to_nir: {owner} cannot be said in NIR: {why}.")
+    """Refuses a layer for which the Neuromorphic Intermediate Representation has no nodes."""
+    raise ValueError(f"to_nir: {owner} cannot be expressed in NIR: {why}.")
 
 
 def draws_nothing(why: str) -> NoReturn:
@@ -64,7 +64,7 @@ def draws_nothing(why: str) -> NoReturn:
 
 
 def too_wide(name: str, most: int, width: int) -> NoReturn:
-    """Refuses a map of which the numbers fit at no precision."""
+    """Refuses a map whose numbers do not fit at any precision."""
     not_deployable(
         f"'{name}'",
         f"its numbers may reach {most}, which {width} bits do not hold; narrow input_min and input_max, or scale it "
@@ -73,7 +73,7 @@ def too_wide(name: str, most: int, width: int) -> NoReturn:
 
 
 def no_threshold(name: str, width: int) -> NoReturn:
-    """Refuses membranes whose largest numbers leave nothing of the threshold."""
+    """Refuses membranes whose largest numbers leave no bits for the threshold."""
     why = (
         f"membranes of {width} bits hold its largest currents only where its threshold is 0; give more membrane_bits, "
         "32 at most, or scale the currents down"
@@ -82,10 +82,10 @@ def no_threshold(name: str, width: int) -> NoReturn:
 
 
 def finite_leaves(name: str, tree: Any) -> None:
-    """Refuses variables that are not finite, naming the first."""
+    """Refuses variables that are not finite, and names the first."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not np.all(np.isfinite(leaf.astype(np.float32))):
-            raise ValueError(f"{name}: leaf '{leaf_name(path)}' is not finite, and has no whole numbers; train again.")
+            raise ValueError(f"{name}: leaf '{leaf_name(path)}' is not finite and cannot be made whole; train again.")
 
 
 def positive_number(name: str, value: Any) -> float:
@@ -115,7 +115,7 @@ def whole_between(name: str, value: Any, low: int, high: int) -> int:
 
 
 def input_range(low: Any, high: Any) -> tuple[int, int]:
-    """Returns the least and the largest whole input."""
+    """Returns the smallest and the largest whole input."""
     low, high = whole_between("input_min", low, -(2**15), 0), whole_between("input_max", high, 0, 2**16 - 1)
     if low == high:
         raise ValueError("input_max: inputs of 0 alone say nothing; give the largest whole input, such as 255.")
@@ -123,24 +123,24 @@ def input_range(low: Any, high: Any) -> tuple[int, int]:
 
 
 def whole_inputs(x: Any, shape: tuple[int, ...], num_steps: int | None) -> np.ndarray:
-    """Returns the inputs of a network of whole numbers, whose shape and dtype fit it."""
-    x = np.asarray(x)
-    if not np.issubdtype(x.dtype, np.integer):
+    """Returns the inputs of a network of whole numbers, after checking their shape and dtype."""
+    whole = np.asarray(x)
+    if not np.issubdtype(whole.dtype, np.integer):
         raise TypeError(
-            f"x: needs whole numbers, got {x.dtype}; multiply by input_scale and round, np.rint(x * scale)."
+            f"x: needs whole numbers, got {whole.dtype}; multiply by input_scale and round, np.rint(x * scale)."
         )
     lead = ("batch",) if num_steps is None else (num_steps, "batch")
-    fits = x.ndim == len(lead) + len(shape) and x.shape[len(lead) :] == shape
-    if not fits or (num_steps is not None and x.shape[0] != num_steps):
+    fits = whole.ndim == len(lead) + len(shape) and whole.shape[len(lead) :] == shape
+    if not fits or (num_steps is not None and whole.shape[0] != num_steps):
         wanted = ", ".join(map(str, (*lead, *shape)))
-        raise ValueError(f"x: needs shape ({wanted}), got {x.shape}.")
-    if x.shape[len(lead) - 1] == 0:
+        raise ValueError(f"x: needs shape ({wanted}), got {whole.shape}.")
+    if whole.shape[len(lead) - 1] == 0:
         raise ValueError("x: has no examples.")
-    return x
+    return whole
 
 
 def inputs_within(x: np.ndarray, low: int, high: int) -> None:
-    """Refuses inputs beyond those for which the bounds of a network are proven."""
+    """Refuses inputs outside the range for which the bounds of a network are proven."""
     if x.min() < low or x.max() > high:
         raise ValueError(
             f"x: holds numbers from {x.min()} to {x.max()}, and the network is made for {low} to {high} "
@@ -149,7 +149,7 @@ def inputs_within(x: np.ndarray, low: int, high: int) -> None:
 
 
 def found_compiler(name: str, path: str | None) -> None:
-    """Refuses a C compiler that this machine has not."""
+    """Refuses a C compiler that this machine does not have."""
     if path is None:
         raise FileNotFoundError(
             f"compiler: there is no '{name}' on this machine; install one, such as gcc, or name another."
@@ -157,7 +157,7 @@ def found_compiler(name: str, path: str | None) -> None:
 
 
 def c_name(name: Any) -> str:
-    """Returns a name that C takes as the prefix of others."""
+    """Returns a name that is valid in C as a prefix of others."""
     if not isinstance(name, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is None:
         raise ValueError(f"name: needs a C identifier, such as 'net', got {name!r}.")
     return name

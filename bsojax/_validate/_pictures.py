@@ -1,11 +1,11 @@
-"""What pictures are drawn of."""
+"""The contents of pictures."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
 
 
 def one_recording(recording: Any, is_one: bool, field: str) -> None:
-    """Refuses what is not the recording of one layer, or lacks what is to be drawn."""
+    """Refuses anything but the recording of one layer, or one that lacks what is to be drawn."""
     if not is_one:
         names = f', such as recordings["{next(iter(recording))}"]' if isinstance(recording, dict) and recording else ""
         raise TypeError(f"recording: needs that of one layer{names}, not {type(recording).__name__}.")
@@ -14,7 +14,7 @@ def one_recording(recording: Any, is_one: bool, field: str) -> None:
 
 
 def indices(name: str, chosen: Sequence[int], size: int) -> None:
-    """Refuses indices beyond an axis, and negative ones, which would be drawn under a wrong name."""
+    """Refuses indices beyond an axis, and negative ones, which would be drawn under the wrong name."""
     wrong = [index for index in chosen if not 0 <= index < size]
     if wrong:
         raise ValueError(f"{name}: there is no {wrong[0]}; choose from 0 .. {size - 1}.")
@@ -36,13 +36,13 @@ def known_leaf(name: str, leaf: str, known: Collection[str]) -> None:
 
 
 def one_momentum(name: str, count: int) -> None:
-    """Refuses optimizers that gather gradients in no momentum, or in several."""
+    """Refuses optimizers that accumulate gradients in no momentum, or in several."""
     if count != 1:
         held = "no state" if not count else f"{count} states"
         raise ValueError(f"{name}: it holds {held} of bso or t_bso; give the part that holds one.")
 
 
 def kernel_axes(name: str, count: int) -> None:
-    """Refuses kernels that no flat picture shows."""
+    """Refuses kernels that no flat picture can show."""
     if not 2 <= count <= 4:
         raise ValueError(f"{name}: needs the signs of a dense layer or of a convolution in 1 or 2 dimensions.")

@@ -16,7 +16,7 @@ ScalarOrSchedule: TypeAlias = float | jax.Array | Schedule
 
 
 def number(name: str, value: Any, low: float, high: float, *, open_above: bool = False) -> Any:
-    """Returns a hyperparameter, an int as a float; one that is traced may have any value."""
+    """Returns a hyperparameter, with an int as a float; a traced one may have any value."""
     if isinstance(value, bool) or getattr(value, "dtype", None) == jnp.bool_:
         raise TypeError(
             f"{name}: got the boolean {value!r} and needs a number. optax.inject_hyperparams casts numbers to the "
@@ -31,7 +31,7 @@ def number(name: str, value: Any, low: float, high: float, *, open_above: bool =
 
 
 def schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, open_above: bool = False) -> Schedule:
-    """Returns a schedule of the update count; a constant must lie in the range, and stays a constant."""
+    """Returns a schedule over the update count; a constant must lie in the range, and stays a constant."""
     if callable(value):
         return value
     constant = number(name, value, low, high, open_above=open_above)
@@ -39,7 +39,7 @@ def schedule(name: str, value: ScalarOrSchedule, low: float, high: float, *, ope
 
 
 def positive(owner: str, name: str, value: Any, at_least: float | None = None) -> Any:
-    """Returns a neuron's constant, a float or an array of them: finite, and above 0 or at least so much."""
+    """Returns a neuron's constant, a float or an array of them: finite, and above 0 or no less than at_least."""
     # Under jit a comparison of JAX scalars would be traced.
     value = float(value) if np.ndim(value) == 0 else np.asarray(value, np.float64)
     good = np.isfinite(value) & (value > 0 if at_least is None else value >= at_least)
@@ -51,20 +51,20 @@ def positive(owner: str, name: str, value: Any, at_least: float | None = None) -
 
 
 def leaking(owner: str, tau: float) -> float:
-    """Returns a time constant from which one is learned; refuses those at which a sigmoid has no end or no gradient."""
+    """Returns a time constant from which learning starts; refuses those where a sigmoid has no end or gradient."""
     if not 1 < (tau := float(tau)) < math.inf:
         raise ValueError(f"tau: {owner} learns from a finite time constant > 1 time step, got {tau}.")
     return tau
 
 
 def finite(owner: str, name: str, value: Any) -> None:
-    """Refuses known numbers that are not finite: all that comes after them would become so."""
+    """Refuses known numbers that are not finite: everything computed from them would not be finite either."""
     if not is_traced(value) and not np.all(np.isfinite(np.asarray(value, np.float64))):
         raise ValueError(f"{name}: {owner} needs finite numbers, got {value}.")
 
 
 def one_a_neuron(owner: str, name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:
-    """Refuses constants of neurons that there are not: the spikes would be broadcast to their shape."""
+    """Refuses constants for neurons that do not exist: the spikes would be broadcast to their shape."""
     last = needed[len(needed) - len(shape) :]
     if len(shape) > len(needed) or any(size not in (1, own) for size, own in zip(shape, last, strict=True)):
         raise ValueError(
@@ -74,29 +74,29 @@ def one_a_neuron(owner: str, name: str, shape: tuple[int, ...], needed: tuple[in
 
 
 def refractory_steps(owner: str, value: Any) -> int:
-    """Returns a number of time steps; refuses one that is none, or that a byte does not hold."""
+    """Returns a number of time steps; refuses anything that is not one, or that does not fit into a byte."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= 255:
         raise ValueError(f"refractory_steps: {owner} needs an int in 0 .. 255, got {value!r}.")
     return int(value)
 
 
 def was_called(owner: str, called: bool) -> None:
-    """Refuses to tell a membrane that is not there, or that belongs to another time step."""
+    """Refuses to return a membrane that does not exist, or that belongs to another time step."""
     if not called:
         raise ValueError(
             f"membrane_potential: {owner} has not been called at this time step; call it first, as in "
-            "spikes = neuron(current). Where it is wrapped, as by nn.remat or nn.vmap, ask inside of the wrapping."
+            "spikes = neuron(current). Where it is wrapped, as by nn.remat or nn.vmap, ask inside the wrapping."
         )
 
 
 def between(name: str, value: float, low: float, high: float) -> None:
-    """Refuses a number that does not lie between two others."""
+    """Refuses a number that does not lie strictly between two others."""
     if not low < value < high:
         raise ValueError(f"{name}: must be in ({low:g}, {high:g}), got {value!r}.")
 
 
 def needs_width(centres: Any) -> None:
-    """Refuses centres, of NumPy arrays, without a distance to take a width from: they would answer with NaN."""
+    """Refuses centres, in NumPy arrays, without a distance to derive a width from: the result would be NaN."""
     if np.shape(centres)[-1] < 2:
         raise ValueError("width: a single centre has no neighbour to take it from; give it.")
     if not isinstance(centres, jax.Array):
@@ -106,20 +106,20 @@ def needs_width(centres: Any) -> None:
 
 
 def sharpness(alpha: float) -> None:
-    """Refuses a surrogate's sharpness with which no gradient would flow, or one of the wrong sign."""
+    """Refuses a surrogate's sharpness with which no gradient would flow, or with the wrong sign."""
     if not 0 < alpha < math.inf:
         raise ValueError(f"alpha: a surrogate's sharpness is a positive finite number, not {alpha!r}.")
 
 
 def one_of(name: str, value: str, known: Any) -> str:
-    """Returns a name; refuses one that is not known."""
+    """Returns a name; refuses an unknown one."""
     if value not in known:
         raise TypeError(f"{name}: needs one of {', '.join(known)}, not {value!r}.")
     return value
 
 
 def platforms(names: Any) -> tuple[str, ...]:
-    """Returns the platforms that a program is for; refuses names that would be exported and run nowhere."""
+    """Returns the platforms that a program is for; refuses names that could be exported but would run nowhere."""
     known = ("cpu", "cuda", "rocm", "tpu")
     if isinstance(names, str) or not (found := tuple(names)) or not set(found) <= set(known):
         raise ValueError(
@@ -140,7 +140,7 @@ def steps(num_steps: Any, name: str = "num_steps") -> int:
 
 
 def time_step(owner: str, value: Any, num_steps: int) -> Any:
-    """Returns a time step; refuses one outside ``0 .. num_steps - 1``, which an index would take for another."""
+    """Returns a time step; refuses one outside ``0 .. num_steps - 1``, which an index would take for another one."""
     if value is None:
         raise ValueError(
             f"time_step: {owner} keeps statistics for each of {num_steps} time steps; pass time_step on from the "
@@ -154,7 +154,7 @@ def time_step(owner: str, value: Any, num_steps: int) -> Any:
 
 
 def linen(model: Any) -> None:
-    """Refuses a model of another library, or a class in the place of its instance, before its text fills the screen."""
+    """Refuses a model of another library, or a class instead of an instance, before its text fills the screen."""
     if not hasattr(type(model), "init_with_output"):
         kind = model.__name__ if isinstance(model, type) else type(model).__name__
         raise TypeError(
@@ -164,26 +164,27 @@ def linen(model: Any) -> None:
 
 
 def counter_bits(bits: Any) -> int:
-    """Refuses a width of a counter that leaves no room to count, or is more than a byte."""
-    if steps(bits, "bits") not in range(3, 9):
-        raise ValueError(f"bits: must be in 3 .. 8, got {bits}.")
-    return bits
+    """Refuses a counter's width that leaves no room to count, or exceeds a byte."""
+    number = steps(bits, "bits")
+    if number not in range(3, 9):
+        raise ValueError(f"bits: must be in 3 .. 8, got {number}.")
+    return number
 
 
 def no_seed(seed: Any) -> None:
-    """Refuses a seed beside a momentum that is an object and has its own."""
+    """Refuses a seed together with a momentum that is an object and has its own."""
     if not isinstance(seed, int) or seed != 0:
         raise ValueError("seed: belongs to the short form; give it to the momentum, as in Integers('int8', seed=1).")
 
 
 def backward_steps(count: int, num_steps: int) -> None:
-    """Refuses a number of backward passes that a sequence does not have."""
+    """Refuses a number of backward passes that a sequence cannot have."""
     if count not in range(1, num_steps + 1):
         raise ValueError(f"backward_steps: must be in 1 .. num_steps, here {num_steps}, got {count}.")
 
 
 def one_exchange(axis_name: Any, vote: bool, mesh: Any, exchange: Any) -> None:
-    """Refuses arguments of which one would be left out of account."""
+    """Refuses arguments of which one would be ignored."""
     if exchange is not None and (axis_name is not None or vote or mesh is not None):
         raise ValueError("exchange: stands for axis_name, vote and mesh; give it alone, or none.")
     if vote and axis_name is None:
@@ -196,7 +197,7 @@ def one_exchange(axis_name: Any, vote: bool, mesh: Any, exchange: Any) -> None:
 
 
 def votes_differ(varying_axes: Any) -> None:
-    """Refuses votes where shard_map has summed the gradients already, and all devices would vote alike."""
+    """Refuses votes where shard_map has already summed the gradients, so that all devices would vote alike."""
     if varying_axes:
         raise ValueError(
             "vote: where shard_map checks that replicas agree, gradients arrive summed over the devices, and there is "
@@ -230,7 +231,7 @@ def pooling_window(window: tuple[int, ...], shape: tuple[int, ...]) -> None:
 
 
 def has_space(shape: tuple[int, ...]) -> None:
-    """Refuses to pool what has no space: something else would be pooled in silence."""
+    """Refuses to pool an input without spatial dimensions: something else would be pooled silently."""
     if not 3 <= len(shape) <= 5:
         raise ValueError(
             f"x: needs the shape (batch, *space, channels), with one to three dimensions of space; got {shape}."
@@ -238,7 +239,7 @@ def has_space(shape: tuple[int, ...]) -> None:
 
 
 def dimensions(name: str, shape: tuple[int, ...], dims: int) -> None:
-    """Refuses an image of another number of dimensions than its kernel, or of none that there are layers for."""
+    """Refuses an image whose number of dimensions differs from its kernel's, or for which there are no layers."""
     if not 1 <= dims <= 3 or len(shape) != dims + 2:
         raise ValueError(
             f"{name}: a kernel of {dims} dimensions takes the shape (batch, *space, channels) with as many dimensions "
@@ -247,7 +248,7 @@ def dimensions(name: str, shape: tuple[int, ...], dims: int) -> None:
 
 
 def whole(name: str, values: tuple[Any, ...], at_least: int | None = None) -> tuple[int, ...]:
-    """Returns values as ints; refuses fractions, which would be cut, and those below a bound: nothing would be left."""
+    """Returns values as ints; refuses fractions, which would be truncated, and values below a bound."""
     if any(isinstance(value, float) or (at_least is not None and value < at_least) for value in values):
         bound = "" if at_least is None else f" of at least {at_least}"
         raise ValueError(f"{name}: needs ints{bound}, got {values}.")
@@ -255,6 +256,6 @@ def whole(name: str, values: tuple[Any, ...], at_least: int | None = None) -> tu
 
 
 def one_each(name: str, values: tuple[object, ...], dims: int) -> None:
-    """Refuses settings that are not one for each dimension of space."""
+    """Refuses settings that do not give one number for each dimension of space."""
     if len(values) != dims:
         raise ValueError(f"{name}: needs a number for all {dims} dimensions of space or one for each, got {values}.")

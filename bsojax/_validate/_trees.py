@@ -23,7 +23,7 @@ def weights_dtype(dtype: Any) -> None:
 
 
 def packed(bits: Any, shape: tuple[int, ...]) -> None:
-    """Refuses packed signs whose bytes do not fit their shape."""
+    """Refuses packed signs whose bytes do not match their shape."""
     expected = ((math.prod(shape) + 7) // 8,)
     if bits.shape != expected or bits.dtype != jnp.uint8:
         raise ValueError(
@@ -33,7 +33,7 @@ def packed(bits: Any, shape: tuple[int, ...]) -> None:
 
 
 def sign_values(signs: Any) -> None:
-    """Refuses leaves that hold no signs: a flip would negate them, whatever they are."""
+    """Refuses leaves that do not hold signs: a flip would negate them, whatever they are."""
     leaves = jax.tree_util.tree_leaves_with_path(signs)
     if not leaves:
         raise ValueError(
@@ -51,13 +51,13 @@ def sign_values(signs: Any) -> None:
 
 
 def all_deployed(unknown: list[str]) -> None:
-    """Refuses deployed signs that belong to no leaf of the signs beside them."""
+    """Refuses deployed signs that belong to no leaf of the given signs."""
     if unknown:
         raise ValueError(f"opt_state: it keeps deployed signs of {unknown}, which are not in the signs given with it.")
 
 
 def deployed_in_tuples(are: bool) -> None:
-    """Refuses deployed signs in a state of dicts, where nothing tells their shapes."""
+    """Refuses deployed signs in a state of dicts, which does not contain their shapes."""
     if not are:
         raise ValueError(
             "opt_state: it keeps deployed signs, in dicts; was it read from a file without a state to fill? "
@@ -66,7 +66,7 @@ def deployed_in_tuples(are: bool) -> None:
 
 
 def deployed_fit(name: str, shape: tuple[int, ...], bits: tuple[int, ...], signs: tuple[int, ...]) -> None:
-    """Refuses deployed signs of another shape than the signs beside them."""
+    """Refuses deployed signs whose shape differs from that of the given signs."""
     if len(bits) != 1:
         raise ValueError(
             f"opt_state: the deployed signs of '{name}' have an axis of devices in front; take the state of one, "
@@ -77,7 +77,7 @@ def deployed_fit(name: str, shape: tuple[int, ...], bits: tuple[int, ...], signs
 
 
 def evaluates_deployed(trained: bool) -> None:
-    """Refuses to evaluate an NNX network at the signs that are trained where others are kept for that."""
+    """Refuses to evaluate an NNX network at its trained signs where others are kept for evaluation."""
     if trained:
         raise ValueError(
             "model: its optimizer keeps deployed signs beside those that are trained; evaluate and save "
@@ -95,30 +95,30 @@ def some_frozen(frozen: list[bool], names: list[str], rest_is_owned: bool) -> No
 
 
 def some_taken(taken: bool, names: list[str]) -> None:
-    """Refuses to take over a network of which nothing fits."""
+    """Refuses to transfer a network of which nothing fits."""
     if not taken:
         raise ValueError(f"into: no leaf of the trained network has the name, shape and dtype of one of its {names}.")
 
 
 def needs_params(params: Any) -> None:
-    """Refuses an update without the parameters, as optax transforms do that need them."""
+    """Refuses an update without the parameters, as optax transforms that need them do."""
     if params is None:
         raise ValueError("params: update needs the current parameters, as in tx.update(grads, state, params).")
 
 
 def delta(name: str, kind: str, update: Any, dtype: Any) -> None:
-    """Refuses an update of a sign leaf that adding would turn into something other than flips."""
+    """Refuses an update of a sign leaf whose addition would result in anything but flips."""
     if jnp.result_type(update) != dtype:
         raise TypeError(
             f"updates: sign leaf '{name}' got a {jnp.result_type(update)} update, but needs an {kind}. Make bso or "
             "t_bso the last transform that touches this leaf (optax.scale, add_decayed_weights or ema after it break "
-            "the delta), and let no other optimizer own it: see bsojax.split_optimizer. Signs that shall stay belong "
+            "the delta), and let no other optimizer own it: see bsojax.split_optimizer. Signs that must stay belong "
             "to bsojax.freeze, not to optax.set_to_zero."
         )
 
 
 def same(name: str, found: Any, expected: Any, cure: str) -> None:
-    """Refuses a tree whose leaves have other names, shapes or dtypes than expected, naming the first that differs."""
+    """Refuses a tree whose leaves differ from the expected ones in name, shape or dtype, and names the first."""
     _compare(name, _kinds(found), _kinds(expected), cure)
 
 
@@ -128,20 +128,22 @@ def same_shapes(name: str, tree: Any, like: Any) -> None:
 
 
 def holds(name: str, tree: Any, needed: Any, cure: str) -> None:
-    """Refuses a tree that lacks leaves of another, or holds them in other shapes."""
+    """Refuses a tree that lacks leaves of another, or holds them in different shapes."""
     shapes, wanted = _shapes(tree), _shapes(needed)
     _compare(name, {leaf: shapes[leaf] for leaf in wanted if leaf in shapes}, wanted, cure)
 
 
 def network(name: str, held: Mapping[str, Any], made: Mapping[str, Any], cure: str) -> None:
-    """Refuses arrays by name that are not those of a model: other names, other shapes, numbers in the place of signs.
+    """Refuses arrays by name that are not those of a model: other names, other shapes, or numbers instead of signs.
 
-    What differs is named as the model has it, or else as it is held. Dtypes of numbers may differ.
+    A difference is named by the model's leaf or, failing that, by the given one. Dtypes of numbers may differ.
     """
 
     def kinds(leaves: Mapping[str, Any]) -> dict[str, str]:
-        kind = lambda leaf: "signs" if str(leaf.dtype) == "bool" else "numbers"  # noqa: E731
-        return {leaf: f"{kind(array)}{list(array.shape)}" for leaf, array in leaves.items()}
+        return {
+            leaf: f"{'signs' if str(array.dtype) == 'bool' else 'numbers'}{list(array.shape)}"
+            for leaf, array in leaves.items()
+        }
 
     _compare(name, kinds(held), kinds(made), cure)
 
@@ -154,13 +156,13 @@ def _compare(name: str, have: Mapping[str, Any], want: Mapping[str, Any], cure: 
 
 
 def neurons(handed: Any, at_rest: Any) -> None:
-    """Refuses a state of neurons that another model made, of another batch, or without traces where they learn."""
+    """Refuses a state of neurons from another model or another batch, or without traces where they learn."""
     cure = "begin with bsojax.rest(model, x, train=True) for training, without train for evaluation."
     _compare("neurons", _kinds(handed), _kinds(at_rest), cure)
 
 
 def kept_dtypes(old: Any, new: Any) -> None:
-    """Refuses an optimizer state whose leaves change dtype or shape at an update: made from booleans, or for others."""
+    """Refuses an optimizer state whose leaves change dtype or shape at an update: it was made from other leaves."""
     have, want = _kinds(old), _kinds(new)
     for leaf in have:
         if have[leaf] != want.get(leaf, have[leaf]):
@@ -184,7 +186,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def collections(variables: Mapping[str, Any], known: set[str]) -> None:
-    """Refuses a model with state that nobody would carry."""
+    """Refuses a model with state that nothing would carry."""
     if unknown := set(variables) - known:
         raise ValueError(
             f"model: it keeps state in {sorted(unknown)}; a training run carries signs, params and batch_stats, and "

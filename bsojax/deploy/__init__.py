@@ -1,4 +1,4 @@
-"""A trained network leaves JAX: as a file, as whole numbers, as C, as a program."""
+"""How a trained network leaves JAX: as a file, as whole numbers, as C, as a program."""
 
 from bsojax.deploy._agreement import Agreement as Agreement
 from bsojax.deploy._export import export_inference as export_inference

@@ -1,4 +1,4 @@
-"""How often a network of whole numbers decides otherwise than the model that it was made of."""
+"""How often a network of whole numbers decides differently from the model that it was made from."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ import numpy as np
 from bsojax.online import TrainState, predict, record
 
 BATCH = 64
-"""Examples that JAX runs at once, and holds every membrane of."""
+"""The number of examples that JAX runs at once, holding every membrane."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """What a network of whole numbers and its model make of the same inputs.
+    """A comparison of a network of whole numbers with its model on the same inputs.
 
-    Spikes may differ where a membrane lies within rounding of its threshold, and with them those of layers behind. The
-    sum of two is of all their inputs.
+    Spikes may differ where a membrane lies within rounding of its threshold, and so may the spikes of later layers. The
+    sum of two agreements covers all of their inputs.
 
     Attributes:
-      examples: how many were compared.
-      predictions_differ: of how many of them another logit is the largest.
-      spikes: those of all neurons at all time steps, fired or not.
+      examples: how many examples were compared.
+      predictions_differ: for how many of them the largest logit is a different one.
+      spikes: the number of possible spikes, of all neurons at all time steps, fired or not.
       spikes_differ: how many of these differ.
     """
 
@@ -52,7 +52,7 @@ def compared(
     spikes: Mapping[str, np.ndarray],
     batch_axis: int,
 ) -> Agreement:
-    """Compares what a network of whole numbers gave with what its model does.
+    """Compares the results of a network of whole numbers with those of its model.
 
     Args:
       model: the model.
@@ -61,12 +61,12 @@ def compared(
       num_steps: the number of time steps.
       logits: of shape ``(batch, classes)``.
       spikes: by the name of their layer, of shape ``(num_steps, batch, ...)``.
-      batch_axis: where in x the examples are.
+      batch_axis: the axis of x that holds the examples.
     """
     count, predictions, differ = len(logits), 0, 0
     for first in range(0, count, BATCH):
         places = np.arange(first, first + BATCH)
-        part = np.take(x, np.minimum(places, count - 1), batch_axis)  # of one shape: compiled once
+        part = np.take(x, np.minimum(places, count - 1), batch_axis)  # always one shape: compiled once
         places = places[: count - first]
         answers, recorded = jax.device_get(
             (predict(model, state, part, num_steps), record(model, state, part, num_steps))

@@ -1,4 +1,4 @@
-"""The largest numbers that any input can lead to: exact intervals, for each channel."""
+"""The largest numbers that any input can produce: exact intervals, for each channel."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,14 +11,14 @@ SUM_BITS = 32
 """Width of sums, currents and logits."""
 
 WIDE_BITS = 62
-"""Width of sums over currents, which leaves room to round them."""
+"""Width of sums over currents, which leaves room for rounding them."""
 
 MOST = 2**62
-"""More than any width holds, and less than what int64 does: the end of intervals that are larger."""
+"""More than any width holds and less than int64's limit: the end of larger intervals."""
 
 
 class Interval(NamedTuple):
-    """The least and the largest value of a map, for each channel.
+    """The smallest and the largest value of a map, for each channel.
 
     Attributes:
       low, high: int64 of shape ``(1 or num_steps, channels)``.
@@ -34,22 +34,22 @@ class Interval(NamedTuple):
 
 
 def constant(low: int, high: int, channels: int) -> Interval:
-    """The same for all channels."""
+    """The same interval for all channels."""
     return Interval(*(np.full((1, channels), value, np.int64) for value in (low, high)))
 
 
 def pooled(source: Interval, area: int) -> Interval:
-    """Of sums over windows."""
+    """The interval of sums over windows."""
     return Interval(source.low * area, source.high * area)
 
 
 def flattened(source: Interval, pixels: int) -> Interval:
-    """Of a vector of all pixels."""
+    """The interval of a vector of all pixels."""
     return Interval(np.tile(source.low, (1, pixels)), np.tile(source.high, (1, pixels)))
 
 
 def weighted(synapse: Synapse, source: Interval) -> Interval:
-    """Of sums of weighted inputs, any of which may lie outside the image and be 0."""
+    """The interval of sums of weighted inputs, any of which may lie outside the image and be 0."""
     kernel = synapse.kernel
     excitatory, inhibitory = _sums(kernel)
     if float(source.most) * float(np.max((excitatory + inhibitory).sum(0))) >= MOST:
@@ -69,7 +69,7 @@ def weighted(synapse: Synapse, source: Interval) -> Interval:
 
 
 def _sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sums of positive weights, and of the magnitudes of negative ones, of each input and output channel."""
+    """The sums of positive weights, and of the magnitudes of negative ones, per input and output channel."""
     if kernel.dtype == np.bool_:
         excitatory = kernel.sum((0, 1), dtype=np.int64)
         return excitatory, kernel.shape[0] * kernel.shape[1] - excitatory
@@ -77,39 +77,40 @@ def _sums(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled(scale: Whole, source: Interval) -> Interval:
-    """Of currents."""
+    """The interval of currents."""
     ends = np.stack([apply(scale.gain, scale.shift, scale.before, scale.after, end) for end in source])
     return Interval(ends.min(0), ends.max(0))
 
 
 def bits_to_drop(most: int) -> int:
-    """How many bits sums are to lose so that they fit into 32, rounded."""
+    """How many bits sums must lose, with rounding, to fit into 32."""
     bits = max(0, most.bit_length() + 1 - SUM_BITS)
-    return bits + ((most + (1 << bits >> 1)) >> bits >= 2 ** (SUM_BITS - 1))
+    return bits + int((most + (1 << bits >> 1)) >> bits >= 2 ** (SUM_BITS - 1))
 
 
 def widest(scale: Whole, source: Interval) -> int:
-    """The largest magnitude of what is held while currents are made: sums, currents without their shift, currents."""
+    """The largest magnitude held while currents are computed: sums, currents without their shift, currents."""
     sums = Interval(*(rounded(end, scale.before) for end in source))
     return max(sums.most, unshifted(scale, source).most, scaled(scale, source).most)
 
 
 def product(scale: Whole, source: Interval) -> int:
-    """The largest magnitude of gains times sums, with the power of two of which half rounds them."""
+    """The largest magnitude of gains times sums, including the power of two whose half rounds them."""
     sums = np.max(np.abs([rounded(end, scale.before) for end in source]), 0)
     return int(np.max(np.abs(scale.gain.astype(np.int64)) * sums)) + (1 << scale.after)
 
 
 def unshifted(scale: Whole, source: Interval) -> Interval:
-    """Of currents without their shift."""
+    """The interval of currents without their shift."""
     return scaled(dataclasses.replace(scale, shift=np.zeros_like(scale.shift)), source)
 
 
 def summed(scale: Whole, source: Interval, num_steps: int) -> tuple[Interval, int]:
-    """Of currents summed over time; and the largest magnitude on the way, in any order of products and shifts."""
+    """The interval of currents summed over time, and the largest magnitude along the way, in any order of summation."""
 
     def total(rows: np.ndarray) -> np.ndarray:
-        return np.sum(rows[np.arange(num_steps) % len(rows)], 0, keepdims=True)
+        sums: np.ndarray = np.sum(rows[np.arange(num_steps) % len(rows)], 0, keepdims=True)
+        return sums
 
     bare = unshifted(scale, source)
     reach = total(np.maximum(-bare.low, bare.high)) + total(np.abs(scale.shift.astype(np.int64)))
@@ -117,24 +118,25 @@ def summed(scale: Whole, source: Interval, num_steps: int) -> tuple[Interval, in
 
 
 def apply(gain: np.ndarray, shift: np.ndarray, before: int, after: int, sums: np.ndarray) -> np.ndarray:
-    """The currents of sums, all of them int64; see Whole."""
-    return rounded(gain.astype(np.int64) * rounded(sums, before), after) + shift
+    """The currents that belong to sums, all of them int64; see Whole."""
+    currents: np.ndarray = rounded(gain.astype(np.int64) * rounded(sums, before), after) + shift
+    return currents
 
 
 def rounded(values: np.ndarray, bits: int) -> np.ndarray:
-    """Values shifted right by so many bits, to the nearest, half upwards."""
+    """Values shifted right by a number of bits, rounded to the nearest, halves upwards."""
     return (values + (1 << bits >> 1)) >> bits
 
 
 def added(one: Interval, other: Interval) -> Interval:
-    """Of sums of two currents."""
+    """The interval of sums of two currents."""
     return Interval(one.low + other.low, one.high + other.high)
 
 
 def charged(neurons: Neurons, current: Interval, num_steps: int) -> Interval:
-    """Of membranes when the spike is decided, over all time steps.
+    """The interval of membranes when the spike is decided, over all time steps.
 
-    A membrane whose product with the decay is beyond int64 was beyond 32 bits a time step before.
+    A membrane whose product with the decay exceeds int64 exceeded 32 bits one time step earlier.
     """
     low = high = np.zeros_like(current.low[0])
     lows, highs = [], []

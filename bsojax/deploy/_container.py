@@ -1,16 +1,16 @@
-"""One file for arrays and what is said of them: it is read whole, or refused before memory is taken for it.
+"""One file for arrays and their description: it is read completely, or refused before memory is allocated for it.
 
 Layout, all numbers little-endian; the first 80 bytes mean the same in every version:
 
 - 8 bytes: the magic, ``93 "bsojax" 0a``
 - uint32: the version
 - uint32: the length of the header
-- 32 bytes: SHA-256 of all that stands before it and of all that follows it up to the end of the header
+- 32 bytes: SHA-256 of everything before it and everything after it up to the end of the header
 - 32 bytes: SHA-256 of the arrays
 - the header, UTF-8 JSON: ``{"kind": text, "header": object, "arrays": [[name, dtype, shape], ...]}``
-- the arrays in that order, in C order and without gaps; booleans eight a byte, as numpy.packbits
+- the arrays in that order, in C order and without gaps; booleans eight per byte, as numpy.packbits
 
-Nothing in a file is run or imported, and no name in it becomes a path.
+Nothing in a file is executed or imported, and no name in it becomes a path.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ _PREFIX = struct.Struct("<8sII32s32s")
 
 
 Check = Callable[[dict[str, Any], dict[str, Entry]], None]
-"""Looks at a header and at what it says of the arrays by name; raises to refuse the file."""
+"""Checks a header and the entries of the arrays by name; raises to refuse the file."""
 
 
 def write(path: str | os.PathLike[str], kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a file, all of it or nothing: whoever is killed leaves the file that was there before.
+    """Writes a file, all of it or nothing: a process that is killed leaves the previous file in place.
 
     Args:
-      path: where; its folder exists.
-      kind: what the file holds, in a few words: who reads another kind is told.
+      path: where to write; the folder exists.
+      kind: what the file holds, in a few words; reading it as another kind fails with a message that gives it.
       header: JSON values by name, at most 30 deep, with finite numbers.
-      arrays: by name; slashes in names make a tree, of which no array is both a leaf and a branch. Booleans take one
-        bit each.
+      arrays: by name; slashes in names form a tree in which no array is both a leaf and a branch. Booleans take one bit
+        each.
 
     Raises:
       ValueError: a name or dtype cannot be written, or the header is too large.
@@ -67,26 +67,26 @@ def read(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads a file that write wrote; returns its header and its arrays by name.
 
-    Memory is that of the arrays, whose sizes add up to the file's, before any is made.
+    It uses no memory beyond that of the arrays, whose sizes must add up to the file's before any is allocated.
 
     Args:
       path: the file.
-      kind: what it must hold.
+      kind: the kind that it must hold.
       check: called before the arrays are read.
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: it is none of these files, damaged, cut, of another kind or of a newer version. The message begins
-        with the path.
+      ValueError: it is not such a file, is damaged or truncated, or is of another kind or a newer version. The message
+        begins with the path.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe would wait for ever
-        refuse(path, "it is no regular file")
+    if path.exists() and not path.is_file():  # a pipe would wait forever
+        refuse(path, "it is not a regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(_PREFIX.size)
         if not is_container(start):
-            refuse(path, "it is no file of bsojax, or its beginning is damaged")
+            refuse(path, "it is not a bsojax file, or its beginning is damaged")
         if len(start) < _PREFIX.size:
             refuse(path, f"it ends after {size} bytes; it was cut short")
         _, version, length, _, payload = _PREFIX.unpack(start)
@@ -111,7 +111,7 @@ def read(
 
 
 def is_container(start: bytes) -> bool:
-    """Whether the first bytes of a file are those of such a file, as far as they go."""
+    """Whether the first bytes of a file are those of a container, as far as they go."""
     return bool(start) and start[: len(MAGIC)] == MAGIC[: len(start)]
 
 
@@ -152,12 +152,12 @@ def _decoded(raw: np.ndarray, entry: Entry) -> np.ndarray:
 
 
 def _little(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Turns the bytes of elements around where the machine's order is not the file's, from either to the other."""
+    """Swaps the bytes of elements where the machine's order differs from the file's, in either direction."""
     return raw if sys.byteorder == "little" else raw.reshape(-1, dtype.itemsize)[:, ::-1].reshape(-1)
 
 
 def _replace(path: Path, parts: list[Any]) -> None:
-    """Writes a file beside the one of this name, and puts it in its place once it is on disk."""
+    """Writes a file next to the one of this name, and replaces that one once the new file is on disk."""
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         with partial.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The header of a file of arrays: JSON from anybody, of which nothing is believed before it was looked at."""
+"""The header of a file of arrays: JSON from any source, which is trusted only after it has been checked."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 HEADER_LIMIT = 2**19
-"""Bytes of a header: what a parser makes of so many fits a small machine's memory."""
+"""The most bytes of a header: what a parser makes of that many fits into a small machine's memory."""
 
 DTYPES = {
     name: np.dtype(jnp.bfloat16 if name == "bfloat16" else name)
@@ -20,12 +20,12 @@ DTYPES = {
 }
 """The dtypes of arrays by name."""
 
-_ARRAYS, _NAME, _RANK, _SIZE, _DEPTH = 2**14, 512, 16, 2**48, 32  # limits: far above what a network has
+_ARRAYS, _NAME, _RANK, _SIZE, _DEPTH = 2**14, 512, 16, 2**48, 32  # limits: far above those of a network
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a header says of an array.
+    """What a header states about an array.
 
     Attributes:
       dtype: the name of its dtype.
@@ -43,12 +43,12 @@ class Entry:
 
 
 def refuse(path: Path, reason: str) -> NoReturn:
-    """Raises the one error of a file that is not as it must be."""
+    """Raises the one error for a file that is not as it must be."""
     raise ValueError(f"{path}: {reason}.")
 
 
 def quoted(value: Any) -> str:
-    """What a file says, as a message may: short, and without characters that a terminal obeys."""
+    """Returns a value from a file in a form fit for a message: short, without terminal control characters."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -64,11 +64,11 @@ def text_of(path: Path, kind: str, header: Mapping[str, Any], arrays: Mapping[st
 
 
 def parsed(path: Path, text: bytes) -> tuple[Any, dict[str, Any], dict[str, Entry]]:
-    """Returns kind, header and arrays' entries of a header's text."""
+    """Returns the kind, the header and the entries of the arrays from a header's text."""
     try:
         tree = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        refuse(path, f"its header is no JSON that can be read ({quoted(str(error))}); it is damaged")
+        refuse(path, f"its header is not readable JSON ({quoted(str(error))}); it is damaged")
     _check_depth(path, tree)
     parts = tree if isinstance(tree, dict) else {}
     if parts.keys() != {"kind", "header", "arrays"} or not isinstance(parts["header"], dict):
@@ -78,16 +78,16 @@ def parsed(path: Path, text: bytes) -> tuple[Any, dict[str, Any], dict[str, Entr
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made := dict(pairs)) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return made
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _check_depth(path: Path, tree: Any) -> None:
-    """Refuses what is nested too deep for functions that call themselves."""
+    """Refuses values nested too deeply for recursive functions."""
     level = [tree]
     for _ in range(_DEPTH):
         level = [node for node in level if isinstance(node, dict | list)]
@@ -98,16 +98,16 @@ def _check_depth(path: Path, tree: Any) -> None:
 
 
 def _entries(path: Path, listed: Any) -> dict[str, Entry]:
-    """Returns the entries of a list of names, dtypes and shapes; refuses those that no array has."""
+    """Returns the entries of a list of names, dtypes and shapes; refuses those that no array can have."""
     if not isinstance(listed, list) or len(listed) > _ARRAYS:
         refuse(path, f"it must list its arrays, and no more than {_ARRAYS:,}")
     entries: dict[str, Entry] = {}
     for item in listed:
         if not (isinstance(item, list) and len(item) == 3):
-            refuse(path, f"{quoted(item)} is no array's name, dtype and shape")
+            refuse(path, f"{quoted(item)} is not an array's name, dtype and shape")
         name, dtype, shape = item
         if not is_name(name):
-            refuse(path, f"{quoted(name)} is no name for an array")
+            refuse(path, f"{quoted(name)} is not a name for an array")
         if name in entries:
             refuse(path, f"two arrays are named {quoted(name)}")
         if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -124,7 +124,7 @@ def _entries(path: Path, listed: Any) -> dict[str, Entry]:
 
 
 def is_name(name: Any) -> bool:
-    """Whether a name is a path within a tree: nothing else, not even a file's."""
+    """Whether a name is a path within a tree and nothing else, such as a file path."""
     if not isinstance(name, str) or len(name) > _NAME or not name.isprintable() or "\\" in name:
         return False
     parts = name.split("/")
@@ -132,7 +132,7 @@ def is_name(name: Any) -> bool:
 
 
 def is_shape(shape: Any) -> bool:
-    """Whether NumPy could hold the shape, of one byte an element or of eight."""
+    """Whether NumPy could hold the shape, with one byte per element or with eight."""
     if not isinstance(shape, list) or len(shape) > _RANK:
         return False
     sides = [size for size in shape if type(size) is int and 0 <= size <= _SIZE]  # True is an int too

@@ -1,4 +1,4 @@
-"""What builds one of the library's networks, as plain JSON: names that are known, and numbers; nothing is imported."""
+"""A description from which the library's networks are rebuilt, as plain JSON: known names, numbers, and no imports."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from bsojax import nn as parts
 from bsojax.nn import Surrogate
 
 LAYERS = 256
-"""The most layers of a network that is described: whoever reads a file builds them before it can be refused."""
+"""The most layers of a described network: whoever reads a file builds them before it can be refused."""
 
 _NETWORKS: dict[str, Any] = {
     "SpikingMLP": models.SpikingMLP,
@@ -52,18 +52,18 @@ _SURROGATES: dict[str, Any] = {
 
 
 class CannotBeSaidError(Exception):
-    """A model, or a part of it, that is none of the library's; the message says which."""
+    """A model, or a part of it, that does not belong to the library; the message says which."""
 
 
 def described(model: nn.Module) -> dict[str, Any]:
-    """Returns what rebuilt makes the same network of: JSON values, the defaults of today among them.
+    """Returns the description from which rebuilt makes the same network: JSON values, including today's defaults.
 
     Raises:
-      CannotBeSaidError: the model is none of bsojax.models, or has a part that has no name there.
+      CannotBeSaidError: the model is not one of bsojax.models, or has a part that has no name there.
     """
     name = _name_of(type(model), _NETWORKS)
     if name is None:
-        raise CannotBeSaidError(f"{type(model).__name__} is no network of bsojax.models")
+        raise CannotBeSaidError(f"{type(model).__name__} is not a network of bsojax.models")
     attributes = {name: _said(f"its {name}", getattr(model, name)) for name in _defaults(type(model))}
     description = {"network": name, "attributes": attributes}
     if layers(model) > LAYERS:
@@ -72,10 +72,10 @@ def described(model: nn.Module) -> dict[str, Any]:
 
 
 def rebuilt(description: Any) -> nn.Module:
-    """Returns the network that a description, of anybody's making, describes.
+    """Returns the network of a description from any source.
 
     Raises:
-      ValueError: it describes none, or one that this version does not know.
+      ValueError: it does not describe a network, or one that this version does not know.
     """
     if not isinstance(description, dict) or description.keys() != {"network", "attributes"}:
         raise ValueError("no network is described")
@@ -87,20 +87,20 @@ def rebuilt(description: Any) -> nn.Module:
 
 
 def layers(model: Any) -> int:
-    """Returns a number that grows with the layers of a network, whatever its attributes are; none has fewer arrays.
+    """Returns a number that grows with the layers of a network, whatever its attributes; no network has fewer arrays.
 
     Raises:
-      ValueError: its list of layers is none.
+      ValueError: its list of layers is not a list.
     """
     name = {"SpikingVGG": "channels", "SpikingResNet": "stages"}.get(type(model).__name__, "features")
     listed = getattr(model, name)
     if not isinstance(listed, list | tuple):
-        raise ValueError(f"{name} is no list")
+        raise ValueError(f"{name} is not a list")
     if name != "stages":
         return sum(entry != "M" for entry in listed) if len(listed) <= LAYERS else len(listed)
     if not all(isinstance(blocks, int) for blocks in listed):
-        raise ValueError("stages are no numbers")
-    return max(len(listed), sum(max(0, blocks) for blocks in listed))
+        raise ValueError("stages are not numbers")
+    return max(len(listed), sum(max(0, int(blocks)) for blocks in listed))
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
@@ -110,12 +110,14 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 
 def _name_of(value: Any, known: dict[str, Any]) -> str | None:
-    same = lambda other: value is other or (type(value) is type(other) and value == other)  # noqa: E731
+    def same(other: Any) -> bool:
+        return value is other or bool(type(value) is type(other) and value == other)
+
     return next((name for name, other in known.items() if same(other)), None)
 
 
 def _said(where: str, value: Any) -> Any:
-    """A value as JSON says it; where it stands is for the message."""
+    """A value in JSON form; where it occurs is for the message."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = np.asarray(value).tolist()
     if value is None or type(value) in (bool, int, str):
@@ -133,22 +135,22 @@ def _said(where: str, value: Any) -> Any:
     kind = value.func if isinstance(value, functools.partial) else value
     if (module := _name_of(kind, _MODULES)) is not None:
         return {"module": module, "attributes": _attributes(where, kind, value)}
-    raise CannotBeSaidError(f"{where}, {getattr(kind, '__qualname__', type(kind).__name__)}, is no part of bsojax")
+    raise CannotBeSaidError(f"{where}, {getattr(kind, '__qualname__', type(kind).__name__)}, is not a part of bsojax")
 
 
 def _attributes(where: str, kind: Any, value: Any) -> dict[str, Any]:
-    """All attributes of the modules that a class, or a partial call of it, makes."""
+    """All attributes of the modules that a class, or a partial call of it, creates."""
     attributes = _defaults(kind)
     given: dict[str, Any] = {}
     if isinstance(value, functools.partial):
         given = {**dict(zip(attributes, value.args, strict=False)), **value.keywords}
         if len(value.args) > len(attributes) or not given.keys() <= attributes.keys():
-            raise CannotBeSaidError(f"{where} takes something that is no attribute of {kind.__name__}")
+            raise CannotBeSaidError(f"{where} takes something that is not an attribute of {kind.__name__}")
     return {name: _said(f"{where}, {name}", item) for name, item in {**attributes, **given}.items()}
 
 
 def _meant(value: Any) -> Any:
-    """The value that JSON says."""
+    """The value that a JSON form stands for."""
     if isinstance(value, list):
         return tuple(_meant(item) for item in value)
     if not isinstance(value, dict):
@@ -161,7 +163,7 @@ def _meant(value: Any) -> Any:
         return _known(value["surrogate"], _SURROGATES)(_meant(value["alpha"]))
     if value.keys() == {"module", "attributes"}:
         return _made(value["module"], value["attributes"], _MODULES)
-    raise ValueError("an attribute is of no kind that is known")
+    raise ValueError("an attribute is of an unknown kind")
 
 
 def _made(name: Any, said: Any, known: dict[str, Any]) -> Any:
@@ -177,7 +179,7 @@ def _made(name: Any, said: Any, known: dict[str, Any]) -> Any:
 
 def _known(name: Any, known: dict[str, Any]) -> Any:
     if not isinstance(name, str) or name not in known:
-        raise ValueError("it has a part of a name that is not known; was it saved by a newer bsojax?")
+        raise ValueError("it has a part with an unknown name; was it saved by a newer bsojax?")
     return known[name]
 
 

@@ -1,8 +1,8 @@
-"""model.msgpack: the trained networks of earlier runs, of which nothing is believed either.
+"""model.msgpack, the trained networks of earlier runs, which are not trusted either.
 
 It is the subset of msgpack in which they were written: maps by name, and at their leaves flax's arrays, an extension
-that holds ``(shape, dtype, bytes)``. Readers of all of msgpack make lists as long as a file says before they look at
-what is there.
+that contains ``(shape, dtype, bytes)``. Readers of all of msgpack allocate lists as long as a file claims before they
+look at what is there.
 """
 
 import io
@@ -29,7 +29,7 @@ def read_earlier(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       OSError: it cannot be read.
-      ValueError: it is none, or cut.
+      ValueError: it is not a model.msgpack, or is truncated.
     """
     with path.open("rb") as file:
         reader = _Reader(path, file, os.fstat(file.fileno()).st_size)
@@ -42,7 +42,7 @@ def read_earlier(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Reader:
-    """A place in a file, and what was read before it."""
+    """A position in a file, and what was read before it."""
 
     def __init__(self, path: Path, file: io.BufferedReader, size: int) -> None:
         self.path, self.file, self.size, self.at = path, file, size, 0
@@ -51,7 +51,7 @@ class _Reader:
         self.entries = 0
 
     def map_of(self, prefix: str, depth: int) -> None:
-        """Reads a map, and the maps in it."""
+        """Reads a map and the maps in it."""
         count = self._length(0x80, 0x8F, {0xDE: 2, 0xDF: 4})
         if count is None:
             self._damaged()
@@ -62,7 +62,7 @@ class _Reader:
             key = self._text()
             name = f"{prefix}{key}"
             if self.entries > _ENTRIES or not is_name(name) or "/" in key:
-                refuse(self.path, f"{quoted(name)} is no name for an array, or is one of too many")
+                refuse(self.path, f"{quoted(name)} is not a name for an array, or is one of too many")
             if depth == 0:
                 self.top.add(key)
             if self._peek() in (0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9)):
@@ -73,7 +73,7 @@ class _Reader:
                 self.map_of(f"{name}/", depth + 1)
 
     def _damaged(self) -> NoReturn:
-        refuse(self.path, f"at byte {self.at:,} it is no model.msgpack, or is damaged")
+        refuse(self.path, f"at byte {self.at:,} it is not a model.msgpack, or is damaged")
 
     def _take(self, count: int) -> bytes:
         self.at += count
@@ -89,7 +89,7 @@ class _Reader:
         return int.from_bytes(self._take(size), "big")
 
     def _length(self, first: int, last: int, longer: dict[int, int]) -> Any:
-        """The length that stands in a first byte, or in the bytes that it announces; None: it is of another type."""
+        """The length given in a first byte, or in the bytes that it announces; None if it is of another type."""
         byte = self._peek()
         if not (first <= byte <= last or byte in longer):
             return None
@@ -120,7 +120,7 @@ class _Reader:
             refuse(self.path, f"array {quoted(name)} cannot be {quoted(dtype)} of shape {quoted(shape)}")
         held = self._length(0, -1, {0xC4: 1, 0xC5: 2, 0xC6: 4})
         if held != math.prod(shape) * DTYPES[dtype].itemsize or self.at + held != end:
-            refuse(self.path, f"array {quoted(name)} has another size than its shape; it is damaged")
+            refuse(self.path, f"array {quoted(name)} does not have the size of its shape; it is damaged")
         return np.frombuffer(self._take(held), DTYPES[dtype]).reshape(shape)
 
     def _size(self) -> int:
@@ -131,7 +131,7 @@ class _Reader:
 
 
 def _with_signs(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turns the bits and shape that stand for each leaf of signs into booleans."""
+    """Turns the bits and the shape that represent each leaf of signs into booleans."""
     made = {}
     for name, array in arrays.items():
         leaf, _, part = name.rpartition("/")
@@ -140,8 +140,8 @@ def _with_signs(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
         elif part == "bits":
             shape = arrays.get(f"{leaf}/shape", np.array(0.5)).tolist()
             if not is_shape(shape) or array.dtype != np.uint8 or array.shape != ((math.prod(shape) + 7) // 8,):
-                refuse(path, f"the signs {quoted(leaf)} have another number of bits than their shape; it is damaged")
+                refuse(path, f"the signs {quoted(leaf)} do not have as many bits as their shape; it is damaged")
             made[leaf] = np.unpackbits(array, count=math.prod(shape)).view(bool).reshape(shape)
         elif part != "shape" or f"{leaf}/bits" not in arrays:
-            refuse(path, f"{quoted(name)} are no signs")
+            refuse(path, f"{quoted(name)} are not signs")
     return made

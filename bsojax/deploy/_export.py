@@ -1,4 +1,4 @@
-"""A trained network as a StableHLO program, which runs where there is neither this library nor Flax."""
+"""A trained network as a StableHLO program, which needs neither this library nor Flax."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ def export_inference(
     per_step: bool = False,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> jax.export.Exported:
-    """Returns what :func:`bsojax.predict` does with a network as one StableHLO program for batches of any size.
+    """Returns the function of :func:`bsojax.predict` for a network, as one StableHLO program for batches of any size.
 
-    Use it to ship a network to where JAX runs, or another compiler of StableHLO: ``exported.serialize()`` gives its
-    bytes, ``jax.export.deserialize(data).call(x)`` the outputs, on any of the platforms. The signs in it are those to
-    ship, of ``state.variables``, at one bit a weight whether they are packed or not; real parameters and statistics are
-    float32, and nothing of the training is left. As in predict, inputs that are not finite give outputs that are NaN,
-    for their examples alone.
+    Use it to ship a network to where JAX or another compiler of StableHLO runs: ``exported.serialize()`` returns its
+    bytes, and ``jax.export.deserialize(data).call(x)`` the outputs, on any of the platforms. It contains the signs to
+    ship, from ``state.variables``, at one bit per weight whether they are packed or not; real parameters and statistics
+    are float32, and nothing of the training is left. As in predict, inputs that are not finite give NaN outputs, for
+    their examples only.
 
-    On a CPU outputs are those of predict, bit for bit. Where predict sums a real convolution of a large batch along
-    rows, as of colour images, the program does not: currents of that layer may then differ in their last bit, and
-    outputs only if a membrane is that close to its threshold.
+    On a CPU the outputs are those of predict, bit for bit, with one exception: where predict sums a real convolution of
+    a large batch along rows, as for colour images, the program does not. Currents of that layer may then differ in
+    their last bit, and outputs only if a membrane is that close to its threshold.
 
     Serialising needs the package ``flatbuffers``: ``pip install 'bsojax[export]'``.
 
@@ -49,18 +49,19 @@ def export_inference(
       model: a Linen module (see init).
       state: the training state; neither changed nor donated.
       num_steps: the number of time steps.
-      x: a batch like those that the program will be given, as in predict: a frame ``(batch, ...)``, a sequence
-        ``(num_steps, batch, ...)``, or a tree of such; only shapes and dtypes matter, but for the size of the batch,
-        and a ``jax.ShapeDtypeStruct`` does. None: float32 frames of the shape that the model was initialised with.
-      per_step: whether outputs are given for each time step, and not their sum.
-      platforms: those that the program is for: of "cpu", "cuda", "rocm" and "tpu".
+      x: a batch like those that the program will receive, as in predict: a frame ``(batch, ...)``, a sequence
+        ``(num_steps, batch, ...)``, or a tree of these; only shapes and dtypes matter, except for the size of the
+        batch, so a ``jax.ShapeDtypeStruct`` will do. None: float32 frames of the shape with which the model was
+        initialised.
+      per_step: whether outputs are returned for each time step instead of summed.
+      platforms: the platforms of the program: any of "cpu", "cuda", "rocm" and "tpu".
 
     Returns:
-      A program of one argument, x.
+      A program with one argument, x.
 
     Raises:
-      TypeError: x is not floating, or the model is no Linen module.
-      ValueError: x, state and model do not fit each other, or a platform is not known.
+      TypeError: x is not floating, or the model is not a Linen module.
+      ValueError: x, state and model do not fit each other, or a platform is unknown.
     """
     _validate.linen(model)
     platforms = _validate.platforms(platforms)
@@ -75,7 +76,7 @@ def export_inference(
 
 
 def _of_any_batch(x: Any, input_shape: Any, num_steps: int) -> Any:
-    """Returns the shapes and dtypes of inputs whose batch has a name in the place of a size."""
+    """Returns the shapes and dtypes of inputs whose batch has a symbolic size."""
     (size,) = jax.export.symbolic_shape("batch")
     x = _frames(input_shape) if x is None else as_inputs(x, input_shape)
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), x)
@@ -89,7 +90,7 @@ def _of_any_batch(x: Any, input_shape: Any, num_steps: int) -> Any:
 
 
 def _frames(input_shape: Any) -> Any:
-    """Frames of the shape that a model was initialised with."""
+    """Frames of the shape with which a model was initialised."""
     several = isinstance(input_shape, InputShapes)
     shapes = input_shape.shapes if several else (input_shape,)
     frames = [jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in shapes]

@@ -1,12 +1,12 @@
-"""A network as a graph of maps: what deployed networks are made of, before and after their numbers are whole.
+"""A network as a graph of maps: what deployed networks consist of, before and after their numbers are made whole.
 
 Every map is an image of shape ``(height, width, channels)``; a vector is an image of one element, a signal one of one
-row. A node reads maps that come before it in the tuple of all nodes, by their place there.
+row. A node reads maps that come before it in the tuple of all nodes, identified by their place in it.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Window:
 
     Attributes:
       strides, dilation: steps of the window, and between the kernel's elements.
-      before: zeros in front of the first row and column; negative ones crop.
+      before: zeros in front of the first row and column; negative numbers crop.
     """
 
     strides: Pair = (1, 1)
@@ -38,10 +38,10 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class SumPool:
-    """Sums over windows that do not overlap; a rest at the far edges is dropped.
+    """Sums over windows that do not overlap; a remainder at the far edges is dropped.
 
     Attributes:
-      repeats_edge: whether the last row or column is repeated to fill a window that the edge cuts off, instead.
+      repeats_edge: whether, instead, the last row or column is repeated to fill a window that the edge cuts off.
     """
 
     source: int
@@ -95,7 +95,7 @@ class Synapse:
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-    """What makes a current of sums, ``gain * sum + shift``, in real numbers.
+    """Turns sums into a current, ``gain * sum + shift``, in real numbers.
 
     Attributes:
       gain, shift: float64 of shape ``(1 or num_steps, 1 or channels)``.
@@ -107,9 +107,9 @@ class Real:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """What makes a current of sums in whole numbers, ``(gain * (sum >> before) + half >> after) + shift``.
+    """Turns sums into a current in whole numbers, ``(gain * (sum >> before) + half >> after) + shift``.
 
-    Each of the two shifts rounds to the nearest, half upwards.
+    Each of the two shifts rounds to the nearest, halves upwards.
 
     Attributes:
       gain, shift: int32 of shape ``(1 or num_steps, channels)``.
@@ -129,10 +129,10 @@ Scale = TypeVar("Scale", Real, Whole)
 
 @dataclasses.dataclass(frozen=True)
 class Current(Generic[Scale]):
-    """Sums as a current: norm, bias, scale of the weights and area of a pooling window in one.
+    """Sums as a current: the norm, the bias, the scale of the weights and the area of a pooling window in one.
 
     Attributes:
-      fraction_bits: those of the current, once it is whole; of the readout, 0.
+      fraction_bits: those of the current, once it is whole; 0 for the readout.
     """
 
     source: int
@@ -154,13 +154,13 @@ class Add:
 
 @dataclasses.dataclass(frozen=True)
 class Neurons:
-    """Neurons that leak, integrate, fire and reset; the membrane is told from rest.
+    """Neurons that leak, integrate, fire and reset; the membrane is measured from rest.
 
     Attributes:
-      decay: of the membrane at each time step; in whole numbers one over ``2**decay_bits``.
+      decay: the decay of the membrane at each time step; in whole numbers, the numerator over ``2**decay_bits``.
       threshold: in the units of the current.
-      hard: whether the membrane is 0 after a spike; else the threshold is subtracted.
-      form: the shape of an example as the model has it.
+      hard: whether the membrane is 0 after a spike; otherwise the threshold is subtracted.
+      form: the shape of an example in the model.
     """
 
     source: int
@@ -173,12 +173,12 @@ class Neurons:
     decay_bits: int = 0
 
 
-Node: TypeAlias = Input | SumPool | AnyPool | Flatten | Synapse | Current | Add | Neurons
+Node: TypeAlias = Input | SumPool | AnyPool | Flatten | Synapse | Current[Any] | Add | Neurons
 
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A network at one time step; the last node tells the logits of that step, which are summed over time.
+    """A network at one time step; the last node holds the logits of that step, which are summed over time.
 
     Attributes:
       nodes: in the order in which they are computed.
@@ -199,7 +199,7 @@ def sources(node: Node) -> tuple[int, ...]:
 
 
 def holds_spikes(nodes: Sequence[Node], place: int) -> bool:
-    """Whether a map is of zeros and ones that neurons made."""
+    """Whether a map consists of zeros and ones from neurons."""
     node = nodes[place]
     while isinstance(node, AnyPool | Flatten):
         node = nodes[node.source]
@@ -207,14 +207,14 @@ def holds_spikes(nodes: Sequence[Node], place: int) -> bool:
 
 
 def first_added(nodes: Sequence[Node], place: int) -> Node:
-    """The first of the currents of which a current is the sum; itself, where it is none."""
+    """The first of the currents that add up to a current, or the current itself where it is not a sum."""
     while isinstance(node := nodes[place], Add):
         place = node.source
     return node
 
 
 def over_currents(nodes: Sequence[Node], place: int) -> bool:
-    """Whether a map is made of currents without neurons between."""
+    """Whether a map is computed from currents without neurons between."""
     node = nodes[place]
     while not isinstance(node, Input | Neurons | Current | Add):
         node = nodes[node.source]
@@ -222,7 +222,7 @@ def over_currents(nodes: Sequence[Node], place: int) -> bool:
 
 
 def holds_wide_sums(nodes: Sequence[Node], place: int) -> bool:
-    """Whether a map is of sums over currents, pooled or not: they take more bits than other sums."""
+    """Whether a map consists of sums over currents, pooled or not: they take more bits than other sums."""
     node = nodes[place]
     while isinstance(node, SumPool | AnyPool | Flatten):
         node = nodes[node.source]
@@ -230,7 +230,7 @@ def holds_wide_sums(nodes: Sequence[Node], place: int) -> bool:
 
 
 def holds_real_sums(nodes: Sequence[Node], place: int) -> bool:
-    """Whether a map is of sums of inputs times real weights, pooled or not."""
+    """Whether a map consists of sums of inputs times real weights, pooled or not."""
     node = nodes[place]
     if isinstance(node, Input | Neurons | Current | Add):
         return False

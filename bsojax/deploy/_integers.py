@@ -1,4 +1,4 @@
-"""From a trained network to the same in whole numbers."""
+"""Converts a trained network to whole numbers."""
 
 from typing import Any
 
@@ -31,32 +31,33 @@ def integer_network(
 ) -> IntegerNetwork:
     """Returns a trained network in whole numbers, which runs without JAX and gives the same bits everywhere.
 
-    Use it to ship a network: see ``write_c``, ``save``, ``report`` and ``to_nir`` of what it returns. Norms, biases
-    and the scales of weights become a whole gain and shift a channel; real weights become whole numbers; membranes
-    have as many fraction bits as is proven to be safe for any input between input_min and input_max. Where the
-    optimizer keeps deployed signs beside those it trains at, the deployed ones go out.
+    Use it to ship a network: see ``write_c``, ``save``, ``report`` and ``to_nir`` of its result. Norms, biases and the
+    scales of weights become a whole gain and shift per channel; real weights become whole numbers; membranes have as
+    many fraction bits as are proven safe for any input between input_min and input_max. Where the optimizer keeps
+    deployed signs beside those that it trains, the deployed ones are used.
 
-    Predictions agree with ``make_eval_step`` but where a membrane lies within rounding of its threshold; compare them
-    on data of yours before you ship. What a model rounds itself, as by ``x.astype("bfloat16")``, is not rounded here.
+    Predictions agree with ``make_eval_step`` except where a membrane lies within rounding of its threshold; compare
+    them on your own data before you ship. Rounding in the model itself, as by ``x.astype("bfloat16")``, is not
+    reproduced here.
 
     Args:
-      model: a Linen module made of the layers and functions of this library that neither recur nor derive from them;
-        between them sums, and sums and products with constants.
+      model: a Linen module built from the layers and functions of this library, except layers that recur and classes
+        derived from them; between the layers, sums, and sums and products with constants.
       state: the training state.
-      x: a batch of inputs as the model takes them, arrays or ``jax.ShapeDtypeStruct``: static frames
-        ``(batch, ...)``, or a sequence ``(num_steps, batch, ...)``.
+      x: a batch of inputs as the model takes them, arrays or ``jax.ShapeDtypeStruct``: static frames ``(batch, ...)``,
+        or a sequence ``(num_steps, batch, ...)``.
       num_steps: the number of time steps.
       input_scale: the inputs of the network are those of the model times this, and whole: 255 for images of bytes.
-        Inputs that are not, such as spectra or normalised images, need rounding to such a grid.
+        Inputs that are not whole, such as spectra or normalised images, must be rounded to such a grid.
       input_max: the largest whole input.
-      input_min: the least, at most 0.
+      input_min: the smallest, at most 0.
       membrane_bits: the width of membranes, 8 to 32; 16 halves the memory of streams on a device.
-      weight_bits: the width of real weights, at most 24, which is the default.
+      weight_bits: the width of real weights, at most 24, the default.
 
     Raises:
-      TypeError: num_steps, or another number, is none.
-      ValueError: a number is out of range; or something in the model cannot be said in whole numbers, which the error
-        names.
+      TypeError: num_steps or another number is not one.
+      ValueError: a number is out of range, or part of the model cannot be expressed in whole numbers; the error names
+        it.
     """
     num_steps = _validate.steps(num_steps)
     numbers = Numbers(
@@ -70,7 +71,7 @@ def integer_network(
         _validate.not_deployable("x", "networks of several inputs are not known")
     is_sequence = batch_of(x, None, None, state.input_shape, num_steps).moving_x[0]
     shape = tuple(x.shape[1 + is_sequence :])
-    frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # of two examples: one is like any other axis of one
+    frame = jax.ShapeDtypeStruct((2, *shape), x.dtype)  # two examples: one is like any other axis of one
     with not_donated(state):
         held: Any = jax.device_get(signs.unpack_signs(state.variables))
     variables = jax.tree.map(np.asarray, nn.meta.unbox(held))
@@ -91,7 +92,7 @@ def integer_network(
 
 
 def _is_known(layer: nn.Module) -> bool:
-    """Whether a layer is one that whole numbers can say; refuses those that are not."""
+    """Whether a layer can be expressed in whole numbers; refuses those that cannot."""
     if type(layer) in RULES:
         return True
     for kinds, cure in NOT_KNOWN.items():

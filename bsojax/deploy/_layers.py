@@ -1,4 +1,4 @@
-"""What each layer of the library is in a graph."""
+"""How each layer of the library is represented in a graph."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Rule = Callable[[Builder, Call, Value], Value]
 
 
 def image(shape: tuple[int, ...]) -> Shape:
-    """The shape of an example as that of an image; a vector is one element, a signal one row."""
+    """The shape of an example as an image; a vector is one element, a signal one row."""
     if len(shape) > 3:
         _validate.not_deployable("x", f"it has shape {shape}, and volumes are not known")
     *space, channels = shape or (1,)
@@ -55,7 +55,7 @@ def _dense(builder: Builder, call: Call, value: Value) -> Value:
     kernel, node = _kernel(builder, call), builder.node(value)
     high, wide, _ = builder.shape(value)
     if isinstance(node, Flatten) and value.is_uniform:
-        # A vector of an image: a convolution of one window, over maps that keep their form.
+        # A vector of an image: a convolution with one window, over maps that keep their form.
         unflat = Value(node.source, value.gain[:, :1], value.shift[:, :1])
         shape = builder.shape(unflat)
         return _synapse(builder, call, unflat, kernel.reshape(*shape, -1), Window(), 1, (1, 1, kernel.shape[-1]))
@@ -67,7 +67,7 @@ def _dense(builder: Builder, call: Call, value: Value) -> Value:
 def _synapse(
     builder: Builder, call: Call, value: Value, kernel: np.ndarray, window: Window, groups: int, shape: Shape
 ) -> Value:
-    """A synapse over a map, or over a current where what it reads is not a map times a number, or has too many bits."""
+    """A synapse over a map, or over a current where its input is not a map times a number, or has too many bits."""
     is_read = value.is_uniform and not builder.holds_many_bits(value)
     read = value if is_read else builder.current(value, f"{builder.name(value)} as a current")
     made = builder.append(Synapse(read.place, call.name, kernel, window, groups, shape))
@@ -117,7 +117,10 @@ def _global_avg_pool(builder: Builder, call: Call, value: Value) -> Value:
 def _summed(builder: Builder, call: Call, value: Value, window: Any, repeats_edge: bool) -> Value:
     value = builder.narrow(value)
     window, (high, wide, channels) = _sides(window, builder.shape(value)), builder.shape(value)
-    up = (lambda side, size: -(-side // size)) if repeats_edge else (lambda side, size: side // size)
+
+    def up(side: int, size: int) -> int:
+        return -(-side // size) if repeats_edge else side // size
+
     shape = up(high, window[0]), up(wide, window[1]), channels
     pool = SumPool(value.place, f"{call.name} of '{builder.name(value)}'", window, shape, repeats_edge)
     return Value(builder.append(pool).place, value.gain / math.prod(window), value.shift)
@@ -146,7 +149,7 @@ def _flatten(builder: Builder, call: Call, value: Value) -> Value:
 def _neurons(builder: Builder, call: Call, value: Value) -> Value:
     given, owner = call.attributes, f"'{call.name}'"
     if given.get("refractory_steps"):
-        _validate.not_deployable(owner, "its neurons have refractory_steps; deploy neurons without")
+        _validate.not_deployable(owner, "its neurons have refractory_steps; deploy neurons without them")
     if any(isinstance(node, Neurons) and node.name == call.name for node in builder.nodes):
         _validate.not_deployable(owner, "it is called twice in a time step; give each call neurons of its own")
     if call.kind is nn.PLIF:
@@ -161,7 +164,7 @@ def _neurons(builder: Builder, call: Call, value: Value) -> Value:
     if np.ptp(threshold) == 0:
         level, value = _in_its_units(float(threshold.reshape(-1)[0]), value)
     else:
-        # Neurons whose thresholds differ are neurons of threshold 1 and currents that differ.
+        # Neurons with different thresholds become neurons of threshold 1 with different currents.
         level, value = 1.0, builder.affine(value, 1 / _a_channel(owner, threshold, builder.shape(value)[-1]), 0.0)
     read = builder.current(value, f"current of {owner}")
     return builder.append(
@@ -170,9 +173,9 @@ def _neurons(builder: Builder, call: Call, value: Value) -> Value:
 
 
 def _in_its_units(level: float, value: Value) -> tuple[float, Value]:
-    """Returns a threshold and a current, both over the current's gain where that is one number.
+    """Returns a threshold and a current, both divided by the current's gain where that is one number.
 
-    A sum of spikes times a gain such as 1/24 that meets the threshold exactly then does so in whole numbers too.
+    A sum of spikes times a gain such as 1/24 that meets the threshold exactly then also does so in whole numbers.
     """
     gain = float(value.gain[0, 0])
     serves = np.all(value.gain == gain) and not np.any(value.shift) and gain > 0
@@ -180,10 +183,10 @@ def _in_its_units(level: float, value: Value) -> tuple[float, Value]:
 
 
 def _a_channel(owner: str, threshold: np.ndarray, channels: int) -> np.ndarray:
-    """Thresholds as one a channel."""
+    """Thresholds as one per channel."""
     rows = threshold.reshape(-1, threshold.shape[-1])
     if rows.shape[1] != channels or np.any(rows != rows[0]):
-        _validate.not_deployable(owner, "its thresholds differ in space; give one a channel")
+        _validate.not_deployable(owner, "its thresholds differ in space; give one per channel")
     return rows[:1]
 
 
@@ -223,9 +226,9 @@ RULES: dict[Any, Rule] = {
     nn.max_pool: _max_pool,
     nn.flatten: _flatten,
 }
-"""By class or function."""
+"""The rules, by class or function."""
 
-DERIVED = "it derives from a layer that is, and may do otherwise: use that layer itself"
+DERIVED = "it derives from a known layer, and may behave differently: use that layer itself"
 
 NOT_KNOWN: dict[tuple[type, ...], str] = {
     (nn.LeakyReadout,): "return the current that it reads: logits are summed over the time steps",
@@ -238,4 +241,4 @@ NOT_KNOWN: dict[tuple[type, ...], str] = {
     (linen.Conv, linen.ConvLocal): "bsojax.Conv is",
     (linen.LayerNorm, linen.GroupNorm, linen.RMSNorm, linen.InstanceNorm): "BatchNorm and Affine are",
 }
-"""What to do about layers that have no rule, by what they are or derive from."""
+"""What to do about layers without a rule, by their class or a base class."""

@@ -20,16 +20,16 @@ from bsojax.online import call_options, start
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a layer or a function of the library.
+    """A call of a layer or of a function of the library.
 
     Attributes:
       kind: the module's class, or the function.
       name: the layer's name.
       attributes: those of the module, or the function's arguments.
-      shape: of an example of what it reads.
+      shape: the shape of an example of its input.
       leaves: the names of its variables, such as "params/kernel".
-      is_timed: whether it is told the time step.
-      variables: what is known of each, once the program is read.
+      is_timed: whether it receives the time step.
+      variables: what is known of each variable, once the program is read.
     """
 
     kind: Any
@@ -46,8 +46,9 @@ class Marked:
     """A model's time step as a program.
 
     Attributes:
-      program: of the frame, the number of the time step and the state of the neurons; variables are its constants.
-      calls: what is marked in it, by number.
+      program: a function of the frame, the number of the time step and the state of the neurons; variables are its
+        constants.
+      calls: the calls that are marked in it, by number.
     """
 
     program: ClosedJaxpr
@@ -79,8 +80,8 @@ def marked(
 ) -> Marked:
     """Returns a model's time step in evaluation as a program in which its layers are marked.
 
-    Between "enters_layer" and "leaves_layer" of a call is what the layer does; nothing need be known of it. The former
-    is given what the layer reads, the time step where it is told that, and the layer's variables.
+    What happens between the "enters_layer" and "leaves_layer" of a call is the layer's work, of which nothing need be
+    known. The former takes the layer's input, the time step where the layer receives it, and the layer's variables.
 
     Args:
       model: a Linen module.
@@ -125,14 +126,14 @@ def marked(
         options = call_options(model, train=False, time_step=time_step)
         return model.apply({**variables, NEURONS: neurons}, frame, mutable=[NEURONS], **options)[0]
 
-    # The state and the time step are inputs, so that what a model makes of them by itself is seen.
+    # The state and the time step are inputs, so that direct uses of them by the model are visible.
     begun = jax.eval_shape(lambda frame: start(model, frame, num_steps, train=False), frame)
     made = nn.meta.unbox({name: begun.variables.get(name, {}) for name in variables})
     _validate.holds("state", variables, made, "was it made with another model?")
     with contextlib.ExitStack() as stack:
         stack.enter_context(nn.intercept_methods(module))
         stack.enter_context(observing(function))
-        # A program that jit kept is that of another layer of the same kind, or of another model.
+        # A program that jit cached belongs to another layer of the same kind, or to another model.
         stack.enter_context(jax.disable_jit())
         stack.enter_context(_drawing_refused())
         program = jax.make_jaxpr(step)(frame, jax.ShapeDtypeStruct((), jnp.int32), begun.neurons)
@@ -153,7 +154,7 @@ def _bound(primitive: Primitive, number: int, name: str, x: Any, others: Sequenc
 
 
 def _variables(layer: nn.Module) -> dict[str, Any]:
-    """The variables of a layer, as it sees them, by the names of their collections and their own."""
+    """The variables of a layer, as the layer sees them, by the names of their collections and their own."""
     held: Any = nn.meta.unbox(layer.variables)
     return {
         f"{collection}/{name}": value

@@ -1,4 +1,4 @@
-"""A trained network as a file: signs at one bit a weight, real parameters, statistics, and what builds the network."""
+"""A trained network as a file: signs at one bit per weight, real parameters, statistics, and a description."""
 
 import dataclasses
 import json
@@ -23,20 +23,20 @@ from bsojax.online import InputShapes, TrainState, init, shapes_of
 from bsojax.signs import unpack_signs
 
 _KIND = "model"
-_TEXT = 2**15  # characters of a description: to Flax each of a neuron's constants is work at every layer
+_TEXT = 2**15  # characters of a description: Flax spends time on each constant of a neuron at every layer
 _INPUTS = 2**8  # arrays that a model takes
-_EXAMPLES = 2  # of a batch that nobody computes
+_EXAMPLES = 2  # in a batch that is never computed
 _COLLECTIONS = ("signs", "params", "batch_stats")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SavedModel:
-    """A trained network out of a file.
+    """A trained network read from a file.
 
     Attributes:
-      model: the Linen module; None where the file does not say it and none was given.
+      model: the Linen module; None where the file does not describe it and none was given.
       variables: the collections "signs", "params" and "batch_stats" for ``model.apply``, signs as booleans.
-      input_shape: the shape of one example at one time step, as in TrainState; None where the file does not say it.
+      input_shape: the shape of one example at one time step, as in TrainState; None where the file does not give it.
     """
 
     model: nn.Module | None
@@ -45,12 +45,12 @@ class SavedModel:
 
     @property
     def state(self) -> TrainState:
-        """The state that evaluates: for ``bsojax.predict``, ``make_eval_step``, ``record`` and ``refresh_statistics``.
+        """The state for evaluation: for ``bsojax.predict``, ``make_eval_step``, ``record`` and ``refresh_statistics``.
 
-        It has no optimizer; ``state.replace(opt_state=tx.init(state.trainable))`` trains on from it.
+        It has no optimizer; ``state.replace(opt_state=tx.init(state.trainable))`` continues training from it.
 
         Raises:
-          ValueError: the file says no input shape, and none was given.
+          ValueError: the file gives no input shape, and none was passed.
         """
         _validate.knows_input(self.input_shape)
         zero = jnp.zeros((), jnp.int32)
@@ -64,20 +64,32 @@ class SavedModel:
 
 
 def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState) -> None:
-    """Writes a trained network into one file, of which load_model makes it again.
+    """Writes a trained network into one file, from which load_model restores it.
 
-    Use it at the end of training, after refresh_statistics. What is written is ``state.variables``: the signs to
-    deploy, at one bit a weight, and the real parameters and statistics in their own dtypes. With them goes what builds
-    the model, if it is one of ``bsojax.models`` and all its attributes are numbers, tuples and the library's own
-    neurons, norms, scales, stems, traces and surrogates, plain or in ``functools.partial``; any other model is to be
-    handed to load_model. No code is written, and no pickle.
+    Use it at the end of training, after refresh_statistics. It writes ``state.variables``: the signs to deploy, at one
+    bit per weight, and the real parameters and statistics in their own dtypes. It also writes a description that
+    rebuilds the model, if the model is one of ``bsojax.models`` and all its attributes are numbers, tuples and the
+    library's own neurons, norms, scales, stems, traces and surrogates, plain or in ``functools.partial``; any other
+    model must be passed to load_model. No code is written, and no pickle.
 
-    The file has a version and checksums, and is there whole or not at all. The same network gives the same bytes.
+    The file has a version and checksums, and is written completely or not at all. The same network gives the same
+    bytes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.bsojax"
+      >>> bsojax.save_model(path, model, state)
+      >>> bsojax.load_model(path).model == model
+      True
 
     Args:
-      path: where; a file of this name is replaced.
+      path: where to write; a file of this name is replaced.
       model: the Linen module that was trained.
-      state: of a training of it, from ``bsojax.init`` or a step; signs packed or not.
+      state: a training state of this model, from ``bsojax.init`` or a step; signs packed or not.
 
     Raises:
       OSError: it cannot be written.
@@ -94,7 +106,7 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState
     try:
         header["model"] = described(model)
         if _is_long(header["model"]):
-            raise CannotBeSaidError("its attributes are too many numbers")
+            raise CannotBeSaidError("its attributes have too many numbers")
     except CannotBeSaidError as error:
         header |= {"model": None, "because": str(error)[:200]}
     _container.write(path, _KIND, header, arrays)
@@ -103,25 +115,34 @@ def save_model(path: str | os.PathLike[str], model: nn.Module, state: TrainState
 def load_model(path: str | os.PathLike[str], model: nn.Module | None = None, *, input_shape: Any = None) -> SavedModel:
     """Reads a trained network that save_model wrote.
 
-    Use it to evaluate, ship or train on::
+    Use it to evaluate, to ship or to continue training.
 
-        saved = bsojax.load_model("digits.bsojax")
-        answers = bsojax.predict(saved.model, saved.state, x, num_steps=4)
+    A file from any source may be read: nothing in it is executed, its names are compared with known ones, and nothing
+    is read into memory before its size is compared with the file's, and all names and shapes with those of the model.
+    The ``model.msgpack`` of earlier runs can be read too; it contains neither model nor input shape, and unless a model
+    is given only ``variables`` is set.
 
-    A file from anywhere may be read: nothing in it is run, names in it are compared with those that are known, and
-    nothing is read into memory before its size was compared with the file's, and all names and shapes with those of the
-    model. The ``model.msgpack`` of earlier runs is read too; it says neither model nor input shape, and without a model
-    given there are ``variables`` alone.
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.bsojax"
+      >>> bsojax.save_model(path, model, state)
+      >>> saved = bsojax.load_model(path)
+      >>> bsojax.predict(saved.model, saved.state, x, num_steps=4).shape
+      (2, 3)
 
     Args:
       path: the file.
-      model: the Linen module that was trained; None: that which the file describes.
-      input_shape: the shape of one example at one time step, as in TrainState; None: that of which the file tells.
+      model: the Linen module that was trained; None: the one that the file describes.
+      input_shape: the shape of one example at one time step, as in TrainState; None: the one that the file gives.
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: it is damaged, cut, none of these files, of a newer version, or holds another network than the model;
-        or no model is given and none described. The message begins with the path.
+      ValueError: it is damaged or truncated, is not such a file, is of a newer version, or holds another network than
+        the model; or no model is given and none described. The message begins with the path.
     """
     path = Path(path)
     if model is not None:
@@ -144,7 +165,7 @@ def load_model(path: str | os.PathLike[str], model: nn.Module | None = None, *, 
 
 def _starts_as_earlier(path: Path) -> bool:
     if path.exists() and not path.is_file():
-        refuse(path, "it is no regular file")
+        refuse(path, "it is not a regular file")
     with path.open("rb") as file:
         return is_earlier(file.read(1))
 
@@ -165,19 +186,19 @@ def _load_earlier(path: Path, model: nn.Module | None, input_shape: Any) -> Save
 
 
 def _rebuilt(path: Path, header: Mapping[str, Any], count: int) -> nn.Module:
-    """The model that a header describes; refuses more layers than there are arrays for."""
+    """The model that a header describes; refuses more layers than the file has arrays for."""
     if header.get("model") is None:
         because = header.get("because")
         reason = f" ({because[:200]})" if isinstance(because, str) and because.isprintable() else ""
         refuse(path, f"it does not say how its model is built{reason}; load_model(path, model) takes the model")
     try:
         if _is_long(header["model"]):
-            raise ValueError("its attributes are too many numbers")
+            raise ValueError("its attributes have too many numbers")
         model = rebuilt(header["model"])
         if layers(model) > count:
             raise ValueError("it has more layers than the file has arrays for")
         return model
-    except Exception as error:  # attributes of any kind, handed to whatever takes them
+    except Exception as error:  # attributes of any kind, passed to whatever takes them
         raise ValueError(f"{path}: the model that it describes cannot be built: {_first_line(error)}.") from error
 
 
@@ -190,15 +211,19 @@ def _first_line(error: Exception) -> str:
 
 
 def _shapes_of(model: nn.Module, input_shape: Any) -> dict[str, Any]:
-    """Arrays like the variables that a model has, for an input of that shape."""
+    """Arrays like a model's variables for an input of the given shape."""
     x = _frame(input_shape)
     made = jax.eval_shape(lambda key: init(model, optax.identity(), key, x).variables, jax.random.key(0))
-    return nn.meta.unbox(made)
+    shapes: dict[str, Any] = nn.meta.unbox(made)
+    return shapes
 
 
 def _frame(input_shape: Any) -> Any:
     """Arrays like a batch of one time step."""
-    like = lambda shape: jax.ShapeDtypeStruct((_EXAMPLES, *shape), jnp.float32)  # noqa: E731
+
+    def like(shape: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((_EXAMPLES, *shape), jnp.float32)
+
     if not isinstance(input_shape, InputShapes):
         return like(input_shape)
     return jax.tree.unflatten(input_shape.structure, [like(shape) for shape in input_shape.shapes])
@@ -208,7 +233,7 @@ def _checked(path: Path, model: Any, input_shape: Any, entries: Mapping[str, Ent
     """Returns arrays like a model's variables; refuses a file that holds others."""
     try:
         like = _shapes_of(model, input_shape)
-    except Exception as error:  # of a model that is called with whatever shape a file says
+    except Exception as error:  # from a model that is called with whatever shape a file gives
         raise ValueError(
             f"{path}: {type(model).__name__} cannot be called with the network's input, {quoted(input_shape)}; the "
             f"file holds another network ({_first_line(error)})."
@@ -216,7 +241,7 @@ def _checked(path: Path, model: Any, input_shape: Any, entries: Mapping[str, Ent
     _validate.network(str(path), entries, _by_name(like), "the file holds another network.")
     wide = [name for name, entry in entries.items() if entry.dtype in ("int64", "uint64", "float64")]
     if wide and not jax.config.read("jax_enable_x64"):
-        refuse(path, f"leaf '{wide[0]}' is {entries[wide[0]].dtype}, which JAX holds under jax_enable_x64 alone")
+        refuse(path, f"leaf '{wide[0]}' is {entries[wide[0]].dtype}, which JAX holds only under jax_enable_x64")
     return like
 
 
@@ -225,7 +250,7 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _filled(arrays: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
-    """A tree like another one, of arrays by name."""
+    """A tree like another one, with arrays by name."""
     filled: dict[str, Any] = jax.tree_util.tree_map_with_path(
         lambda path, _: jnp.asarray(arrays[leaf_name(path)]), like
     )
@@ -233,7 +258,7 @@ def _filled(arrays: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
 
 
 def _shape_said(input_shape: Any) -> Any:
-    """An input's shape as JSON says it."""
+    """An input's shape in JSON form."""
     if not isinstance(input_shape, InputShapes):
         return {"array": list(input_shape)}
 
@@ -250,7 +275,7 @@ def _shape_said(input_shape: Any) -> Any:
 
 
 def _shape_meant(path: Path, input_shape: Any) -> Any:
-    """The input's shape that JSON says."""
+    """The input's shape that a JSON form stands for."""
 
     def meant(node: Any) -> Any:
         said: Any = next(iter(node.items())) if isinstance(node, dict) and len(node) == 1 else ("", None)
@@ -262,7 +287,7 @@ def _shape_meant(path: Path, input_shape: Any) -> Any:
         if kind in ("list", "tuple") and isinstance(value, list):
             items: list[Any] = [meant(item) for item in value]
             return items if kind == "list" else tuple(items)
-        refuse(path, f"{quoted(node)} is no shape of an input")
+        refuse(path, f"{quoted(node)} is not a shape of an input")
 
     inputs = meant(input_shape)
     if len(jax.tree.leaves(inputs)) > _INPUTS:

@@ -1,4 +1,4 @@
-"""A trained network in whole numbers, for devices: the same bits on any machine."""
+"""A trained network in whole numbers, for devices, with the same bits on any machine."""
 
 import dataclasses
 import functools
@@ -17,26 +17,27 @@ from bsojax.deploy._graph import Graph, Neurons
 from bsojax.deploy._layers import image
 from bsojax.deploy._proof import Proof, proven
 from bsojax.deploy._report import DeploymentReport, report_of
-from bsojax.deploy.c import Source, run_compiled, source, write
+from bsojax.deploy.c import Source, source, write
+from bsojax.deploy.c import run as run_compiled
 from bsojax.online import TrainState
 
 BATCH = 64
-"""Examples that the reference runs at once: its patches take nine times the memory of a map."""
+"""The number of examples that the reference runs at once: its patches take nine times the memory of a map."""
 
 
 @dataclasses.dataclass(frozen=True)
 class IntegerNetwork:
-    """A network of whole numbers, as integer_network makes it and load reads it.
+    """A network of whole numbers, as integer_network creates it and load reads it.
 
     Attributes:
-      graph: what it computes; for forms of your own.
+      graph: the computation, for output formats of your own.
       input_shape: the shape of a frame.
       input_dtype: the narrowest dtype of its inputs.
-      input_scale: inputs are whole numbers over it.
-      input_min, input_max: the least and the largest of them.
-      membrane_bits: width of membranes, sign included.
-      logit_scale: what a logit of one is, in real numbers.
-      proof: the largest numbers that any input can lead to; not part of the public surface.
+      input_scale: inputs are whole numbers, the model's inputs times this.
+      input_min, input_max: the smallest and the largest of them.
+      membrane_bits: width of membranes, including the sign.
+      logit_scale: the value of a logit of one, in real numbers.
+      proof: the largest numbers that any input can produce; not part of the public interface.
     """
 
     graph: Graph
@@ -68,26 +69,26 @@ class IntegerNetwork:
 
     @functools.cached_property
     def proof(self) -> Proof:
-        """The largest numbers that any input can lead to, from the whole numbers alone."""
+        """The largest numbers that any input can produce, derived from the whole numbers alone."""
         return proven(self.graph, self.input_min, self.input_max, self.membrane_bits)
 
     def run(self, x: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Returns logits and spikes of a batch, in NumPy.
 
-        It is the reference that C code equals bit for bit; it is slow.
+        This is the reference that C code matches bit for bit; it is slow.
 
         Args:
-          x: whole numbers of shape ``(batch, ...)``, of a sequence ``(num_steps, batch, ...)``: the inputs of the model
-            times input_scale.
+          x: whole numbers of shape ``(batch, ...)``, or ``(num_steps, batch, ...)`` for a sequence: the inputs of the
+            model times input_scale.
 
         Returns:
-          Logits, int32 of shape ``(batch, classes)``, summed over the time steps; those of the model are these times
-          logit_scale, and where they have more axes these are raveled. Spikes by the name of their layer, boolean of
-          shape ``(num_steps, batch, ...)``.
+          Logits, int32 of shape ``(batch, classes)``, summed over the time steps; multiplied by logit_scale they are
+          those of the model, and where those have more axes these are raveled. Spikes by the name of their layer,
+          boolean of shape ``(num_steps, batch, ...)``.
 
         Raises:
-          TypeError: x is not of whole numbers.
-          ValueError: x has another shape, or holds numbers below input_min or above input_max.
+          TypeError: x does not consist of whole numbers.
+          ValueError: x has the wrong shape, or contains numbers below input_min or above input_max.
         """
         x = self._inputs(x)
         axis = int(self.is_sequence)
@@ -101,17 +102,17 @@ class IntegerNetwork:
     def run_c(
         self, x: Any, *, compiler: str = "cc", flags: Sequence[str] = ("-O2",), runner: Sequence[str] = ()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Returns the same as :meth:`run`, from the C code, compiled and run on this machine.
+        """Returns the same as :meth:`run`, computed by the C code, compiled and run on this machine.
 
         Args:
           x: as in run.
           compiler: a C compiler.
-          flags: what it is given besides, such as ``-O3 -march=native``.
-          runner: a program that runs what was compiled, such as an emulator of another machine.
+          flags: further options for the compiler, such as ``-O3 -march=native``.
+          runner: a program that runs the compiled one, such as an emulator of another machine.
 
         Raises:
           FileNotFoundError: there is no such compiler.
-          RuntimeError: the compiler or the program fails; what it says is in the message.
+          RuntimeError: the compiler or the program fails; the message contains its output.
           TypeError, ValueError: as run.
         """
         given = self._inputs(x).astype(self.input_dtype)
@@ -119,34 +120,34 @@ class IntegerNetwork:
         return self._named(*run_compiled(self.graph, text, given, compiler, flags, runner))
 
     def write_c(self, folder: str | Path, name: str = "net") -> None:
-        """Writes the network as C99: NAME.h and NAME.c, which need nothing but a compiler.
+        """Writes the network as C99: NAME.h and NAME.c, which need only a compiler.
 
         Use it to ship the network to a device. The function is ``NAME_run(x, logits, scratch)``; networks of sequences
-        also have ``NAME_reset`` and ``NAME_step``, which take one frame at a time. It allocates nothing, keeps no
-        state but that in the scratch struct, and gives the bits of :meth:`run` with any compiler that shifts negative
-        numbers to the right arithmetically; all known ones do.
+        also have ``NAME_reset`` and ``NAME_step``, which take one frame at a time. It allocates nothing, keeps all
+        state in the scratch struct, and gives the bits of :meth:`run` with any compiler that shifts negative numbers to
+        the right arithmetically; all known ones do.
 
         Args:
-          folder: made where it is missing.
-          name: the prefix of all that is declared.
+          folder: created if it does not exist.
+          name: the prefix of everything that is declared.
 
         Raises:
-          ValueError: the name is no C identifier.
+          ValueError: the name is not a C identifier.
         """
         write(self._c_source(_validate.c_name(name)), Path(folder), name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the network into one file, of which :func:`load` makes it again, bit for bit.
+        """Writes the network into one file, from which :func:`load` restores it, bit for bit.
 
         Use it to keep what was tested: the file needs neither the model nor the training. Signs take one bit each, and
         real weights and tables the narrowest of 8, 16 or 32 bits that holds them.
 
         Args:
-          path: where; a file of this name is replaced, once the new one is whole.
+          path: where to write; a file of this name is replaced once the new one is complete.
 
         Raises:
           OSError: it cannot be written.
-          ValueError: it has more nodes or larger maps than load takes, or a layer has a name that cannot be written.
+          ValueError: it has more nodes or larger maps than load accepts, or a layer has a name that cannot be written.
         """
         numbers = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         _network_file.write(path, numbers.pop("graph"), numbers)
@@ -159,15 +160,15 @@ class IntegerNetwork:
         *,
         outcome: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
     ) -> Agreement:
-        """Returns how often the network decides otherwise than the model that it was made of.
+        """Returns how often the network decides differently from the model that it was made from.
 
-        Use it before you ship, on data that the training has not seen.
+        Use it before you ship, on data that was not used in training.
 
         Args:
           model: the model.
           state: its state.
-          x: whole inputs, as in run; the model is given these over input_scale.
-          outcome: what the network makes of x, as run or run_c gives it; None: it is run.
+          x: whole inputs, as in run; the model receives these divided by input_scale.
+          outcome: the network's results for x, from run or run_c; None: run computes them.
 
         Raises:
           TypeError, ValueError: as run.
@@ -180,17 +181,17 @@ class IntegerNetwork:
     def report(
         self, model: nn.Module | None = None, state: TrainState | None = None, x: Any = None
     ) -> DeploymentReport:
-        """Returns what the network takes on a device, and how often it decides otherwise than its model.
+        """Returns what the network needs on a device, and how often it decides differently from its model.
 
-        Printed, it is a table, of bytes and of how close the numbers of each layer come to their widths.
+        Printed, it is a table of bytes and of how close the numbers of each layer come to their widths.
 
         Args:
-          model: the model, for the agreement with it.
+          model: the model, for the comparison with it.
           state: its state.
           x: whole inputs, as in run.
 
         Raises:
-          TypeError, ValueError: as agreement; or of model, state and x some are given, and not all.
+          TypeError, ValueError: as agreement; or only some of model, state and x are given.
         """
         made = report_of(self.graph, self.proof, self.membrane_bits, self._c_source("net"))
         if not _validate.all_or_none("report", {"model": model, "state": state, "x": x}):
@@ -206,12 +207,12 @@ class IntegerNetwork:
 
     def _inputs(self, x: Any) -> np.ndarray:
         """Inputs as images."""
-        x = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
-        _validate.inputs_within(x, self.input_min, self.input_max)
-        return x.reshape(*x.shape[: x.ndim - len(self.input_shape)], *image(self.input_shape))
+        whole = _validate.whole_inputs(x, self.input_shape, self.num_steps if self.is_sequence else None)
+        _validate.inputs_within(whole, self.input_min, self.input_max)
+        return whole.reshape(*whole.shape[: whole.ndim - len(self.input_shape)], *image(self.input_shape))
 
     def _named(self, logits: np.ndarray, spikes: Mapping[int, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Spikes by the name of their layer, in the shape that the model has."""
+        """Spikes by the name of their layer, in the model's shape."""
         named = {}
         for place, found in spikes.items():
             node = self.graph.nodes[place]
@@ -223,39 +224,40 @@ class IntegerNetwork:
         """Returns the network as a graph of the Neuromorphic Intermediate Representation.
 
         Use it to bring a network to other simulators and to the tools of neuromorphic chips; ``nir.write`` writes it.
-        It takes what the model takes, not multiplied by input_scale, and its outputs summed over the time steps are the
-        logits of the model. Weights are float32, so a membrane within rounding of its threshold may decide otherwise.
-        NIR has no word for a reset by subtraction: such neurons have ``reset`` "subtract" in their metadata, and their
-        readers must be told.
+        The graph takes the model's inputs, not multiplied by input_scale, and its outputs summed over the time steps
+        are the logits of the model. Weights are float32, so a membrane within rounding of its threshold may decide
+        differently. NIR cannot express a reset by subtraction: such neurons have ``reset`` "subtract" in their
+        metadata, and readers must be configured for it.
 
         Args:
-          dt: the time step in seconds, to which time constants refer; give readers the same. snnTorch knows 1e-4 alone.
+          dt: the time step in seconds, to which time constants refer; give readers the same. snnTorch supports only
+            1e-4.
 
         Returns:
-          A ``nir.NIRGraph``: maps with channels first, a node of neurons by the name of its layer.
+          A ``nir.NIRGraph``: maps with channels first, and a node of neurons under the name of its layer.
 
         Raises:
           ImportError: nir is missing; ``pip install 'bsojax[nir]'``.
-          TypeError: dt is no number.
-          ValueError: dt is not above 0; or a layer has no words in NIR, such as norms with statistics for each time
-            step, which the error names.
+          TypeError: dt is not a number.
+          ValueError: dt is not above 0; or NIR cannot express a layer, such as norms with statistics for each time
+            step; the error names it.
         """
         from bsojax.deploy import _nir
 
         return _nir.to_nir(self, dt)
 
     def to_nir_data(self, x: Any, dt: float = 1e-4) -> Any:
-        """Returns what the graph of ``to_nir`` is to make of inputs: the spikes of ``run``.
+        """Returns the outputs that the graph of ``to_nir`` should produce for inputs: the spikes of ``run``.
 
-        Use it to compare a simulator or a chip with this network; ``nir.write_data`` writes it, to a file of its own.
+        Use it to compare a simulator or a chip with this network; ``nir.write_data`` writes it to a file of its own.
 
         Args:
-          x: see ``run``; a few examples suffice.
+          x: as in ``run``; a few examples suffice.
           dt: the time step in seconds.
 
         Returns:
-          A ``nir.NIRGraphData`` by the names of the graph's nodes: the "input" as the graph takes it, float32, and of
-          neurons their "spikes", boolean; both of shape ``(batch, num_steps, neurons)``, channels first.
+          A ``nir.NIRGraphData`` by the names of the graph's nodes: the "input" as the graph takes it, float32, and the
+          "spikes" of the neurons, boolean; both of shape ``(batch, num_steps, neurons)``, channels first.
 
         Raises:
           ImportError, TypeError, ValueError: as ``to_nir`` and ``run``.
@@ -268,17 +270,17 @@ class IntegerNetwork:
 def load(path: str | os.PathLike[str]) -> IntegerNetwork:
     """Reads a network of whole numbers that :meth:`IntegerNetwork.save` wrote.
 
-    Use it where a network is to be run, compared or written as C without the model that it was made of. A file from
-    anywhere may be read: nothing in it is run, that its layers fit each other is checked, and that no input leads to a
-    number beyond its width is proven again.
+    Use it to run a network, compare it or write it as C without the model that it was made from. A file from any source
+    may be read: nothing in it is executed, its layers are checked to fit each other, and it is proven again that no
+    input leads to a number beyond its width.
 
     Args:
       path: the file.
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: it is damaged, cut, no such file or of a newer version; or it holds a network that does not fit
-        together, or whose numbers might not fit into their widths. The message begins with the path.
+      ValueError: it is damaged or truncated, is not such a file, or is of a newer version; or its network is
+        inconsistent, or its numbers might not fit into their widths. The message begins with the path.
     """
     graph, numbers = _network_file.read(path)
     return IntegerNetwork(graph, **numbers)

@@ -43,13 +43,13 @@ def write(path: str | os.PathLike[str], graph: Graph, numbers: Mapping[str, Any]
     """Writes a network into a file.
 
     Args:
-      path: where.
-      graph: of whole numbers.
+      path: where to write.
+      graph: a graph of whole numbers.
       numbers: the other fields of IntegerNetwork.
 
     Raises:
       OSError: it cannot be written.
-      ValueError: nobody could read it: it is too large, or a layer's name cannot be written.
+      ValueError: it could not be read again: it is too large, or a layer's name cannot be written.
     """
     arrays: dict[str, np.ndarray] = {}
     _check(Path(path), graph, numbers)
@@ -59,11 +59,11 @@ def write(path: str | os.PathLike[str], graph: Graph, numbers: Mapping[str, Any]
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, Any]]:
-    """Reads a network out of a file, as write takes it, and proves its bounds again.
+    """Reads a network from a file, in the form that write takes, and proves its bounds again.
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: it holds no network that fits together and within its widths. The message begins with the path.
+      ValueError: it does not hold a consistent network within its widths. The message begins with the path.
     """
     header, arrays = _container.read(path, _KIND)
     try:
@@ -89,7 +89,7 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
 
 
 def _said(record: Any, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A node, or a part of one, as JSON says it; its arrays go into those of the file."""
+    """A node, or a part of one, in JSON form; its arrays are added to those of the file."""
     said: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
@@ -111,7 +111,7 @@ def _narrow(values: np.ndarray) -> np.ndarray:
 
 
 def _meant(header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Graph, dict[str, Any]]:
-    """The network that a header and arrays say; its nodes need not fit each other."""
+    """The network of a header and arrays; its nodes need not fit each other."""
     shape = _value("input_shape", tuple[int, ...], header)
     said = header.get("nodes")
     if len(shape) > 3 or not isinstance(said, list):
@@ -139,17 +139,17 @@ def _meant(header: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> tuple[Gr
 def _node(said: Any, name: str, arrays: dict[str, np.ndarray]) -> Node:
     kind = said.get("kind") if isinstance(said, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"{quoted(said)} is no node")
+        raise ValueError(f"{quoted(said)} is not a node")
     node: Node = _record(_KINDS[kind], {key: value for key, value in said.items() if key != "kind"}, name, arrays)
     return node
 
 
 def _record(kind: type, said: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """A node, or a part of one; the arrays that it takes are taken away."""
+    """A node, or a part of one; the arrays that it uses are removed."""
     values: dict[str, Any] = {}
     hints = typing.get_type_hints(kind)
     if not isinstance(said, dict):
-        raise ValueError(f"{quoted(said)} is no {kind.__name__}")
+        raise ValueError(f"{quoted(said)} is not a {kind.__name__}")
     for field, hint in hints.items():
         if hint is np.ndarray:
             values[field] = _array(f"{name}/{field}", arrays)
@@ -172,7 +172,7 @@ def _array(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _value(name: str, hint: Any, said: Mapping[str, Any]) -> Any:
-    """A value of a field, of the type of its hint; what may be real before it is whole, is whole."""
+    """A value of a field, of its hint's type; where the hint allows real numbers or whole ones, it is whole."""
     value: Any = said.get(name)
     parts = typing.get_args(hint)
     if parts:

@@ -19,11 +19,11 @@ from bsojax.deploy._square import ungrouped
 
 
 class Folded(NamedTuple):
-    """A current that goes into the weights of the synapse from which it comes.
+    """A current that is merged into the weights of the synapse that produces it.
 
     Attributes:
       current: its place.
-      area: of the windows between, over which a bias is summed.
+      area: the area of the windows between them, over which a bias is summed.
     """
 
     current: int
@@ -31,14 +31,14 @@ class Folded(NamedTuple):
 
 
 class Writing(NamedTuple):
-    """A network that is being written.
+    """A network as it is being written.
 
     Attributes:
-      network: what is written.
+      network: the network.
       writer: the NIR graph.
-      units: of each current, what a whole one of it is in NIR.
+      units: for each current, the value in NIR of one unit of it.
       folded: by the place of the synapse.
-      maps: of the network's nodes so far.
+      maps: the maps of the network's nodes so far.
     """
 
     network: IntegerNetwork
@@ -74,7 +74,7 @@ def _gridded(values: np.ndarray, shape: Shape, dt: float) -> nir.TimeGriddedData
 
 
 def written(network: IntegerNetwork, dt: float) -> tuple[nir.NIRGraph, list[Map]]:
-    """Returns a network in NIR, and where the map of each of its nodes is there."""
+    """Returns a network in NIR, and where to find the map of each of its nodes there."""
     writer = Writer(_validate.positive_number("dt", dt), len(network.input_shape) <= 1)
     units, folded = _units(network.graph, network.logit_scale), dict(_folded(network.graph))
     writing = Writing(network, writer, units, folded, [])
@@ -93,7 +93,7 @@ def written(network: IntegerNetwork, dt: float) -> tuple[nir.NIRGraph, list[Map]
 
 
 def _units(graph: Graph, logit_scale: float) -> list[float]:
-    """Units in which membranes are as they were: a NIR neuron takes in its leak's share of a current."""
+    """Units in which membranes are unchanged: a NIR neuron takes in its leak's share of a current."""
     leaks: dict[int, float] = {}
     for node in graph.nodes:
         if isinstance(node, Neurons):
@@ -106,7 +106,7 @@ def _units(graph: Graph, logit_scale: float) -> list[float]:
 
 
 def _share(graph: Graph, place: int, leak: float, leaks: dict[int, float]) -> None:
-    """Notes a leak for a current and all that are added to it, which need one unit; the first one noted counts."""
+    """Records a leak for a current and everything added to it, which need one unit; the first one recorded counts."""
     if place in leaks:
         return
     leaks[place] = leak
@@ -121,7 +121,7 @@ def _leak(node: Neurons) -> float:
 
 
 def _folded(graph: Graph) -> Iterator[tuple[int, Folded]]:
-    """Synapses that nothing but one current reads, be it through windows."""
+    """Synapses that only one current reads, possibly through windows."""
     readers = [read for node in graph.nodes for read in sources_of(node)]
     for place, node in enumerate(graph.nodes):
         if not isinstance(node, Current):
@@ -136,7 +136,7 @@ def _folded(graph: Graph) -> Iterator[tuple[int, Folded]]:
 
 
 def _real(writing: Writing, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and shift that lead from sums in whole numbers to a current in NIR."""
+    """The gain and shift that turn sums in whole numbers into a current in NIR."""
     node: Any = writing.network.graph.nodes[place]
     if any(np.any(given != given[0]) for given in (node.scale.gain, node.scale.shift)):
         why = (
@@ -207,7 +207,7 @@ def _any_pool(writing: Writing, node: AnyPool, place: int) -> Map:
     read = writing.maps[node.source]
     if math.prod(node.window) == 1:
         return read
-    # Neurons without leak that one spike of the window makes fire, and that keep nothing.
+    # Neurons without leak that fire on a single spike of the window and keep nothing.
     counts = writing.writer.pool(f"sum of {node.name}", read, node.window, node.shape)
     return writing.writer.fire(node.name, counts, 0.0, 0.5, True)
 
@@ -218,7 +218,7 @@ def _flatten(writing: Writing, node: Flatten, place: int) -> Map:
 
 def _neurons(writing: Writing, node: Neurons, place: int) -> Map:
     read, leak = writing.maps[node.source], _leak(node)
-    # NIR's membranes are the library's in the units of what they take in.
+    # NIR's membranes are the library's in the units of their inputs.
     threshold = node.threshold * read.unit * (leak or 1.0)
     return writing.writer.fire(node.name, read, leak, threshold, node.hard)
 

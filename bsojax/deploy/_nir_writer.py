@@ -1,7 +1,7 @@
-"""A graph of the Neuromorphic Intermediate Representation that grows, in the form that its readers take as it is.
+"""A growing graph of the Neuromorphic Intermediate Representation, in the form that its readers accept unchanged.
 
-NIR says more than they read. They agree on square convolutions with a bias and without groups, on sums over windows,
-on neurons whose resistance is 1, and on what need not know the axis of the batch.
+NIR can express more than they read. They agree on square convolutions with a bias and without groups, on sums over
+windows, on neurons whose resistance is 1, and on nodes that need not know the batch axis.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from bsojax.deploy._graph import Shape, Window
 from bsojax.deploy._square import squared
 
 try:
-    import nir
+    import nir as nir
 except ImportError as error:
     raise ImportError("to_nir: needs a package; pip install 'bsojax[nir]'.") from error
 
@@ -24,8 +24,8 @@ class Map(NamedTuple):
     """A map of the network in NIR.
 
     Attributes:
-      names: of the NIR nodes whose outputs add up to it.
-      unit: what a whole one of it is there.
+      names: the NIR nodes whose outputs add up to it.
+      unit: the value there of one unit of it.
       shape: as an image; the vector of an image's pixels remains the image.
     """
 
@@ -35,11 +35,11 @@ class Map(NamedTuple):
 
 
 class Writer:
-    """A NIR graph that grows.
+    """A growing NIR graph.
 
     Attributes:
       dt: the time step in seconds.
-      is_vector: whether frames are vectors, and so all maps.
+      is_vector: whether frames, and so all maps, are vectors.
       nodes, edges: of the NIR graph.
     """
 
@@ -49,7 +49,7 @@ class Writer:
         self.edges: list[tuple[str, str]] = []
 
     def append(self, name: str, node: Any, read: Map | None = None) -> tuple[str, ...]:
-        """Adds a NIR node, which reads a map; returns its name, which no other has."""
+        """Adds a NIR node that reads a map; returns its name, which is unique."""
         plain = re.sub(r"\W+", "_", name).strip("_")
         names = itertools.chain((plain,), (f"{plain}_{count}" for count in itertools.count(2)))
         found = next(name for name in names if name not in self.nodes)
@@ -90,11 +90,11 @@ class Writer:
     def scale(
         self, name: str, read: Map, gain: np.ndarray, shift: np.ndarray, is_flat: bool = False
     ) -> tuple[tuple[str, ...], Shape]:
-        """Adds ``gain * map + shift``, a number a channel or a pixel's; returns its name and shape."""
+        """Adds ``gain * map + shift``, with numbers per channel, or per pixel too; returns its name and shape."""
         gains, shifts = (by_channel(given, read.shape[-1]) for given in (gain, shift))
         if gains is not None and shifts is not None and not is_flat:
             return self.weigh(name, read, np.diag(gains)[None, None], shifts, read.shape, Window()), read.shape
-        # What differs in space is said by a window that is the whole image.
+        # Differences in space are expressed by a window that is the whole image.
         shape, kernel = (1, 1, len(gain)), np.diag(gain).reshape(*read.shape, -1)
         return self.weigh(name, read, kernel, shift, shape, Window()), shape
 
@@ -102,7 +102,7 @@ class Writer:
         """Adds neurons, whose membranes are 0 at the start."""
         shape = self.form(read.shape)
         below = np.float32(threshold)
-        # NIR's neurons fire above their threshold, the library's at it too.
+        # NIR's neurons fire above their threshold, the library's also at it.
         below = np.nextafter(below, np.float32(0)) if below >= threshold else below
         level, rest = np.full(shape, below, np.float64), np.zeros(shape)
         node = (
@@ -121,6 +121,6 @@ class Writer:
 
 
 def by_channel(given: np.ndarray, channels: int) -> np.ndarray | None:
-    """Numbers of all channels and pixels as those of the channels; None where they differ in space."""
+    """Numbers of all channels and pixels reduced to one per channel; None where they differ in space."""
     pixels = given.reshape(-1, channels)
     return pixels[0] if np.all(pixels == pixels[0]) else None

@@ -1,4 +1,4 @@
-"""Proves from whole numbers alone that no input makes a number that does not fit into its width."""
+"""Proves from whole numbers alone that no input produces a number that exceeds its width."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,12 +22,13 @@ from bsojax.deploy._graph import (
 
 
 class Proof(NamedTuple):
-    """What is proven of a graph.
+    """The bounds proven for a graph.
 
     Attributes:
-      intervals: of each node's map, the least and the largest value that any input can lead to; of the last, summed
-        over time.
-      membranes: by the place of each node of neurons, of their membranes when the spike is decided, at each time step.
+      intervals: for each node's map, the smallest and the largest value that any input can produce; for the last node,
+        summed over time.
+      membranes: by the place of each node of neurons, the bounds of their membranes when the spike is decided, at each
+        time step.
     """
 
     intervals: tuple[Interval, ...]
@@ -38,7 +39,7 @@ class TooWideError(ValueError):
     """A number may exceed its width.
 
     Attributes:
-      name: of the node.
+      name: the name of the node.
       most: the largest magnitude.
       bits: the width.
     """
@@ -49,10 +50,10 @@ class TooWideError(ValueError):
 
 
 class Proving:
-    """A proof that grows, node by node.
+    """A proof under construction, node by node.
 
     Attributes:
-      nodes: those that are proven; whole.
+      nodes: the whole nodes proven so far.
       intervals, membranes: see Proof.
     """
 
@@ -68,7 +69,7 @@ class Proving:
 
         Raises:
           TooWideError: a number may exceed its width.
-          ValueError: it is no node that could be computed.
+          ValueError: the node could not be computed.
         """
         self.nodes.append(node)
         self.intervals.append(_RULES[type(node)](self, node, len(self.nodes) - 1))
@@ -77,18 +78,18 @@ class Proving:
 def proven(graph: Graph, input_min: int, input_max: int, membrane_bits: int) -> Proof:
     """Returns the bounds of a graph of whole numbers; refuses one in which a number may exceed its width.
 
-    Sums, currents and logits fit into 32 bits, at every step of their sums; sums over currents into 62, and without
-    the bits that their current drops into 32; products of gains into 32 but where they are said to be wide; membranes
-    into membrane_bits.
+    Sums, currents and logits fit into 32 bits at every step of their summation; sums over currents fit into 62, and
+    into 32 without the bits that their current drops; products of gains fit into 32 except where they are marked as
+    wide; membranes fit into membrane_bits.
 
     Args:
       graph: one whose nodes fit each other (see check_structure).
-      input_min: the least input.
-      input_max: the largest.
-      membrane_bits: the width of membranes, sign included.
+      input_min: the smallest input.
+      input_max: the largest input.
+      membrane_bits: the width of membranes, including the sign.
 
     Raises:
-      ValueError: what does not fit, by the name of the node; without a full stop.
+      ValueError: what does not fit, with the name of the node; without a full stop.
     """
     proving = Proving(graph, input_min, input_max, membrane_bits)
     for node in graph.nodes:
@@ -127,7 +128,7 @@ def _synapse(proving: Proving, node: Synapse, place: int) -> Interval:
     found = _bounds.weighted(node, proving.intervals[node.source])
     if holds_wide_sums(proving.nodes, place):
         return _held(node, found, WIDE_BITS)
-    # Beside signs C counts ones, and takes the number of spikes from twice as many.
+    # For signs, C counts ones, and subtracts the number of spikes from twice as many.
     _within(node, found.most * (1 + node.is_binary), SUM_BITS)
     return found
 
@@ -154,7 +155,7 @@ def _add(proving: Proving, node: Add, place: int) -> Interval:
 def _neurons(proving: Proving, node: Neurons, place: int) -> Interval:
     threshold, decay = int(node.threshold), int(node.decay)
     if not 0 <= node.decay_bits < 32 or not 0 <= decay <= 2**node.decay_bits:
-        raise ValueError(f"{node.name!a}: {decay} / 2**{node.decay_bits} is no decay")
+        raise ValueError(f"{node.name!a}: {decay} / 2**{node.decay_bits} is not a decay")
     if threshold < 1:
         raise ValueError(f"{node.name!a}: a threshold is at least 1, not {threshold}")
     _within(node, threshold, proving.membrane_bits)

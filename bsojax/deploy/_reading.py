@@ -1,4 +1,4 @@
-"""Reads a marked program as a graph: what layers do, and the sums and products with constants between them."""
+"""Reads a marked program as a graph: the layers, and the sums and products with constants between them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ from bsojax.deploy._values import Builder, Value
 
 
 class Constant(NamedTuple):
-    """What depends on no input; computed when it is asked for."""
+    """A value that depends on no input; computed on demand."""
 
     read: Callable[[], Any]
 
 
 class Unknown(NamedTuple):
-    """What no layer made.
+    """A value that no layer produced.
 
     Attributes:
-      maker: the operation that made it.
-      last: the name of the last layer before.
-      reader: the layer that read it first; nobody minds before something reads what that makes.
+      maker: the operation that produced it.
+      last: the name of the last layer before it.
+      reader: the layer that first read it; nothing is refused before something reads that layer's result.
     """
 
     maker: str
@@ -34,7 +34,7 @@ class Unknown(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """The number of the time step, as the model is told it."""
+    """The number of the time step, as the model receives it."""
 
 
 Held: TypeAlias = Value | Constant | Unknown | TimeStep
@@ -46,7 +46,7 @@ SAME = (
     "reduce_precision",
     "sharding_constraint",
 )
-"""Operations that leave floating numbers as they are; the rounding of a narrower dtype counts as none."""
+"""Operations that leave floating numbers unchanged; rounding to a narrower dtype is ignored."""
 
 INNER = (
     "jit",
@@ -59,14 +59,14 @@ INNER = (
     "custom_jvp_call",
     "custom_vjp_call",
 )
-"""Operations that hold a program of their own."""
+"""Operations that contain a program of their own."""
 
 
 def read(marked: Marked, builder: Builder) -> Value:
-    """Returns the logits of a marked program as a value of the graph that the builder makes.
+    """Returns the logits of a marked program as a value of the builder's graph.
 
     Raises:
-      ValueError: something happens between the layers that whole numbers cannot say; it names the layer.
+      ValueError: an operation between the layers cannot be expressed in whole numbers; the error names the layer.
     """
     program = marked.program
     rest = [Unknown("the state of neurons", "x")] * (len(program.jaxpr.invars) - 2)
@@ -81,7 +81,7 @@ def read(marked: Marked, builder: Builder) -> Value:
 def _walk(
     program: ClosedJaxpr, inputs: Sequence[Held], builder: Builder, marked: Marked, entered: dict[int, Sequence[Held]]
 ) -> list[Held]:
-    """Returns what a program makes of its inputs."""
+    """Returns a program's results for its inputs."""
     jaxpr = program.jaxpr
     held: dict[Any, Held] = {}
     for variable, value in zip(jaxpr.constvars, program.consts, strict=True):
@@ -115,14 +115,14 @@ def _walk(
 
 
 def _layer(call: Call, operands: Sequence[Held], builder: Builder) -> Held:
-    """What a layer makes of what it reads; see marked for the operands."""
+    """The result of a layer for its input; see marked for the operands."""
     read = operands[0]
     if not isinstance(read, Value):
         kind = "a constant" if isinstance(read, Constant) else "the time step"
         unknown = read if isinstance(read, Unknown) else Unknown(kind, "x")
         return unknown if unknown.reader else unknown._replace(reader=f"'{call.name}'")
     if call.is_timed and not isinstance(operands[1], TimeStep):
-        why = "it is told another time step than the model; hand it the model's time_step as it is"
+        why = "it gets another time step than the model; pass it the model's time_step as it is"
         _validate.not_deployable(f"'{call.name}'", why)
     return builder.layer(call, read, operands[1 + call.is_timed :])
 
@@ -137,7 +137,7 @@ def _inner(equation: Any) -> ClosedJaxpr:
 
 
 def _constants(program: Jaxpr, equation: Any, operands: Sequence[Any]) -> list[Held]:
-    """What an operation of a program makes of constants, when it is asked for."""
+    """The results of an operation on constants, computed on demand."""
 
     variables = {
         atom: operand for atom, operand in zip(equation.invars, operands, strict=True) if isinstance(atom, Var)
@@ -152,7 +152,7 @@ def _constants(program: Jaxpr, equation: Any, operands: Sequence[Any]) -> list[H
 
 
 def _between(equation: Any, operands: Sequence[Held], builder: Builder) -> Held:
-    """What an operation between layers makes: a sum or a product with a constant, or something unknown."""
+    """The result of an operation between layers: a sum or a product with a constant, or something unknown."""
     name, out = equation.primitive.name, equation.outvars[0].aval
     shape, values = out.shape, [operand for operand in operands if isinstance(operand, Value)]
     if name in SAME and len(operands) == 1 and (not values or jnp.issubdtype(out.dtype, jnp.floating)):
@@ -193,7 +193,7 @@ def _with_constant(name: str, first: bool, value: Value, constant: np.ndarray, b
 
 
 def _by_channel(constant: Any) -> np.ndarray | None:
-    """A constant as one number a channel, or one for all; None where it differs in space."""
+    """A constant as one number per channel, or one for all; None where it differs in space."""
     array = np.asarray(constant, np.float64)
     if array.ndim == 0:
         return array

@@ -1,4 +1,4 @@
-"""Runs a network of whole numbers in NumPy: what every other form of it must equal bit for bit."""
+"""Runs a network of whole numbers in NumPy: the reference that every other form of it must match bit for bit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +13,8 @@ def run(graph: Graph, x: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]
     """Returns logits and spikes of a batch.
 
     Args:
-      graph: of whole numbers.
-      x: whole numbers of shape ``(batch, height, width, channels)``, or ``(num_steps, batch, ...)`` of a sequence.
+      graph: a graph of whole numbers.
+      x: whole numbers of shape ``(batch, height, width, channels)``, or ``(num_steps, batch, ...)`` for a sequence.
 
     Returns:
       Logits, int64 of shape ``(batch, classes)``; by the place of each node of neurons its spikes, boolean of shape
@@ -51,8 +51,8 @@ def fire(neurons: Neurons, membrane: np.ndarray, current: np.ndarray) -> tuple[n
     return fired.astype(np.int64), after
 
 
-def scaled(current: Current, sums: np.ndarray, t: int) -> np.ndarray:
-    """Returns the currents of sums at a time step."""
+def scaled(current: Current[Any], sums: np.ndarray, t: int) -> np.ndarray:
+    """Returns the currents computed from sums at a time step."""
     gain, shift = (given[t % len(given)].astype(np.int64) for given in (current.scale.gain, current.scale.shift))
     return _bounds.apply(gain, shift, current.scale.before, current.scale.after, sums)
 
@@ -64,12 +64,14 @@ def sum_pool(pool: SumPool, image: np.ndarray) -> np.ndarray:
             (0, out * side - size) for out, side, size in zip(pool.shape, pool.window, image.shape[1:3], strict=False)
         ]
         image = np.pad(image, ((0, 0), *odd, (0, 0)), mode="edge")
-    return _tiles(image, pool.window).sum((2, 4))
+    sums: np.ndarray = _tiles(image, pool.window).sum((2, 4))
+    return sums
 
 
 def any_pool(pool: AnyPool, image: np.ndarray) -> np.ndarray:
     """Returns the largest of each window."""
-    return _tiles(image, pool.window).max((2, 4))
+    largest: np.ndarray = _tiles(image, pool.window).max((2, 4))
+    return largest
 
 
 def flatten(node: Flatten, image: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ def flatten(node: Flatten, image: np.ndarray) -> np.ndarray:
 def synapse(node: Synapse, image: np.ndarray) -> np.ndarray:
     """Returns the sums of weighted inputs."""
     kernel = np.where(node.kernel, 1, -1) if node.is_binary else node.kernel.astype(np.int64)
-    # Products of float64 take a fraction of the time of those of integers, and where no sum can be larger are exact.
+    # Products of float64 take a fraction of the time of integer products, and are exact where sums are small enough.
     most = int(np.max(np.abs(image), initial=0)) * int(np.max(np.abs(kernel).sum((0, 1, 2))))
     dtype = np.float64 if most < 2**53 else np.int64
     patches = windows(image, kernel.shape[:2], node.window, node.shape[:2])
@@ -117,4 +119,4 @@ RULES: dict[Any, Callable[[Any, np.ndarray], np.ndarray]] = {
     Flatten: flatten,
     Synapse: synapse,
 }
-"""By kind of node, of those that do the same at each time step."""
+"""By kind of node, for those that do the same at each time step."""

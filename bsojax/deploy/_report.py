@@ -1,4 +1,4 @@
-"""What a network of whole numbers takes on a device, layer by layer, and how close its numbers come to their widths."""
+"""What a network of whole numbers needs on a device, layer by layer, and how close its numbers come to their widths."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from bsojax.deploy.c import Source
 
 @dataclasses.dataclass(frozen=True)
 class LayerReport:
-    """What a layer takes: one with weights, or one of neurons.
+    """What a layer needs: one with weights, or one of neurons.
 
     Attributes:
-      name: the layer's.
-      shape: of its map, ``(rows, columns, channels)``.
-      weights: how many it has.
+      name: the layer's name.
+      shape: the shape of its map, ``(rows, columns, channels)``.
+      weights: the number of its weights.
       is_binary: whether they are signs.
-      weight_bytes: of its weights, signs at one bit, others at 32.
-      table_bytes: of the gains and shifts that make its sums currents.
-      fraction_bits: of the membranes of its neurons; None: it has none.
-      membrane_share: the largest membrane that any input can cause, as a share of what its width holds; None: it has no
-        neurons.
+      weight_bytes: the bytes of its weights, at one bit per sign and 32 bits per real weight.
+      table_bytes: the bytes of the gains and shifts that turn its sums into currents.
+      fraction_bits: the fraction bits of its neurons' membranes; None if it has no neurons.
+      membrane_share: the largest membrane that any input can cause, as a fraction of what its width holds; None if it
+        has no neurons.
     """
 
     name: str
@@ -38,17 +38,17 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class DeploymentReport:
-    """What a network of whole numbers takes on a device; printed, a table.
+    """What a network of whole numbers needs on a device; printed, a table.
 
     Attributes:
-      layers: those with weights and those of neurons, in their order.
-      sign_bytes: of all signs, at one bit each.
-      weight_bytes: of all real weights, 32 bits each.
-      table_bytes: of all gains and shifts, 32 bits each.
-      constant_bytes: of all constants of the C code, with what fills up their last vectors.
-      scratch_bytes: the memory that the C code works in.
-      float32_bytes: of the same weights, gains and shifts in float32.
-      agreement: how often it decides otherwise than its model; None: it was not compared.
+      layers: those with weights and those of neurons, in order.
+      sign_bytes: the bytes of all signs, at one bit each.
+      weight_bytes: the bytes of all real weights, at 32 bits each.
+      table_bytes: the bytes of all gains and shifts, at 32 bits each.
+      constant_bytes: the bytes of all constants of the C code, including the padding of their last vectors.
+      scratch_bytes: the working memory of the C code.
+      float32_bytes: the bytes of the same weights, gains and shifts in float32.
+      agreement: how often it decides differently from its model; None if it was not compared.
     """
 
     layers: tuple[LayerReport, ...]
@@ -76,10 +76,10 @@ class DeploymentReport:
 
 
 def report_of(graph: Graph, proof: Proof, membrane_bits: int, source: Source) -> DeploymentReport:
-    """Returns what a network takes.
+    """Returns what a network needs.
 
     Args:
-      graph: of whole numbers.
+      graph: a graph of whole numbers.
       proof: its bounds.
       membrane_bits: the width of membranes.
       source: the network in C.
@@ -115,7 +115,7 @@ def _layers(graph: Graph, proof: Proof, limit: int) -> Iterator[LayerReport]:
 
 
 def _read_by(graph: Graph, current: Current[Any]) -> int:
-    """The place of the synapse whose sums a current is made of, pooled or not."""
+    """The place of the synapse whose sums make up a current, pooled or not."""
     place = current.source
     while isinstance(node := graph.nodes[place], SumPool | Flatten):
         place = node.source
@@ -136,7 +136,7 @@ def _row(layer: LayerReport) -> tuple[str, ...]:
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines: the first column to the left, others to the right."""
+    """Rows as lines, with the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

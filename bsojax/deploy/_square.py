@@ -8,12 +8,12 @@ from bsojax.deploy._graph import Pair, Window
 
 
 class Square(NamedTuple):
-    """A convolution of a square kernel.
+    """A convolution with a square kernel.
 
     Attributes:
       kernel: shape ``(side, side, channels, out)``.
       strides, dilation: of rows and columns.
-      padding: zeros before the first row or column, and behind the last.
+      padding: zeros before the first row or column and after the last.
     """
 
     kernel: np.ndarray
@@ -26,8 +26,8 @@ class _Axis(NamedTuple):
     """How one side of a kernel grows to a given length.
 
     Attributes:
-      front, back: zeros before and behind its elements.
-      padding, stride: with which it moves then.
+      front, back: zeros before and after its elements.
+      padding, stride: those with which it then moves.
     """
 
     front: int
@@ -37,7 +37,7 @@ class _Axis(NamedTuple):
 
 
 def ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:
-    """A kernel of groups as one that reads all channels, most of them with weights of 0."""
+    """A kernel with groups as one that reads all channels, most of them with weights of 0."""
     high, wide, channels, out = kernel.shape
     whole = np.zeros((high, wide, channels * groups, out), kernel.dtype)
     for group in range(groups):
@@ -47,15 +47,16 @@ def ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:
 
 
 def squared(kernel: np.ndarray, window: Window, image: Pair, out: Pair) -> Square | None:
-    """Returns a convolution that computes the same; None where zeros around the kernel cannot make it square.
+    """Returns an equivalent square convolution; None where zeros around the kernel cannot make it square.
 
-    That is so where both sides move in steps of 1, and one shrinks by an odd, the other by an even number of elements.
+    This happens where both sides move in steps of 1, and one shrinks by an odd, the other by an even number of
+    elements.
 
     Args:
       kernel: shape ``(height, width, channels, out)``.
       window: how it moves.
-      image: sides of what it reads.
-      out: sides of what it makes.
+      image: sides of its input.
+      out: sides of its output.
     """
     high, wide = kernel.shape[:2]
     if high == wide and all(_is_symmetric(high, window, image, out, axis) for axis in (0, 1)):
@@ -70,7 +71,7 @@ def squared(kernel: np.ndarray, window: Window, image: Pair, out: Pair) -> Squar
 
 
 def _is_symmetric(side: int, window: Window, image: Pair, out: Pair, axis: int) -> bool:
-    """Whether as many zeros behind the image as before it lead to the same outputs."""
+    """Whether as many zeros after the image as before it lead to the same outputs."""
     before, reach = window.before[axis], window.dilation[axis] * (side - 1) + 1
     return before >= 0 and (image[axis] + 2 * before - reach) // window.strides[axis] + 1 == out[axis]
 
@@ -84,11 +85,11 @@ def _undilated(kernel: np.ndarray, dilation: Pair) -> np.ndarray:
 
 
 def _grown(side: int, size: int, window: Window, image: Pair, out: Pair, axis: int) -> _Axis | None:
-    """How one axis of a kernel becomes so long, with the fewest zeros around the image."""
+    """How one axis of a kernel grows to the given length, with the fewest zeros around the image."""
     before, stride = window.before[axis], window.strides[axis]
     for padding in range(max(0, before), side - size + before + 1):
         last = image[axis] + 2 * padding - side
-        stride = max(stride, last + 1) if out[axis] == 1 else stride  # where it stands once, any stride will do
+        stride = max(stride, last + 1) if out[axis] == 1 else stride  # with a single position, any stride will do
         if stride * (out[axis] - 1) <= last < stride * out[axis]:
             return _Axis(padding - before, side - size - padding + before, padding, stride)
     return None

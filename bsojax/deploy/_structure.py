@@ -24,20 +24,20 @@ from bsojax.deploy._graph import (
 )
 
 ELEMENTS = 2**28
-"""Of a map over all time steps, at most: C counts them, and their channels' bits, with an int."""
+"""The most elements of a map over all time steps: C counts them, and their channels' bits, with an int."""
 
 NODES = 2**11
 """At most."""
 
 BOUNDS = 2**25
-"""Channels of all nodes at each time step, at most: so many bounds are proven."""
+"""The most channels of all nodes over all time steps: the number of bounds to prove."""
 
 
 def check_structure(graph: Graph) -> None:
-    """Refuses a graph whose nodes do not fit each other, of which anybody may have written the numbers.
+    """Refuses a graph whose nodes do not fit each other; its numbers may come from any source.
 
     Raises:
-      ValueError: what does not fit, by the name of the node; without a full stop.
+      ValueError: what does not fit, with the name of the node; without a full stop.
     """
     nodes = graph.nodes
     if len(nodes) > NODES or graph.num_steps < 1 or graph.num_steps * sum(node.shape[2] for node in nodes) > BOUNDS:
@@ -51,7 +51,7 @@ def check_structure(graph: Graph) -> None:
         if min(node.shape) < 1 or math.prod(node.shape) * graph.num_steps > ELEMENTS:
             _refuse(node, f"a map cannot have the shape {node.shape}")
         if not isinstance(node, Current) and any(holds_wide_sums(nodes, source) for source in sources(node)):
-            _refuse(node, "sums over currents are read by currents alone")
+            _refuse(node, "sums over currents are read only by currents")
         _RULES[type(node)](graph, node, place)
         read.update(sources(node))
     if unread := set(range(len(nodes) - 1)) - read:
@@ -70,7 +70,7 @@ def _input(graph: Graph, node: Input, place: int) -> None:
 def _pool(graph: Graph, node: SumPool | AnyPool, place: int) -> None:
     given = graph.nodes[node.source].shape
     if min(node.window) < 1:
-        _refuse(node, f"{node.window} is no window")
+        _refuse(node, f"{node.window} is not a window")
     up = isinstance(node, SumPool) and node.repeats_edge
     sides = (-(-side // size) if up else side // size for side, size in zip(given, node.window, strict=False))
     _same(node, (*sides, given[2]))
@@ -118,13 +118,13 @@ def _neurons(graph: Graph, node: Neurons, place: int) -> None:
     _same(node, graph.nodes[node.source].shape)
     _fraction_bits(graph, node.source)
     if min(node.form, default=1) < 1 or math.prod(node.form) != math.prod(node.shape):
-        _refuse(node, f"{node.form} is no form of {node.shape}")
+        _refuse(node, f"{node.form} is not a form of {node.shape}")
 
 
 def _fraction_bits(graph: Graph, place: int) -> int:
     node = first_added(graph.nodes, place)
     if not isinstance(node, Current):
-        _refuse(node, "what is added to another current, or charges neurons, is no current")
+        _refuse(node, "what is added to another current, or charges neurons, is not a current")
     return node.fraction_bits
 
 

@@ -1,4 +1,4 @@
-"""Builds a graph: values that are a map times a gain plus a shift, until something reads them."""
+"""Builds a graph: values stay a map times a gain plus a shift until something reads them."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ class Value(NamedTuple):
     """What travels between layers, ``gain * map + shift``.
 
     Attributes:
-      place: of the map among the nodes.
+      place: the place of the map among the nodes.
       gain, shift: float64 of shape ``(1 or num_steps, 1 or channels)``.
     """
 
@@ -44,12 +44,12 @@ class Value(NamedTuple):
 
     @property
     def is_uniform(self) -> bool:
-        """Whether it is the map times one number a time step."""
+        """Whether it is the map times one number per time step."""
         return bool(self.gain.shape[1] == 1 or np.all(self.gain == self.gain[:, :1])) and bool(np.all(self.shift == 0))
 
 
 class Builder:
-    """A graph that grows.
+    """A growing graph.
 
     Attributes:
       nodes: the nodes so far.
@@ -67,7 +67,7 @@ class Builder:
         self._rules = rules
 
     def graph(self, logits: Value, is_sequence: bool) -> Graph:
-        """Returns the graph whose last node tells the logits."""
+        """Returns the graph whose last node holds the logits."""
         self.append(Current(logits.place, "readout", Real(logits.gain, logits.shift), self.shape(logits)))
         return Graph(reached(self.nodes), self.num_steps, is_sequence)
 
@@ -81,11 +81,11 @@ class Builder:
         return Value(len(self.nodes) - 1)
 
     def node(self, value: Value) -> Node:
-        """The node whose map a value is made of."""
+        """The node whose map a value is based on."""
         return self.nodes[value.place]
 
     def name(self, value: Value) -> str:
-        """The layer whose map a value is made of."""
+        """The layer whose map a value is based on."""
         return self.node(value).name
 
     def shape(self, value: Value) -> Shape:
@@ -93,19 +93,19 @@ class Builder:
         return self.node(value).shape
 
     def holds_spikes(self, value: Value) -> bool:
-        """Whether a value is zeros and ones that neurons made."""
+        """Whether a value consists of zeros and ones from neurons."""
         return value.is_map and holds_spikes(self.nodes, value.place)
 
     def holds_many_bits(self, value: Value) -> bool:
-        """Whether a value is of sums that have as many bits as sums shall have, or more."""
+        """Whether a value consists of sums that have as many bits as sums may have, or more."""
         return holds_real_sums(self.nodes, value.place) or self.holds_wide_sums(value)
 
     def holds_wide_sums(self, value: Value) -> bool:
-        """Whether a value is of sums over currents."""
+        """Whether a value consists of sums over currents."""
         return holds_wide_sums(self.nodes, value.place)
 
     def layer(self, call: Call, read: Value, variables: Sequence[Any]) -> Value:
-        """Returns what a layer makes of what it reads, with variables in the order of its leaves."""
+        """Returns a layer's result for its input, with variables in the order of its leaves."""
         call = dataclasses.replace(call, variables=dict(zip(call.leaves, variables, strict=True)))
         return self._rules[call.kind](self, call, read)
 
@@ -117,7 +117,7 @@ class Builder:
         return np.asarray(held.read())
 
     def affine(self, value: Value, gain: Any, shift: Any) -> Value:
-        """Returns ``gain * value + shift``, of numbers, one a channel, or one a time step and channel."""
+        """Returns ``gain * value + shift``, with one number, one per channel, or one per time step and channel."""
         gain, shift = (np.atleast_2d(np.asarray(given, np.float64)) for given in (gain, shift))
         made = Value(value.place, value.gain * gain, value.shift * gain + shift)
         if not np.all(np.isfinite(made.gain)) or not np.all(np.isfinite(made.shift)):
@@ -141,7 +141,7 @@ class Builder:
         return self.append(Current(value.place, name, Real(value.gain, value.shift), self.shape(value)))
 
     def narrow(self, value: Value) -> Value:
-        """Returns a value whose map can be held: of sums over currents, which have too many bits, the current."""
+        """Returns a value whose map can be held: sums over currents have too many bits and become the current."""
         return self.current(value, f"{self.name(value)} as a current") if self.holds_wide_sums(value) else value
 
     def add(self, one: Value, other: Value) -> Value:
@@ -154,7 +154,7 @@ class Builder:
 
 
 def _repeated(given: np.ndarray, pixels: int, channels: int) -> np.ndarray:
-    """Numbers a channel as numbers a channel of each pixel."""
+    """Numbers per channel as numbers per channel and pixel."""
     return given if given.shape[1] == 1 else np.tile(given.reshape(-1, channels), (1, pixels))
 
 

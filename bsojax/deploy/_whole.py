@@ -1,4 +1,4 @@
-"""Makes the numbers of a graph whole, with as many bits as its bounds prove to be safe."""
+"""Makes the numbers of a graph whole, with as many bits as its bounds prove safe."""
 
 import dataclasses
 import math
@@ -30,17 +30,17 @@ from bsojax.deploy._proof import Proving, TooWideError
 MOST_FRACTION_BITS = 24
 
 LEAST_GAIN = 2**14
-"""The least gain of signs whose products fit into 32 bits: half of one of it is lost, times what the sum is."""
+"""The smallest gain of signs whose products fit into 32 bits: up to half a unit of it is lost, times the sum."""
 
 
 class Numbers(NamedTuple):
-    """The numbers that a network takes, and those that it computes with.
+    """The numbers that a network takes, and those with which it computes.
 
     Attributes:
-      input_scale: inputs are whole numbers over it.
-      input_min, input_max: the least and the largest of them.
-      membrane_bits: width of membranes, sign included.
-      weight_bits: the most bits of a real weight, sign included.
+      input_scale: inputs are whole numbers, the model's inputs times this.
+      input_min, input_max: the smallest and the largest of them.
+      membrane_bits: width of membranes, including the sign.
+      weight_bits: the most bits of a real weight, including the sign.
     """
 
     input_scale: float
@@ -55,7 +55,7 @@ class WholeGraph(NamedTuple):
 
     Attributes:
       graph: the graph.
-      logit_scale: what a logit of one is, in real numbers.
+      logit_scale: the value of a logit of one, in real numbers.
     """
 
     graph: Graph
@@ -67,7 +67,7 @@ class _Made(NamedTuple):
 
     Attributes:
       node: the node.
-      unit: what a one of its map is, in real numbers.
+      unit: the value of one unit of its map, in real numbers.
     """
 
     node: Node
@@ -75,14 +75,14 @@ class _Made(NamedTuple):
 
 
 class _Attempt:
-    """A graph that is made whole at a given precision, node by node.
+    """An attempt to make a graph whole at a given precision, node by node.
 
     Attributes:
-      graph: in real numbers.
+      graph: the graph in real numbers.
       numbers: what it takes and computes with.
-      precision: the bits behind the point of each node's weights or current.
+      precision: the fraction bits of each node's weights or current.
       proving: the bounds of the nodes so far.
-      units: of their maps.
+      units: the units of their maps.
     """
 
     def __init__(self, graph: Graph, numbers: Numbers, precision: Sequence[int]) -> None:
@@ -96,7 +96,7 @@ class _Attempt:
         return len(self.units) == len(self.graph.nodes) - 1
 
     def coarser(self) -> int:
-        """The node of which the precision is to be lowered where the numbers of the next one do not fit."""
+        """The node whose precision must be lowered where the numbers of the next one do not fit."""
         place = len(self.units)
         node: Any = self.graph.nodes[place]
         if isinstance(node, Neurons) or (self.is_readout and _tells_sums(self, node)):
@@ -112,7 +112,7 @@ def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
     """Returns a graph in whole numbers.
 
     Weights and currents start with more bits than fit; where the bounds of a number exceed its width, the precision of
-    what it is made of is lowered until they do not.
+    its sources is lowered until they do not.
 
     Raises:
       ValueError: a layer's numbers do not fit at any precision.
@@ -138,16 +138,16 @@ def whole(graph: Graph, numbers: Numbers) -> WholeGraph:
 
 
 def _first_precision(node: Node, numbers: Numbers) -> int:
-    """The most bits behind the point of a weight or a current."""
+    """The most fraction bits of a weight or a current."""
     if isinstance(node, Synapse) and not node.is_binary:
         largest, width = float(np.max(np.abs(node.kernel))) or 1.0, numbers.weight_bits - 1
         bits = width - math.frexp(largest)[1]
-        return bits - (round(math.ldexp(largest, bits)) >= 2**width)
+        return bits - int(round(math.ldexp(largest, bits)) >= 2**width)
     return MOST_FRACTION_BITS
 
 
 def _groups(nodes: Sequence[Node]) -> list[int]:
-    """For each node the first of those whose currents are added to each other, which share their fraction bits."""
+    """For each node the first of those whose currents are added together, which share their fraction bits."""
     groups = list(range(len(nodes)))
     for place, node in enumerate(nodes):
         if isinstance(node, Add):
@@ -184,7 +184,7 @@ def _current(attempt: _Attempt, node: Current[Real]) -> _Made:
     _fits(node, gain)
     _fits(node, shift)
     largest, sums = float(np.max(np.abs(gain))) or 1.0, max(1, interval.most >> before)
-    # Signs are many, and their products shall fit into 32 bits; a real weight's sum is exact to its last bit.
+    # Signs are many, and their products should fit into 32 bits; a real weight's sum is exact to its last bit.
     binary = isinstance(read, Synapse) and read.is_binary
     after = min(_bits_within(2 ** (SUM_BITS - 2) / (largest * sums)), SUM_BITS - 2) if binary else 0
     if not binary or largest * 2**after < LEAST_GAIN:
@@ -197,19 +197,19 @@ def _current(attempt: _Attempt, node: Current[Real]) -> _Made:
 
 
 def _bits_within(ratio: float) -> int:
-    """How many times a number may be doubled within a ratio; none where there is no room."""
+    """How many times a number can be doubled within a ratio; 0 where there is no room."""
     return max(0, math.frexp(ratio)[1] - 1)
 
 
 def _fits(node: Node, values: np.ndarray) -> None:
-    """Refuses numbers that int32 does not hold."""
+    """Refuses numbers that do not fit into int32."""
     most = float(np.max(np.abs(values)))
     if most >= 2 ** (SUM_BITS - 1):
         raise TooWideError(node.name, int(most), SUM_BITS)
 
 
 def _readout(attempt: _Attempt, node: Any) -> _Made:
-    """Currents that are summed over time; where one factor serves them all, sums themselves."""
+    """Currents that are summed over time, or, where one factor serves them all, the sums themselves."""
     if not _tells_sums(attempt, node):
         return _current(attempt, node)
     gain = float(node.scale.gain[0, 0])
@@ -221,8 +221,8 @@ def _readout(attempt: _Attempt, node: Any) -> _Made:
 
 
 def _tells_sums(attempt: _Attempt, node: Current[Real]) -> bool:
-    """Whether the sums that a readout reads are logits, but for one factor and a bias."""
-    # A bias may be rounded to units of sums where these are fine, as those of many bits are.
+    """Whether the sums that a readout reads are logits, up to one factor and a bias."""
+    # A bias may be rounded to units of sums where these units are small, as for sums of many bits.
     is_fine = attempt.proving.intervals[node.source].most >= 2**20 or not np.any(node.scale.shift)
     factor = node.scale.gain[0, 0]
     serves = bool(np.all(node.scale.gain == factor)) and factor != 0
@@ -243,4 +243,4 @@ RULES: dict[Any, Callable[[_Attempt, Any], _Made]] = {
     Current: _current,
     Neurons: _neurons,
 }
-"""By kind of node, of those that have numbers of their own."""
+"""By kind of node, for those that have numbers of their own."""

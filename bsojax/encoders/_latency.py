@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 from bsojax import _validate
 
 Delay: TypeAlias = Callable[[jax.Array], jax.Array]
-"""When a value in (0, 1] spikes: a share of the window, from 0 at its start to 1 at its end; beyond 1, never."""
+"""When a value in (0, 1] spikes: a fraction of the window, from 0 at its start to 1 at its end; beyond 1, never."""
 
 
 def linear(x: jax.Array) -> jax.Array:
-    """Spikes at ``1 - x``: equal differences are equal times apart."""
+    """Spikes at ``1 - x``: equal differences become equal distances in time."""
     return 1 - x
 
 
@@ -23,7 +23,7 @@ def charging(threshold: float = 0.2, tau: float = 0.5) -> Delay:
     """Returns the delay of a leaky membrane that a constant current x charges until it reaches a threshold.
 
     The delay is ``tau * ln(x / (x - threshold))``, less that of x = 1, which spikes at once. Use it where small values
-    matter little: they come late and close to the threshold ever later; those up to it never spike.
+    matter little: they come late, and ever later the closer they are to the threshold; those up to it never spike.
 
     Args:
       threshold: in (0, 1), in units of x.
@@ -46,15 +46,16 @@ def charging(threshold: float = 0.2, tau: float = 0.5) -> Delay:
 
 
 def latency(x: ArrayLike, num_steps: int, delay: Delay = linear) -> jax.Array:
-    """Returns one spike for each value, the earlier the larger it is; zero does not spike.
+    """Returns one spike per value, earlier the larger it is; zero does not spike.
 
-    Use it to make a sparse sequence: of each input neuron a single spike says all. The window is cut into num_steps
-    equal parts, and a value spikes in the part that its delay falls into.
+    Use it to make a sparse sequence: a single spike of each input neuron carries all information. The window is cut
+    into num_steps equal parts, and a value spikes in the part that its delay falls into.
 
     Args:
-      x: values in [0, 1], floating, of any shape; values outside never spike where x is no NumPy array.
+      x: values in [0, 1], floating, of any shape; values outside never spike unless x is a NumPy array, where they are
+        refused.
       num_steps: T.
-      delay: when a value spikes: linear, :func:`charging`, or a function of one's own.
+      delay: when a value spikes: linear, :func:`charging`, or a function of your own.
 
     Returns:
       0 and 1, of shape ``(num_steps, *x.shape)`` and the dtype of x.
@@ -70,4 +71,5 @@ def latency(x: ArrayLike, num_steps: int, delay: Delay = linear) -> jax.Array:
     spikes = (values > 0) & (values <= 1) & (share >= 0) & (share <= 1)
     step = jnp.minimum(jnp.floor(share * num_steps), num_steps - 1)  # the end belongs to the last part
     steps = jnp.arange(num_steps, dtype=jnp.float32).reshape((-1,) + (1,) * values.ndim)
-    return ((steps == step[None]) & spikes[None]).astype(values.dtype)
+    sequence: jax.Array = ((steps == step[None]) & spikes[None]).astype(values.dtype)
+    return sequence

@@ -1,4 +1,4 @@
-"""Population encoding: a value is the activity of several neurons, each with a value that it likes best."""
+"""Population encoding: a value is the activity of several neurons, each with a preferred value."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,15 @@ from jax.typing import ArrayLike
 from bsojax import _validate
 
 BETA = 1.5
-"""Widths that lie between two centres, where none is given: of Bohte et al."""
+"""Default number of widths between two centres, from Bohte et al."""
 
 
 def population(x: ArrayLike, centres: ArrayLike, width: ArrayLike | None = None) -> jax.Array:
-    """Returns how strongly each of several neurons answers to each feature: a Gaussian around its centre.
+    """Returns how strongly each of several neurons responds to each feature: a Gaussian around its centre.
 
-    Use it for few features with a wide range, such as sensor readings, of which a single neuron would tell little. The
-    answers lie in (0, 1]: they are inputs as they are, and ``rate`` or ``latency`` makes spikes of them.
+    Use it for few features with a wide range, such as sensor readings, for which a single neuron would carry little
+    information. The responses lie in (0, 1]: use them as inputs directly, or turn them into spikes by ``rate`` or
+    ``latency``.
 
     Example:
       >>> import jax.numpy as jnp, bsojax
@@ -24,16 +25,17 @@ def population(x: ArrayLike, centres: ArrayLike, width: ArrayLike | None = None)
 
     Args:
       x: floating, of shape ``(..., features)``.
-      centres: what each neuron likes best: ``(neurons,)`` for all features, or ``(features, neurons)``.
+      centres: the preferred value of each neuron: ``(neurons,)`` for all features, or ``(features, neurons)``.
       width: standard deviation of the Gaussians, a number or an array like centres; None: the mean distance of
         neighbouring centres divided by 1.5.
 
     Returns:
-      Shape ``(..., features * neurons)``, the neurons of a feature beside each other, in the dtype of x.
+      Shape ``(..., features * neurons)``, the neurons of a feature next to each other, in the dtype of x.
 
     Raises:
       TypeError: x is not floating.
-      ValueError: there is no width, and one centre, or known ones that do not differ; or a known width is not positive.
+      ValueError: no width is given, and there is one centre, or known centres do not differ; or a known width is not
+        positive.
 
     Source: Bohte, Kok and La Poutre, Error-backpropagation in temporally encoded networks of spiking neurons, 2002,
     section 4.

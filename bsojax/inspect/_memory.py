@@ -13,7 +13,7 @@ from bsojax.online import TrainState, as_inputs, as_targets, start
 from bsojax.signs import count_signs, pack_signs
 
 MOMENTA = ("momentum", "levels")
-"""The fields in which states of flip optimizers hold what they gather of the gradients."""
+"""The fields in which states of flip optimizers hold what they accumulate from the gradients."""
 
 
 def memory_report(
@@ -24,9 +24,18 @@ def memory_report(
     x: Any = None,
     y: Any = None,
 ) -> dict[str, int]:
-    """Returns the bytes of training by tree.
+    """Returns the memory of training in bytes, by tree.
 
     Use it to see what a model costs before training it; nothing is run.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> report = bsojax.memory_report(state, model=model, x=x)
+      >>> report["signs"], report["signs_packed"], report["momentum"], report["latent_adam"]
+      (64, 8, 256, 768)
 
     Args:
       state: the training state, or its shapes.
@@ -38,9 +47,9 @@ def memory_report(
     Returns:
       A dict of bytes: "signs" (one byte each, as jax stores booleans, or one bit where the state is packed),
       "signs_packed" (one bit each), "params", "batch_stats", "momentum" (the flip optimizer's, or its counters),
-      "optimizer_other" (the rest of the optimizer's state),
-      "latent_adam" (for comparison: what the binary weights would take as float32 latent weights with Adam's two
-      moments); if asked for, "neurons", and "step_arguments" and "step_temporaries" of the compiled step.
+      "optimizer_other" (the rest of the optimizer's state), "latent_adam" (for comparison: what the binary weights
+      would take as float32 latent weights with Adam's two moments); on request, "neurons", and "step_arguments" and
+      "step_temporaries" of the compiled step.
 
     Raises:
       ValueError: model without x, or step without x and y.

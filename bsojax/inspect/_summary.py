@@ -1,4 +1,4 @@
-"""What a model holds, layer by layer: shapes, binary and real weights, stored bytes, spike rates."""
+"""What a model contains, layer by layer: shapes, binary and real weights, stored bytes, spike rates."""
 
 import dataclasses
 import math
@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from bsojax import _validate
 from bsojax._validate import leaf_name
+from bsojax.inspect._operations import LayerOperations, OperationEnergy, connections, frame_of, measured
+from bsojax.inspect._synapses import Path
+from bsojax.inspect._table import summary_table
 from bsojax.nn import NEURONS, SPIKE_RATES, Spikes
-from bsojax.online import call_options
+from bsojax.online import TrainState, call_options
 from bsojax.signs import is_sign
 
 _NOT_STORED = (NEURONS, SPIKE_RATES, "intermediates")
-
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +28,16 @@ class LayerSummary:
     Attributes:
       name: the layer's path in the model, joined by slashes: its name in the collections and in metrics.
       kind: the class of its module.
-      output_shape: the shape that its ``__call__`` returns (of Spikes the value's, of several arrays the first one's),
-        or None if it was used another way.
+      output_shape: the shape that its ``__call__`` returns (that of the value for Spikes, of the first one for several
+        arrays), or None if it was used in another way.
       binary_weights: the number of its boolean weights, each stored as one bit.
       real_parameters: the number of its elements in the collection "params" that are not boolean.
       statistics: the number of its other stored elements, such as a norm's running mean and variance.
-      stored_bytes: bytes of all of these, each leaf of signs packed eight a byte.
-      spike_rate: spikes a neuron and time step, or None.
+      stored_bytes: bytes of all of these, each leaf of signs packed eight per byte.
+      spike_rate: spikes per neuron and time step, or None.
+      connections: products of an input and a weight, for one example at one time step, where this is a layer of this
+        library's synapses; products with padding are left out.
+      operations: what these synapses did for a frame, where that was measured.
     """
 
     name: str
@@ -44,25 +48,33 @@ class LayerSummary:
     statistics: int
     stored_bytes: int
     spike_rate: float | None = None
+    connections: int = 0
+    operations: LayerOperations | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a model, in the order in which they are called, and their totals; ``str`` makes it a table.
+    """The layers of a model, in the order in which they are called, and their totals; ``str`` formats it as a table.
 
     Attributes:
       title: the class of the model, and its input.
       rows: the layers: modules that have variables of their own or no other modules inside.
-      binary_leaves: the names of the leaves that are stored at one bit a weight, such as "signs/conv_1/kernel".
+      binary_leaves: the names of the leaves that are stored at one bit per weight, such as "signs/conv_1/kernel".
+      uncounted: the names of layers with kernels whose operations cannot be counted here, such as flax's own.
+      num_steps: the time steps of a frame over which operations were measured; None if they were not.
+      energy: the cost of operations.
     """
 
     title: str
     rows: tuple[LayerSummary, ...]
     binary_leaves: tuple[str, ...]
+    uncounted: tuple[str, ...] = ()
+    num_steps: int | None = None
+    energy: OperationEnergy = dataclasses.field(default_factory=OperationEnergy)
 
     @property
     def binary_weights(self) -> int:
-        """The number of weights that are one bit in storage."""
+        """The number of weights that are stored as one bit."""
         return sum(row.binary_weights for row in self.rows)
 
     @property
@@ -77,7 +89,7 @@ class Summary:
 
     @property
     def binary_share(self) -> float:
-        """The share of binary weights among weights and parameters, in 0 .. 1."""
+        """The fraction of binary weights among weights and parameters, in 0 .. 1."""
         return self.binary_weights / max(self.binary_weights + self.real_parameters, 1)
 
     @property
@@ -95,41 +107,114 @@ class Summary:
         """How many times smaller the stored model is than in float32."""
         return self.float32_bytes / max(self.stored_bytes, 1)
 
+    @property
+    def connections(self) -> int:
+        """Products of an input and a weight: the multiply-adds of a float twin for one pass of one example."""
+        return sum(row.connections for row in self.rows)
+
+    @property
+    def additions(self) -> float | None:
+        """Synaptic operations that are additions, for a frame of num_steps time steps; None if not measured."""
+        return self._sum("additions")
+
+    @property
+    def multiply_adds(self) -> float | None:
+        """Synaptic operations that are not, those of real inputs with real weights; None if not measured."""
+        return self._sum("multiply_adds")
+
+    @property
+    def frame_energy(self) -> float | None:
+        """Picojoules of the arithmetic of a frame; None if its operations were not measured."""
+        if self.additions is None or self.multiply_adds is None:
+            return None
+        return self.additions * self.energy.addition + self.multiply_adds * self.energy.multiply_add
+
+    @property
+    def twin_energy(self) -> float:
+        """Picojoules of the arithmetic of a float twin for one pass."""
+        return self.connections * self.energy.multiply_add
+
+    def _sum(self, name: str) -> float | None:
+        if self.num_steps is None:
+            return None
+        return float(sum(getattr(row.operations, name) for row in self.rows if row.operations is not None))
+
     def __str__(self) -> str:
-        return _table(self)
+        return summary_table(self)
 
 
-def summarize(model: nn.Module, x: Any, *, spikes: Mapping[str, Any] | None = None) -> Summary:
-    """Returns what each layer of a model holds and gives, and what the model takes in storage; nothing is run.
+def summarize(
+    model: nn.Module,
+    x: Any,
+    *,
+    spikes: Mapping[str, Any] | None = None,
+    state: TrainState | None = None,
+    num_steps: int | None = None,
+    rngs: Any = None,
+    energy: OperationEnergy | None = None,
+) -> Summary:
+    """Returns what each layer of a model holds, returns and does, and how much storage the model takes.
 
     Use it to see which weights are one bit, and what the rest costs: ``print(bsojax.summarize(model, x))``. Any Linen
-    module will do, with modules nested in it to any depth; one that is called several times is one layer.
+    module will do, with modules nested to any depth; a module that is called several times is one layer. Nothing is run
+    unless a state is given: then the model runs on x in evaluation, and the synaptic operations that its spikes cause
+    are counted and shown beside the multiply-adds of a float twin: the network of the same layers with real weights and
+    activations, which answers after one pass. (Where the frames of a sequence differ, the twin needs a pass for each.)
+
+    A frame is one example with all its time steps. A zero input costs nothing where it is Spikes or an array of zeros
+    and ones; any other input costs one operation for each weight that it reaches: an addition or, where neither the
+    weight is a sign nor the input 1, a multiply-add. Norms, biases, pooling and the neurons themselves are not counted.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> summary = bsojax.summarize(bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5)))
+      >>> summary.binary_weights, summary.real_parameters
+      (64, 107)
 
     Args:
       model: a Linen module (see init).
-      x: a batch of one time step, an array or a ``jax.ShapeDtypeStruct``.
-      spikes: ``metrics["spikes"]`` of a training step, to show the rate of each neuron layer.
+      x: a batch of one time step, an array or a ``jax.ShapeDtypeStruct``; with state, real examples, as predict takes
+        them, over which the results are averaged.
+      spikes: ``metrics["spikes"]`` of a training step, to show the rate of each neuron layer; with state and without
+        spikes, the rates are those measured on x.
+      state: the training state, to count operations.
+      num_steps: the number of time steps of a frame, given together with state.
+      rngs: random keys, for models that use them.
+      energy: the cost of an operation; None means the defaults of OperationEnergy.
 
     Raises:
-      ValueError: spikes names a layer that the model does not have.
+      ValueError: spikes names a layer that the model does not have, or only one of state and num_steps is given.
     """
+    _validate.measured_together(state is not None, num_steps is not None)
+    operations: dict[Path, LayerOperations] = {}
+    rates = {} if spikes is None else {name: float(rate) for name, rate in spikes.items()}
+    if state is not None and num_steps is not None:
+        operations, found = measured(model, state, x, num_steps, rngs)
+        rates = found if spikes is None else rates
+        x = frame_of(state, x, num_steps)
     x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
     calls, variables = _trace(model, x)
-    owned = _by_owner(calls, variables)
-    rates = {} if spikes is None else {name: float(rate) for name, rate in spikes.items()}
+    owned, counted = _by_owner(calls, variables), connections(model, x)
     _validate.known_layers("spikes", set(rates) - {"/".join(path) for path in calls})
     rows = []
     for path, (kind, shape) in calls.items():
         name = "/".join(path)
         if path in owned or name in rates or not _is_container(path, calls):
-            rows.append(LayerSummary(name, kind, shape, *_counts(owned.get(path, [])), rates.get(name)))
+            held = _counts(owned.get(path, []))
+            does = rates.get(name), counted.get(path, 0), operations.get(path)
+            rows.append(LayerSummary(name, kind, shape, *held, *does))
     binary = tuple(name for leaves in owned.values() for name, _, leaf in leaves if is_sign(leaf))
+    uncounted = tuple("/".join(path) for path, leaves in owned.items() if path not in counted and _has_kernel(leaves))
     title = f"{type(model).__name__} on {x.dtype}{list(x.shape)}"
-    return Summary(title, tuple(rows), binary)
+    return Summary(title, tuple(rows), binary, uncounted, num_steps, energy or OperationEnergy())
+
+
+def _has_kernel(leaves: list[tuple[str, str, Any]]) -> bool:
+    return any(is_sign(leaf) or name.rpartition("/")[2] == "kernel" for name, _, leaf in leaves)
 
 
 def _trace(model: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[dict[Path, tuple[str, Any]], Any]:
-    """Returns kind and output shape of every module that is called, in order, and the shapes of all variables."""
+    """Returns the kind and output shape of every module that is called, in order, and the shapes of all variables."""
     calls: dict[Path, tuple[str, Any]] = {}
 
     def record(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -143,7 +228,7 @@ def _trace(model: nn.Module, x: jax.ShapeDtypeStruct) -> tuple[dict[Path, tuple[
         return output
 
     def variables_of(frame: jax.Array) -> Any:
-        # As bsojax.init: what training holds is what is counted.
+        # As in bsojax.init: what training holds is what is counted.
         return model.init(jax.random.key(0), frame, **call_options(model, train=True, time_step=0))
 
     with nn.intercept_methods(record):
@@ -157,7 +242,7 @@ def _shape(output: Any) -> tuple[int, ...] | None:
 
 
 def _by_owner(calls: Mapping[Path, Any], variables: Any) -> dict[Path, list[tuple[str, str, Any]]]:
-    """Returns (name, collection, leaf) of each variable that is stored, by the path of the module that owns it."""
+    """Returns (name, collection, leaf) of each stored variable, by the path of the module that owns it."""
     owned: dict[Path, list[tuple[str, str, Any]]] = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(variables):
         name = leaf_name(keys)
@@ -191,58 +276,3 @@ def _counts(leaves: list[tuple[str, str, Any]]) -> tuple[int, int, int, int]:
         else:
             statistics += size
     return binary, real, statistics, stored
-
-
-def _table(summary: Summary) -> str:
-    with_rates = any(row.spike_rate is not None for row in summary.rows)
-    head = ["layer", "kind", "output shape", "1-bit weights", "real params", "statistics", "stored bytes", "spike rate"]
-    lines = [
-        [
-            row.name or "(the model itself)",
-            row.kind,
-            "" if row.output_shape is None else str(row.output_shape),
-            *(f"{n:,}" if n else "-" for n in (row.binary_weights, row.real_parameters, row.statistics)),
-            f"{row.stored_bytes:,}" if row.stored_bytes else "-",
-            "-" if row.spike_rate is None else f"{row.spike_rate:.4f}",
-        ]
-        for row in summary.rows
-    ]
-    numbers = (summary.binary_weights, summary.real_parameters, summary.statistics, summary.stored_bytes)
-    total = ["total", "", "", *(f"{n:,}" for n in numbers), ""]
-    columns = len(head) if with_rates else len(head) - 1
-    widths = [max(len(line[column]) for line in (head, total, *lines)) for column in range(columns)]
-
-    def text(line: list[str]) -> str:
-        cells = zip(line, widths, strict=False)
-        aligned = (cell.ljust(width) if column < 3 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
-        return "  ".join(aligned).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (columns - 1))
-    return "\n".join(
-        [
-            summary.title,
-            rule,
-            text(head),
-            rule,
-            *map(text, lines),
-            rule,
-            text(total),
-            "",
-            _one_bit(summary),
-            f"Stored with packed signs: {_size(summary.stored_bytes)}, {summary.compression:.1f} times smaller than "
-            f"the {_size(summary.float32_bytes)} of float32.",
-        ]
-    )
-
-
-def _one_bit(summary: Summary) -> str:
-    leaves = summary.binary_leaves
-    if not leaves:
-        return "One bit in storage: nothing; the model has no binary layer."
-    count = "the boolean leaf" if len(leaves) == 1 else f"{len(leaves)} boolean leaves, the first"
-    return f"One bit in storage: {summary.binary_share:.2%} of the weights, {count} {leaves[0]}."
-
-
-def _size(number: int) -> str:
-    unit, name = (1e6, "MB") if number >= 1e6 else (1e3, "kB")
-    return f"{number / unit:,.2f} {name}"

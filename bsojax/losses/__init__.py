@@ -1,7 +1,7 @@
-"""What a network is asked for: losses of a time step, what goes around them, and metrics.
+"""What a network is trained for: losses of a time step, wrappers around them, and metrics.
 
-A loss is a function of what the model returns and of the targets. It returns the mean over the batch, or a value for
-each example, which is what a batch with a mask needs. What else it wants to see of a time step it takes by name.
+A loss is a function of the model's outputs and of the targets. It returns the mean over the batch, or a value for each
+example, which a batch with a mask requires. It takes by name whatever else it needs of a time step.
 """
 
 from bsojax.losses._around import Around as Around

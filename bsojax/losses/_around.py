@@ -1,4 +1,4 @@
-"""What goes around a loss: which examples and time steps it looks at, what it looks at, and further terms."""
+"""Wrappers around a loss: which examples and time steps it uses, what it receives, and further terms."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from bsojax.losses._loss import Loss, per_example, takes
 
 @dataclasses.dataclass(frozen=True)
 class Around:
-    """A loss made of another one; what it does not use itself it hands on.
+    """A loss built on another one, to which it passes on whatever it does not use itself.
 
     Attributes:
       loss: the inner one.
@@ -23,7 +23,7 @@ class Around:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What it takes by name."""
+        """The arguments that it takes by name."""
         return takes(self.loss)
 
     def __call__(self, logits: Any, y: Any, **seen: Any) -> Any:
@@ -34,13 +34,13 @@ class Around:
         return self.apply(per_example(self.loss), logits, y, seen)
 
     def apply(self, inner: Loss, logits: Any, y: Any, seen: dict[str, Any]) -> Any:
-        """Returns this loss where the inner one is computed by ``inner``."""
+        """Returns this loss, with the inner one computed by ``inner``."""
         return inner(logits, y, **{name: seen[name] for name in takes(self.loss)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Ignoring(Around):
-    """The loss that ignoring returns; attributes as there."""
+    """The loss that ignoring returns, with the same attributes."""
 
     label: int = -1
 
@@ -50,7 +50,7 @@ class Ignoring(Around):
         return jnp.asarray(y) != self.label
 
     def apply(self, inner: Loss, logits: Any, y: Any, seen: dict[str, Any]) -> Any:
-        # Whatever the loss makes of such a label must be finite: its gradient is multiplied by zero.
+        # The loss of such a label must be finite, whatever its value: its gradient is multiplied by zero.
         return super().apply(inner, logits, jnp.where(y == self.label, 0, y), seen)
 
 
@@ -74,7 +74,7 @@ class OnTotal(Around):
 
 @dataclasses.dataclass(frozen=True)
 class WithSpikeRate(Around):
-    """The loss that with_spike_rate returns; attributes as there."""
+    """The loss that with_spike_rate returns, with the same attributes."""
 
     weight: float = 0.1
     target: float = 0.0
@@ -93,7 +93,7 @@ class WithSpikeRate(Around):
 
 @dataclasses.dataclass(frozen=True)
 class WithSown(Around):
-    """The loss that with_sown returns; attributes as there."""
+    """The loss that with_sown returns, with the same attributes."""
 
     weight: float = 1.0
 
@@ -107,33 +107,33 @@ class WithSown(Around):
 
 
 def ignoring(loss: Loss, label: int = -1) -> Ignoring:
-    """Returns a loss that leaves out examples, or time steps of them, of a label: the mean is that of the others.
+    """Returns a loss that leaves out examples, or their time steps, with a given label: it is the mean over the others.
 
-    Use it where not all examples have a label. Their inputs count in the norms' statistics; a mask leaves out both.
+    Use it where some examples have no label. Their inputs still count in the norms' statistics; a mask leaves out both.
 
     Args:
       loss: a loss of class labels.
       label: the integer that stands for "none".
 
     Raises:
-      ValueError: label is no int, which no label would equal.
+      ValueError: label is not an int, so that no label would equal it.
     """
     return Ignoring(loss, *_validate.whole("label", (label,)))
 
 
 def at_last(loss: Loss) -> AtLast:
-    """Returns a loss that looks at the last time step of a sequence alone; there is no update at the others.
+    """Returns a loss that uses only the last time step of a sequence; there is no update at the others.
 
-    Use it where an answer can be known at the end only. With a mask it is the last time step that each example has.
-    Metrics look at the same step. Nothing flows back through time: earlier time steps learn through the traces.
+    Use it where the answer can only be known at the end. With a mask, each example's own last time step is used.
+    Metrics use the same step. Nothing flows back through time: earlier time steps learn through the traces.
     """
     return AtLast(loss)
 
 
 def on_total(loss: Loss) -> OnTotal:
-    """Returns a loss of the sum of what the model has returned so far, such as spike counts, at each time step.
+    """Returns a loss of the sum of the model's outputs so far, such as spike counts, at each time step.
 
-    Use it where the answer is read from sums over time. The gradient is that of this time step's share.
+    Use it where the answer is read from sums over time. The gradient is that of this time step's share of the sum.
     """
     return OnTotal(loss)
 
@@ -143,25 +143,25 @@ def with_spike_rate(
 ) -> WithSpikeRate:
     """Returns a loss with ``weight * mean((rate - target)^2)`` over the neuron layers.
 
-    Use it for networks that are silent or fire too often. A rate is the mean spike of a layer at this time step.
+    Use it for networks that are silent or fire too often. A layer's rate is its mean spike at this time step.
 
     Args:
       loss: any loss.
-      weight: of the term.
-      target: spikes a neuron and time step, in 0 .. 1.
-      layers: the names of the layers, as in ``metrics["spikes"]``; None: all.
+      weight: the weight of the term.
+      target: spikes per neuron and time step, in 0 .. 1.
+      layers: the names of the layers, as in ``metrics["spikes"]``; None means all.
 
     Raises:
-      ValueError: weight is not finite, target is out of range; at a call, the model has no layer of such a name.
+      ValueError: weight is not finite, or target is out of range; at a call, the model has no layer of that name.
     """
     _validate.finite("with_spike_rate", "weight", weight)
     return WithSpikeRate(loss, weight, _validate.number("target", target, 0, 1), layers)
 
 
 def with_sown(loss: Loss, weight: float = 1.0) -> WithSown:
-    """Returns a loss with the sum of what the model sowed into the collection "losses", each the mean of its elements.
+    """Returns a loss that adds what the model sowed into the collection "losses", each entry the mean of its elements.
 
-    Use it with models that call ``self.sow("losses", name, value)``; a loss that does not take these is refused.
+    Use it with models that call ``self.sow("losses", name, value)``; a loss that does not take these values is refused.
 
     Raises:
       ValueError: weight is not finite.

@@ -1,7 +1,7 @@
-"""Metrics: functions of logits and targets, with a value for each example, so that any batch's mean is right.
+"""Metrics: functions of logits and targets with a value for each example, so that the mean is right for any batch.
 
-They are given the mean of what the model returned over the time steps that the loss looks at; where targets are per
-time step, what it returned at each.
+They receive the mean of the model's outputs over the time steps that the loss uses; where targets are per time step,
+the outputs at each.
 """
 
 from collections.abc import Callable
@@ -13,22 +13,22 @@ import jax.numpy as jnp
 from bsojax import _validate
 
 Metric: TypeAlias = Callable[[Any, Any], Any]
-"""A function of logits and targets that returns an array whose first axis is the batch's, or a scalar."""
+"""A function of logits and targets that returns a scalar, or an array whose first axis is the batch axis."""
 
 
 def accuracy(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether each example's largest logit is that of its label: float32 of shape ``(batch,)``."""
+    """Returns whether each example's largest logit is that of its label: float32 of shape ``(batch,)``."""
     return (jnp.argmax(logits, -1) == y).astype(jnp.float32)
 
 
 def top_k(k: int) -> Metric:
-    """Returns a metric: whether each example's label is among its k largest logits.
+    """Returns a metric that says whether each example's label is among its k largest logits.
 
     Args:
-      k: how many, >= 1; all of them where there are fewer classes.
+      k: how many, >= 1; all classes where there are fewer.
 
     Raises:
-      ValueError: k is below 1, or no int.
+      ValueError: k is below 1, or not an int.
     """
     (k,) = _validate.whole("k", (k,), at_least=1)
 
@@ -40,15 +40,17 @@ def top_k(k: int) -> Metric:
 
 
 def confusion(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns of each example a one at its label and the class found: float32 of shape ``(batch, classes, classes)``.
+    """Returns for each example a one at its label and predicted class: float32 of shape ``(batch, classes, classes)``.
 
-    Use it for what differs by class. A batch's metric is then the matrix of shares, rows by label; the mean of batches,
-    weighted by their examples, is that of all examples, and :func:`recalls` its accuracy class by class.
+    Use it for differences between classes. A batch's metric is then the matrix of fractions, rows by label; the mean
+    over batches, weighted by their numbers of examples, is that of all examples, and :func:`recalls` turns it into the
+    accuracy per class.
     """
     classes = logits.shape[-1]
     return jax.nn.one_hot(y, classes)[:, :, None] * jax.nn.one_hot(jnp.argmax(logits, -1), classes)[:, None]
 
 
 def recalls(matrix: jax.Array) -> jax.Array:
-    """Returns the accuracy of each class, of a confusion matrix; NaN for classes without an example."""
-    return jnp.diagonal(matrix) / matrix.sum(1)
+    """Returns the accuracy of each class from a confusion matrix; NaN for classes without an example."""
+    shares: jax.Array = jnp.diagonal(matrix) / matrix.sum(1)
+    return shares

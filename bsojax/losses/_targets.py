@@ -11,7 +11,7 @@ from bsojax import _validate
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropyMSE:
-    """The loss that cross_entropy_mse returns; attributes as there. Calling it gives the mean over the batch."""
+    """The loss that cross_entropy_mse returns, with the same attributes. Calling it gives the mean over the batch."""
 
     mse_weight: float
 
@@ -46,26 +46,28 @@ def cross_entropy_mse(mse_weight: float = 0.05) -> CrossEntropyMSE:
 def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the cross entropy of each example, of shape ``(batch,)``.
 
-    Use it for one class an example, and with soft labels for mixup or distillation.
+    Use it for one class per example, and with soft labels for mixup or distillation.
 
     Args:
       logits: shape ``(batch, classes)``.
-      y: integer labels of shape ``(batch,)``, or floating shares of the classes, of the logits' shape.
+      y: integer labels of shape ``(batch,)``, or floating class probabilities of the logits' shape.
 
     Raises:
       TypeError: y is neither.
     """
     logits = logits.astype(jnp.float32)
     if jnp.issubdtype(y.dtype, jnp.integer) and y.shape == logits.shape[:-1]:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return loss
     _validate.soft_labels(logits, y)
-    return optax.softmax_cross_entropy(logits, y.astype(jnp.float32))
+    loss = optax.softmax_cross_entropy(logits, y.astype(jnp.float32))
+    return loss
 
 
 def mean_squared_error(logits: jax.Array, y: jax.Array) -> jax.Array:
     """Returns the mean squared error of each example, of shape ``(batch,)``.
 
-    Use it for regression. Integer labels of shape ``(batch,)`` beside logits ``(batch, classes)`` count as one-hot.
+    Use it for regression. Integer labels of shape ``(batch,)`` with logits ``(batch, classes)`` count as one-hot.
 
     Args:
       logits: shape ``(batch, ...)``.
@@ -84,7 +86,7 @@ def binary_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
     Args:
       logits: shape ``(batch, labels)`` or ``(batch,)``.
-      y: the same shape: 0 and 1, booleans, or what lies between.
+      y: the same shape: 0 and 1, booleans, or values in between.
 
     Raises:
       ValueError: the shapes differ, and would be broadcast.

@@ -12,7 +12,7 @@ class SpikingMLP(nn.Module):
     """Fully connected layers, each followed by a norm and neurons, and a readout; returns one time step's logits.
 
     Use it for inputs without spatial structure; images are raveled. Hidden layers after the first are binary; the first
-    layer and the readout keep real weights unless binary_ends is set, which is the honest test that flips do the
+    layer and the readout keep real weights unless binary_ends is set, which is the honest test of whether flips do the
     learning.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A recurrent spiking network: layers whose neurons hear each other through binary weights."""
+"""A recurrent spiking network: layers whose neurons receive each other's spikes through binary weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from bsojax.nn import LIF, BatchNorm, BinaryDense, BinaryRecurrent, Dense, Scale
 class SpikingRNN(nn.Module):
     """Layers of recurrent neurons, each after a synapse and a norm, and a readout; returns one time step's logits.
 
-    Use it for sequences of features, such as spectra or spike counts, of shape ``(batch, channels)`` a time step.
+    Use it for sequences of features, such as spectra or spike counts, of shape ``(batch, channels)`` per time step.
     Recurrent weights are binary, and so are the synapses between layers; the first synapse and the readout keep real
     weights unless binary_ends is set.
 
@@ -22,8 +22,8 @@ class SpikingRNN(nn.Module):
       num_classes: the number of logits.
       binary_ends: whether the first synapse and the readout are binary too.
       neuron: makes a neuron module, such as ``bsojax.ALIF``.
-      norm: makes a module called with (current, train, time_step). Sequences of unequal length want the default, whose
-        statistics are shared by the time steps.
+      norm: makes a module called with (current, train, time_step). For sequences of unequal length use the default,
+        whose statistics are shared by the time steps.
       scale: the factor on the current of each binary synapse between layers; rsqrt_fan_in where the norm has no
         statistics.
     """

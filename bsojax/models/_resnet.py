@@ -30,7 +30,7 @@ def imagenet_stem(x: Spikes | jax.Array, width: int, norm: NamedNorm) -> jax.Arr
 
 
 def cifar_stem(x: Spikes | jax.Array, width: int, norm: NamedNorm) -> jax.Array:
-    """Real 3x3 convolution and norm: the side stays; for images and event frames below about 64 pixels."""
+    """Real 3x3 convolution and norm: the side is unchanged; for images and event frames below about 64 pixels."""
     return norm(Conv(width, (3, 3), use_bias=False, name="stem_conv")(x), "stem_norm")
 
 
@@ -38,14 +38,14 @@ class SpikingResNet(nn.Module):
     """Binary 3x3 convolutions, each with a real-valued shortcut around it; returns one time step's logits.
 
     Use it for images and event frames of shape ``(batch, height, width, channels)`` where VGG is too shallow. A layer
-    is neuron, binary convolution and norm, added to the real-valued current that the neuron read, because a sum of
-    spikes would be neither binary for the next convolution nor more than a few levels for the shortcut. The current is
-    made anew at each time step and only neurons keep state, so binary weights see spikes with their traces, the
-    gradient flows unhindered along the shortcuts, and none flows through time.
+    consists of neurons, a binary convolution and a norm, added to the real-valued current that the neurons read,
+    because a sum of spikes would be neither binary for the next convolution nor more than a few levels for the
+    shortcut. The current is computed anew at each time step and only neurons keep state, so binary weights see spikes
+    with their traces, the gradient flows unhindered along the shortcuts, and none flows through time.
 
-    The first convolution of each stage but the first halves the side (odd sides round up) and doubles the channels; its
-    shortcut is a 2x2 average pooling, a real 1x1 convolution and a norm. Norms make biases needless, except the
-    readout's.
+    The first convolution of each stage except the first halves the side (odd sides round up) and doubles the channels;
+    its shortcut is a 2x2 average pooling, a real 1x1 convolution and a norm. Norms make biases unnecessary, except in
+    the readout.
 
     The default is ResNet-18. For 1000 classes of 224 x 224 RGB images it has 10,985,472 binary weights, 704,040 real
     parameters (513,000 of them the readout's, 172,032 the shortcuts') and 9,600 statistics: 4,227,744 bytes with packed
@@ -58,7 +58,7 @@ class SpikingResNet(nn.Module):
       num_classes: the number of logits.
       stages: the number of blocks, of two binary convolutions each, in every stage.
       width: the channels of the first stage.
-      stem: makes the first current out of the frame: imagenet_stem, cifar_stem, or a function of (x, width, norm) that
+      stem: computes the first current from the frame: imagenet_stem, cifar_stem, or a function of (x, width, norm) that
         returns an array of ``width`` channels; ``norm(current, name)`` is the model's norm.
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
       norm: makes a module called with (current, train, time_step). The default serves any number of time steps; where
@@ -80,7 +80,8 @@ class SpikingResNet(nn.Module):
         self, x: Spikes | jax.Array, train: bool = False, time_step: int | jax.Array | None = None
     ) -> jax.Array:
         def norm(current: jax.Array, name: str) -> jax.Array:
-            return self.norm(name=name)(current, train, time_step)
+            normalised: jax.Array = self.norm(name=name)(current, train, time_step)
+            return normalised
 
         current = self.stem(x, self.width, norm)
         for stage, blocks in enumerate(self.stages):

@@ -32,7 +32,7 @@ class SpikingVGG(nn.Module):
 
     Attributes:
       num_classes: the number of logits.
-      channels: the channels of each convolution, and "M" where a 2x2 average pooling stands.
+      channels: the channels of each convolution, and "M" for a 2x2 average pooling.
       binary_ends: whether the first convolution and the readout are binary too; the paper keeps them real.
       neuron: makes a neuron module, such as ``functools.partial(bsojax.LIF, tau=1.5)``.
       norm: makes a module called with (current, train, time_step). The default serves any number of time steps; where

@@ -10,6 +10,7 @@ from bsojax.nn._dynamics import charge as charge
 from bsojax.nn._dynamics import reset as reset
 from bsojax.nn._dropout import SpikingDropout as SpikingDropout
 from bsojax.nn._geometry import conv_geometry as conv_geometry
+from bsojax.nn._geometry import transposed_geometry as transposed_geometry
 from bsojax.nn._layers import BinaryConv as BinaryConv
 from bsojax.nn._layers import BinaryConvTranspose as BinaryConvTranspose
 from bsojax.nn._layers import BinaryDense as BinaryDense

@@ -16,23 +16,23 @@ from bsojax.nn._traces import TraceRule, ottt
 
 
 class ALIF(Neuron):
-    """Adaptive leaky integrate-and-fire neurons: LIF whose threshold rises with its own spikes, and falls back.
+    """Adaptive leaky integrate-and-fire neurons: LIF whose threshold rises with its own spikes and decays back.
 
-    Use it where a memory longer than the membrane's is needed, as in long sequences, or to even out spike rates. With
-    the adaptation b, which starts at 0 and is filtered as the membrane is, rho = 1 - 1/tau_adaptation:
-    ``A[t] = v_threshold + beta * b[t-1]``, ``s[t] = 1 where u[t] >= A[t]``, ``b[t] = rho * b[t-1] + (1 - rho) * s[t]``,
-    and the soft reset subtracts A[t].
+    Use it where a memory longer than the membrane's is needed, as in long sequences, or to even out spike rates. The
+    adaptation b starts at 0 and is filtered like the membrane, with rho = 1 - 1/tau_adaptation:
+    ``A[t] = v_threshold + beta * b[t-1]``, ``s[t] = 1 where u[t] >= A[t]``, ``b[t] = rho * b[t-1] + (1 - rho) * s[t]``.
+    The soft reset subtracts A[t].
 
-    The gradient is that of LIF at this threshold: the adaptation, like the membrane, is a constant of the past. What
-    an input does to later thresholds (the slow component of e-prop's eligibility traces) is left out.
+    The gradient is that of LIF at this threshold: like the membrane, the adaptation is a constant of the past. The
+    effect of an input on later thresholds (the slow component of e-prop's eligibility traces) is left out.
 
-    State, as of LIF, and "adaptation" (b). In training it is :class:`BeforeReset` as well, the b of which the threshold
-    was made. The constants may be one a neuron or channel, as in LIF.
+    State: as in LIF, plus "adaptation" (b). In training, b is also held as :class:`BeforeReset`: the value from which
+    the threshold was computed. Constants may be given per neuron or per channel, as in LIF.
 
     Attributes:
       tau, v_threshold, v_reset, trace, surrogate, decay_input: as in LIF.
       tau_adaptation: time constant of the adaptation in time steps, >= 1.
-      beta: how far a neuron that spikes at every time step lifts its threshold in the end, > 0.
+      beta: how far the threshold of a neuron that spikes at every time step eventually rises, > 0.
 
     Raises:
       TypeError, ValueError: as LIF.

@@ -1,4 +1,4 @@
-"""Convolutions and transposed ones, in one, two and three dimensions, with the kernel's gradient at the trace."""
+"""Convolutions and transposed convolutions in one, two and three dimensions; the kernel's gradient uses the trace."""
 
 import functools
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ def conv(
 ) -> jax.Array:
     """Returns the convolution of value and kernel, with the kernel's gradient taken at the trace.
 
-    Use it in layers of your own; BinaryConv and Conv are made of it. Images have as many dimensions as the kernel: one,
-    two or three.
+    Use it in layers of your own; BinaryConv and Conv are built on it. Images have as many dimensions as the kernel:
+    one, two or three.
 
     Args:
       x: Spikes or a floating array of shape ``(batch, *space, channels)``.
       kernel: shape ``(*sides, channels // groups, out)``: numbers, which are cast to the dtype of x, or signs, packed
         or not.
-      strides: as in flax.linen.Conv, and so are the following.
+      strides: as in flax.linen.Conv, like the arguments below.
       padding: "SAME", "VALID", in one dimension "CAUSAL", an int, or for each dimension an int or a pair (before,
         after).
       kernel_dilation: spacing of the kernel's elements.
@@ -50,7 +50,7 @@ def conv(
 
     Raises:
       ValueError: x and kernel differ in dimensions, the kernel does not fit into the padded image, or an argument is
-        none that a convolution has.
+        invalid for a convolution.
     """
     spikes = as_spikes(x)
     value, trace = spikes.value, spikes.trace
@@ -92,13 +92,14 @@ def conv_transpose(
 ) -> jax.Array:
     """Returns the transposed convolution, which makes images larger, with the kernel's gradient taken at the trace.
 
-    Use it in layers of your own; BinaryConvTranspose is made of it.
+    Use it in layers of your own; BinaryConvTranspose is built on it.
 
     Args:
       x: Spikes or a floating array of shape ``(batch, *space, channels)``.
       kernel: shape ``(*sides, channels, out)``, as in :func:`conv`.
-      strides: how many times larger the image becomes; as in flax.linen.ConvTranspose, and so are the following.
-      padding: "SAME", "VALID", an int, or for each dimension an int or a pair, of the image with zeros between.
+      strides: how many times larger the image becomes; as in flax.linen.ConvTranspose, like the arguments below.
+      padding: "SAME", "VALID", an int, or for each dimension an int or a pair; it applies to the image after zeros are
+        inserted between its elements.
       kernel_dilation: spacing of the kernel's elements.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which examples of a batch count: padding is left out of statistics and rates, and keeps its state."""
+"""Which examples of a batch count: padding is left out of statistics and rates, and its state does not change."""
 
 import contextlib
 import contextvars
@@ -12,12 +12,12 @@ _COUNTED: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("bso
 
 @contextlib.contextmanager
 def counting(examples: jax.Array | None) -> Iterator[None]:
-    """Within, norms and spike rates leave out the examples of a batch that are marked False.
+    """A context in which norms and spike rates leave out the examples of a batch that are marked False.
 
     Use it around ``model.apply`` in a loop of your own; ``bsojax.online.forward`` does.
 
     Args:
-      examples: boolean of shape ``(batch,)``; None: all count.
+      examples: boolean of shape ``(batch,)``; None means that all count.
     """
     token = _COUNTED.set(examples)
     try:
@@ -27,15 +27,15 @@ def counting(examples: jax.Array | None) -> Iterator[None]:
 
 
 def counted_examples() -> jax.Array | None:
-    """Returns which examples count, boolean of shape ``(batch,)``; None: all.
+    """Returns which examples count, boolean of shape ``(batch,)``; None means all.
 
-    Use it in a norm of your own, whose first axis is the batch's.
+    Use it in a norm of your own whose first axis is the batch axis.
     """
     return _COUNTED.get()
 
 
 def mean_spike(spike: jax.Array) -> jax.Array:
-    """Returns the mean of spikes over the examples that count and all other axes, a float32 scalar."""
+    """Returns the mean of the spikes over all other axes and over the examples that count, a float32 scalar."""
     examples = _COUNTED.get()
     if examples is None:
         return jnp.mean(spike, dtype=jnp.float32)

@@ -1,4 +1,4 @@
-"""CubaLIF: neurons between whose input and membrane stands a synaptic current."""
+"""CubaLIF: neurons with a synaptic current between their input and their membrane."""
 
 import dataclasses
 from typing import ClassVar
@@ -16,24 +16,25 @@ from bsojax.nn._traces import TraceRule, ottt
 
 
 class CubaLIF(Neuron):
-    """Current-based leaky integrate-and-fire neurons: what comes in flows on as a synaptic current that decays.
+    """Current-based leaky integrate-and-fire neurons: the input feeds a synaptic current that decays.
 
-    Use it for neuromorphic hardware and models that have it, or to smooth sparse input in time. With the synaptic
-    current i and alpha = 1 - 1/tau_synapse, ``i[t] = alpha * i[t-1] + current[t]``, and i is to the membrane what the
-    current is to that of LIF; with tau_synapse 1 it is LIF.
+    Use it for neuromorphic hardware and models that have such a current, or to smooth sparse input in time. With the
+    synaptic current i and alpha = 1 - 1/tau_synapse, ``i[t] = alpha * i[t-1] + current[t]``, and i drives the membrane
+    as the current does in LIF. With tau_synapse 1 the neuron is a LIF.
 
-    A weight in front of it acts through two filters, i and the membrane. The trace that it hands on is therefore its
-    spikes through both, of its own constants, as that of LIF is its spikes through its membrane: the weights' gradient
-    (eq. 6) is exact, but for the reset, where the next neuron is a CubaLIF of the same constants. Behind a LIF, or an
-    array, the weights of a CubaLIF have the trace of that, and the synaptic current's memory is missing in their
-    gradient. The gradient that flows back to earlier layers is that of this time step, as everywhere.
+    A weight in front of it acts through two filters, i and the membrane. The trace that it passes on is therefore its
+    spikes through both filters, with its own constants, just as the trace of LIF is its spikes through its membrane.
+    Where the next neuron is a CubaLIF with the same constants, the weights' gradient (eq. 6) is exact, except for the
+    reset. Behind a LIF or an array, the weights of a CubaLIF use the trace of that input, and their gradient lacks the
+    synaptic current's memory. The gradient that flows back to earlier layers is that of this time step, as everywhere.
 
-    State, as of LIF, and "current" (i), like the membrane :class:`BeforeReset` in training; and "synaptic_trace", the
-    spikes through the first filter, where a trace is kept. The constants may be one a neuron or channel, as in LIF.
+    State: as in LIF, plus "current" (i), in training held as :class:`BeforeReset` like the membrane, and
+    "synaptic_trace", the spikes through the first filter, where a trace is kept. Constants may be given per neuron or
+    per channel, as in LIF.
 
     Attributes:
       tau, v_threshold, v_reset, surrogate, decay_input: as in LIF.
-      trace: how the trace decays, as in LIF, behind the filter of the synaptic current.
+      trace: how the trace decays, as in LIF, after the filter of the synaptic current.
       tau_synapse: time constant of the synaptic current in time steps, >= 1.
 
     Raises:

@@ -12,18 +12,18 @@ SEQUENCE = "sequence"
 
 
 class SpikingDropout(nn.Module):
-    """Silences a share of the inputs, the same ones over a whole sequence, and scales up the others.
+    """Silences a fraction of the inputs, the same ones over a whole sequence, and scales up the others.
 
-    Use it behind neurons, with ``rngs`` given to the training step. ``flax.linen.Dropout`` draws anew at each time
-    step: what one time step silences the next one lets through, and over a sequence little is dropped. Spikes and their
-    traces are silenced alike, so that a silent input teaches its weights nothing.
+    Use it behind neurons, with ``rngs`` passed to the training step. ``flax.linen.Dropout`` draws a new mask at each
+    time step: what one time step silences the next lets through, and over a sequence little is dropped. Spikes and
+    their traces are silenced together, so a silent input teaches its weights nothing.
 
     The mask comes from the stream of random keys "sequence", which training steps keep the same over the time steps of
-    a batch; a loop of your own does as much by handing ``model.apply`` one key, ``rngs={"sequence": key}``, for all of
-    them. No mask is kept: it is drawn again at each time step.
+    a batch. In a loop of your own, pass ``model.apply`` the same key, ``rngs={"sequence": key}``, at all of them. No
+    mask is stored: it is drawn again at each time step.
 
     Attributes:
-      rate: the share that is silenced, in [0, 1); the others are multiplied by ``1 / (1 - rate)``.
+      rate: the fraction that is silenced, in [0, 1); the others are multiplied by ``1 / (1 - rate)``.
 
     Raises:
       ValueError: the rate is outside [0, 1).
@@ -35,7 +35,7 @@ class SpikingDropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Spikes | jax.Array, deterministic: bool = False) -> Spikes | jax.Array:
-        """Returns Spikes, or an array, like x; x itself where deterministic is True, as in evaluation."""
+        """Returns Spikes or an array, like x; returns x itself where deterministic is True, as in evaluation."""
         rate = _validate.number("rate", self.rate, 0, 1, open_above=True)
         if deterministic or (isinstance(rate, float) and rate == 0):
             return x

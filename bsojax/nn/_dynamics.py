@@ -13,35 +13,37 @@ from bsojax.nn._surrogates import Surrogate
 from bsojax.xla_cpu import in_place
 
 Constants: TypeAlias = float | tuple[Any, ...] | np.ndarray | jax.Array
-"""A neuron's constant as users give it: a number, or one a neuron: an array or tuple that broadcasts to the current."""
+"""A neuron's constant as users give it: a number, or an array or tuple per neuron that broadcasts to the current."""
 
 State: TypeAlias = dict[str, jax.Array]
-"""Variables of a neuron's state by name, all of the current's shape."""
+"""The variables of a neuron's state by name, all of the current's shape."""
 
 
 def charge(membrane: jax.Array, current: jax.Array, decay: Any, gain: Any = 1.0, v_rest: Any = 0.0) -> jax.Array:
     """Returns the membrane before the reset, ``v_rest + decay * (membrane - v_rest) + gain * current`` (eq. 2)."""
-    return v_rest + decay * (jax.lax.stop_gradient(membrane) - v_rest) + gain * current
+    charged: jax.Array = v_rest + decay * (jax.lax.stop_gradient(membrane) - v_rest) + gain * current
+    return charged
 
 
 def reset(membrane: jax.Array, spike: jax.Array, v_threshold: Any, v_reset: Any) -> jax.Array:
-    """Returns the membrane after the reset: minus the threshold (v_reset None), or at v_reset, where it spiked."""
+    """Returns the membrane after the reset: where it spiked, less the threshold (v_reset None) or equal to v_reset."""
     if v_reset is None:
-        return membrane - v_threshold * spike
+        reset: jax.Array = membrane - v_threshold * spike
+        return reset
     return jnp.where(spike > 0, jnp.asarray(v_reset, membrane.dtype), membrane)
 
 
 def constant(owner: str, name: str, value: Any, current: jax.Array, *, at_least: float | None = None) -> Any:
-    """Returns a constant that is positive, or at least so much, as arithmetic with a current takes it.
+    """Returns a constant, checked to be positive or no less than at_least, in a form that combines with a current.
 
-    A number stays a Python float, which takes on the dtype of what it meets; one a neuron becomes a NumPy array of the
-    current's rank.
+    A number stays a Python float, which adopts the dtype of its operands; constants per neuron become a NumPy array of
+    the current's rank.
     """
     return spread(owner, name, _validate.positive(owner, name, value, at_least), current)
 
 
 def spread(owner: str, name: str, value: Any, current: jax.Array) -> Any:
-    """Returns a number as a Python float, and one a neuron as an array of the current's rank; see constant."""
+    """Returns a number as a Python float, and values per neuron as an array of the current's rank; see constant."""
     if np.ndim(value) == 0:
         return float(value)
     value = np.asarray(value, np.float64)
@@ -51,18 +53,18 @@ def spread(owner: str, name: str, value: Any, current: jax.Array) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dynamics:
-    """The constants of a neuron's time step, and its arithmetic; neurons with more state derive from it.
+    """The constants and the arithmetic of a neuron's time step; neurons with more state derive from it.
 
-    A state is known in two forms: as it is when the spike is decided ("charged"), and after the reset. The spike and
-    the second follow from the first, so that a loop carries the first and the gradient keeps nothing else.
+    A state has two forms: as it is when the spike is decided ("charged"), and after the reset. The spike and the second
+    form follow from the first, so a loop carries the first and the gradient stores nothing else.
 
     Attributes:
       decay: factor on the membrane's distance from rest.
       gain: factor on the current.
       v_threshold, v_reset: see LIF.
       surrogate: the spike function and its gradient.
-      synapse_decay: the decay of the current that flows on after an input, which the trace then follows too; None: none
-        does.
+      synapse_decay: the decay of the synaptic current that continues after an input, which the trace then follows too;
+        None where there is no such current.
     """
 
     decay: Any
@@ -85,13 +87,14 @@ class Dynamics:
         return jnp.full_like(current, self.v_rest if name == "membrane" else 0)
 
     def threshold(self, charged: State) -> Any:
-        """The threshold that decides about the spike."""
+        """The threshold that decides whether a neuron spikes."""
         return self.v_threshold
 
     def spikes(self, charged: State) -> jax.Array:
         """The spikes of a charged state."""
         membrane = charged["membrane"]
-        return (membrane >= self.threshold(charged)).astype(membrane.dtype)
+        spikes: jax.Array = (membrane >= self.threshold(charged)).astype(membrane.dtype)
+        return spikes
 
     def after_reset(self, charged: State) -> State:
         """The state after the reset."""
@@ -102,28 +105,28 @@ class Dynamics:
         return {"membrane": charge(state["membrane"], current, self.decay, self.gain, self.v_rest)}
 
     def derivative(self, charged: State) -> jax.Array:
-        """What the surrogate says of the spike's derivative by the membrane."""
+        """The surrogate's derivative of the spike with respect to the membrane."""
         return self.surrogate.gradient(charged["membrane"] - self.threshold(charged))
 
     def in_dtype(self, dtype: Any) -> Self:
-        """The same with constants that are arrays in a dtype; numbers take on that of what they meet."""
+        """The same dynamics with array constants in a dtype; numbers adopt the dtype of their operands."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         arrays: Any = {name: value.astype(dtype) for name, value in fields.items() if isinstance(value, np.ndarray)}
         return dataclasses.replace(self, **arrays)
 
     def fire(self, resets_first: bool, state: State, current: jax.Array) -> tuple[jax.Array, State]:
-        """Spikes and charged state of one time step; see the function of this name."""
+        """Spikes and charged state of one time step; see the module's function fire."""
         return fire(self, resets_first, state, current)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def fire(dynamics: Dynamics, resets_first: bool, state: State, current: jax.Array) -> tuple[jax.Array, State]:
-    """Returns the spikes of one time step and the charged state; only the spikes have a gradient, by the current.
+    """Returns the spikes of one time step and the charged state; only the spikes have a gradient, through the current.
 
     Args:
       dynamics: the neuron's constants and arithmetic.
-      resets_first: whether the state that comes in is the one before the last reset.
-      state: the state of the last time step; nothing flows back into it.
+      resets_first: whether the state passed in is the one before the last reset.
+      state: the state of the last time step; no gradient flows back into it.
       current: of the state's shape.
     """
     charged = advance(dynamics, resets_first, state, current)
@@ -131,7 +134,7 @@ def fire(dynamics: Dynamics, resets_first: bool, state: State, current: jax.Arra
 
 
 def advance(dynamics: Dynamics, resets_first: bool, state: State, current: jax.Array) -> State:
-    """Returns the charged state of the next time step, each variable computed once, in the place of the last one."""
+    """Returns the charged state of the next time step; each variable is computed once and replaces the last one."""
 
     def one(name: str) -> jax.Array:
         def update(variable: jax.Array, others: State, current: jax.Array) -> jax.Array:

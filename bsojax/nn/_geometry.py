@@ -1,4 +1,4 @@
-"""The static part of a convolution, from the arguments that users give."""
+"""The static part of a convolution, computed from the user's arguments."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ def steps_of(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
 def sides_of(
     space: Sequence[int], kernel_size: Sequence[int], strides: Sequence[int], padding: Padding, dilation: Sequence[int]
 ) -> Sides:
-    """Returns how many zeros go before and after each dimension of space.
+    """Returns the number of zeros before and after each dimension of space.
 
     Args:
       space: the sides of the image.
-      kernel_size: those of the kernel.
+      kernel_size: the sides of the kernel.
       strides: steps of the window.
       padding: "SAME", "VALID", in one dimension "CAUSAL", an int, or for each dimension an int or a pair (before,
         after).
@@ -63,8 +63,8 @@ def conv_geometry(
       groups: the number of groups of channels.
 
     Raises:
-      ValueError: the kernel does not fit into the padded input, whose convolution would be empty, or has other
-        dimensions.
+      ValueError: the kernel does not fit into the padded input, so that the convolution would be empty, or has a
+        different number of dimensions.
     """
     size, shape = tuple(kernel_size), tuple(input_shape)
     _validate.dimensions("x", shape, len(size))
@@ -81,17 +81,17 @@ def transposed_geometry(
     padding: Padding = "SAME",
     dilation: int | Sequence[int] = 1,
 ) -> tuple[ConvGeometry, tuple[int, ...]]:
-    """Returns the convolution that a transposed convolution is the transpose of, and the space that its result has.
+    """Returns the convolution whose transpose a transposed convolution is, and the spatial shape of its result.
 
     Args:
       input_shape: the shape of the transposed convolution's input, ``(batch, *space, channels)``.
       kernel_size: the sides of the kernel, as many as there are dimensions of space.
       strides: how many times larger space becomes.
-      padding: "SAME", "VALID", or numbers of zeros around the input once there are zeros between its elements.
+      padding: "SAME", "VALID", or the number of zeros around the input after zeros are inserted between its elements.
       dilation: spacing of the kernel's elements.
 
     Raises:
-      TypeError, ValueError: as conv_geometry, and there is no other padding.
+      TypeError, ValueError: as conv_geometry, or for any other padding.
     """
     size, shape = tuple(kernel_size), tuple(input_shape)
     _validate.dimensions("x", shape, len(size))
@@ -115,7 +115,7 @@ def _reach(size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
 
 
 def _transposed_side(far: int, step: int, padding: str) -> tuple[int, int]:
-    """The zeros before and after a dimension of a transposed convolution, as lax.conv_transpose has them."""
+    """The zeros before and after a dimension of a transposed convolution, as in lax.conv_transpose."""
     if padding == "VALID":
         return far, max(far, step - 1)
     total = far + step - 1

@@ -24,25 +24,33 @@ def unit_scale(fan_in: int) -> float:
 
 
 def rsqrt_fan_in(fan_in: int) -> float:
-    """Returns ``1 / sqrt(fan_in)``: the current keeps the size of the input. Use it where no norm follows."""
+    """Returns ``1 / sqrt(fan_in)``: the current keeps the scale of the input. Use it where no norm follows."""
     return 1 / math.sqrt(fan_in)
 
 
 class BinaryDense(nn.Module):
     """A fully connected layer whose weights are signs: ``scale(in) * value @ (+-1 kernel)``, without bias.
 
-    Use it for ``(batch, ..., in)`` inputs; Spikes or an array, whose gradient for the weights is taken at the trace.
+    Use it for ``(batch, ..., in)`` inputs, Spikes or an array; the gradient of the weights is taken at the input's
+    trace.
 
-    Variables: "kernel" in the collection "signs", boolean of shape ``(in, features)``, drawn as fair coins. ``apply``
-    also takes it as floating +1 and -1 (that is how it is differentiated) and as PackedSigns.
+    Variables: "kernel" in the collection "signs", boolean of shape ``(in, features)``, drawn as fair coin flips.
+    ``apply`` also takes it as floating +1 and -1 (the form in which it is differentiated) and as PackedSigns.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> layer, x = bsojax.BinaryDense(3), jnp.ones((2, 5))
+      >>> variables = layer.init(jax.random.key(0), x)
+      >>> variables["signs"]["kernel"].dtype, layer.apply(variables, x).shape
+      (dtype('bool'), (2, 3))
 
     Attributes:
       features: the number of output channels.
-      scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
+      scale: a function that maps the fan-in to the factor on the current: unit_scale or rsqrt_fan_in.
 
     Raises:
       TypeError: x is not floating.
-      ValueError: the channels of x do not fit the signs.
+      ValueError: the channels of x do not match the signs.
     """
 
     features: int
@@ -58,21 +66,28 @@ class BinaryDense(nn.Module):
 class BinaryConv(nn.Module):
     """A convolution in one, two or three dimensions whose weights are signs, without bias.
 
-    Use it for ``(batch, *space, channels)`` inputs; Spikes or an array, whose gradient for the weights is taken at the
-    trace.
+    Use it for ``(batch, *space, channels)`` inputs, Spikes or an array; the gradient of the weights is taken at the
+    input's trace.
 
     Variables: "kernel" in the collection "signs", boolean of shape ``(*kernel_size, channels // groups, features)``.
     ``apply`` also takes it as floating +1 and -1 and as PackedSigns.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> layer, x = bsojax.BinaryConv(16, (3, 3), strides=2), jnp.ones((2, 8, 8, 3))
+      >>> current, variables = layer.init_with_output(jax.random.key(0), x)
+      >>> current.shape, variables["signs"]["kernel"].shape
+      ((2, 4, 4, 16), (3, 3, 3, 16))
 
     Attributes:
       features: the number of output channels.
       kernel_size: the sides of the kernel, one for each dimension of space; an int is one dimension.
       strides, padding, kernel_dilation, feature_group_count: as in flax.linen.Conv.
-      scale: a function of the fan-in that gives the factor on the current: unit_scale or rsqrt_fan_in.
+      scale: a function that maps the fan-in to the factor on the current: unit_scale or rsqrt_fan_in.
 
     Raises:
       TypeError: x is not floating.
-      ValueError: the channels of x do not fit the signs, or the kernel does not fit into the padded image.
+      ValueError: the channels of x do not match the signs, or the kernel does not fit into the padded image.
     """
 
     features: int
@@ -93,7 +108,7 @@ class BinaryConv(nn.Module):
 class BinaryConvTranspose(nn.Module):
     """A transposed convolution whose weights are signs, without bias: images become ``strides`` times larger.
 
-    Use it in decoders; input as in BinaryConv.
+    Use it in decoders. Input as in BinaryConv.
 
     Variables: "kernel" in the collection "signs", boolean of shape ``(*kernel_size, channels, features)``. ``apply``
     also takes it as floating +1 and -1 and as PackedSigns.
@@ -126,11 +141,11 @@ class BinaryConvTranspose(nn.Module):
 
 
 class BinarySeparableConv(nn.Module):
-    """A binary convolution of each channel by itself, and a binary mixture of them, without bias.
+    """A binary convolution of each channel separately, followed by a binary mixture of the channels, without bias.
 
-    Use it in the place of BinaryConv where weights are to be few: of channels times kernel plus channels times features
-    in the place of their product. Between the two there is no neuron; the mixture's gradient is taken at the trace as
-    the first convolution makes it. Input as in BinaryConv.
+    Use it instead of BinaryConv to save weights: it has channels times kernel plus channels times features of them, not
+    the product of all three. There is no neuron between the two parts; the mixture's gradient is taken at the trace
+    that the first convolution produces. Input as in BinaryConv.
 
     Modules: "depthwise", a BinaryConv with as many groups as channels, and "pointwise", a BinaryDense.
 
@@ -138,7 +153,7 @@ class BinarySeparableConv(nn.Module):
       features: the number of output channels.
       kernel_size: the sides of the kernel, one for each dimension of space; an int is one dimension.
       strides, padding, kernel_dilation: as in flax.linen.Conv.
-      scale: a function of the fan-in of each of the two that gives the factor on its current.
+      scale: a function that maps the fan-in of each part to the factor on its current.
 
     Raises:
       TypeError, ValueError: as BinaryConv.
@@ -216,7 +231,7 @@ class Conv(nn.Module):
 
 
 def _sign_kernel(module: nn.Module, shape: tuple[int, ...]) -> Any:
-    """The signs of a layer, in whichever form they are held."""
+    """The signs of a layer, in whatever form they are held."""
     variable = module.variable("signs", "kernel", lambda: jax.random.bernoulli(module.make_rng("params"), shape=shape))
     _validate.kernel_shape(f"'{module.name}'", variable.value.shape, shape)
     return variable.value
@@ -249,4 +264,5 @@ def _biased(module: Any, current: jax.Array) -> jax.Array:
     if not module.use_bias:
         return current
     bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)
-    return current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)
+    biased: jax.Array = current + bias.astype(current.dtype).reshape((1,) * (current.ndim - 1) + bias.shape)
+    return biased

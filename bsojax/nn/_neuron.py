@@ -1,4 +1,4 @@
-"""What neurons tell of a time step: their mean spike, recordings, and membranes to the model around them."""
+"""What neurons report of a time step: mean spike, recordings, and membranes for the model around them."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,14 +18,14 @@ RECORDINGS = "recordings"
 
 
 class _Membranes(NamedTuple):
-    """Of the last time step."""
+    """The membranes of the last time step."""
 
     before_reset: jax.Array
     after_reset: jax.Array
 
 
 class Neuron(nn.Module):
-    """What the neurons of this library are derived from; derive one of your own for ``membrane_potential``.
+    """The base class of the neurons of this library; derive your own from it to get ``membrane_potential``.
 
     A neuron is a module that takes a current and returns Spikes, keeps its state in the collection "neurons", and
     calls :func:`report` once it knows its spikes.
@@ -38,27 +38,29 @@ class Neuron(nn.Module):
         for name in self._constants:
             value = getattr(self, name)
             if isinstance(value, list | np.ndarray | jax.Array):
-                # Modules are compared and hashed by their attributes, which arrays do not allow.
+                # Flax compares and hashes modules by their attributes, which arrays do not allow.
                 setattr(self, name, _as_tuple(np.asarray(value).tolist()))
         super().__post_init__()
 
     def membrane_potential(self, *, before_reset: bool = False) -> jax.Array:
         """Returns the membrane of the neuron's last call, in training and in evaluation.
 
-        Use it in a model, after the neuron was called: ``spikes = neuron(current); v = neuron.membrane_potential()``.
+        Use it in a model after calling the neuron: ``spikes = neuron(current); v = neuron.membrane_potential()``.
 
         Args:
-          before_reset: whether it is the membrane that the threshold was compared with, so that crossings show; else
-            it is the one after the reset.
+          before_reset: True for the membrane that was compared with the threshold, so that crossings are visible; False
+            for the one after the reset.
 
         Returns:
-          An array of the current's shape and dtype, without gradient.
+          An array of the current's shape and dtype, without a gradient.
 
         Raises:
           ValueError: the neuron has not been called in this call of the model.
         """
         _validate.was_called(f"neuron '{self.name}'", self._membranes is not None)
-        return self._membranes.before_reset if before_reset else self._membranes.after_reset
+        membranes = self._membranes
+        membrane: jax.Array = membranes.before_reset if before_reset else membranes.after_reset
+        return membrane
 
 
 def report(
@@ -69,25 +71,25 @@ def report(
     before_reset: jax.Array | None = None,
     after_reset: jax.Array | None = None,
 ) -> None:
-    """Tells the spikes and membranes of a neuron's time step to whoever asks.
+    """Reports the spikes and membranes of a neuron's time step to whatever uses them.
 
-    Use it in a neuron of your own, once in a call: its rate then stands in the metrics of a training step and may be
-    part of a loss, ``bsojax.record`` records it, and ``membrane_potential`` answers if it is derived from Neuron. What
-    nobody asks for costs nothing. Whatever is left out is not told.
+    Use it in a neuron of your own, once per call: the neuron's spike rate then appears in the metrics of a training
+    step and can be part of a loss, ``bsojax.record`` records the neuron, and ``membrane_potential`` works if it derives
+    from Neuron. What nothing uses costs nothing; arguments that are left out are not reported.
 
     The mean spike of the examples that count is sown into the collection "spike_rates", with its gradient; spikes,
-    membranes before the reset, currents and traces into "recordings" where that is mutable.
+    membranes before the reset, currents and traces are sown into "recordings" where that is mutable.
 
     Args:
       neuron: the module that is called.
-      spikes: what it returns; None: it does not spike.
-      current: what it was given.
+      spikes: what it returns; None if it does not spike.
+      current: its input.
       before_reset: the membrane that was compared with the threshold.
       after_reset: the membrane after the reset.
     """
     if spikes is not None:
         _sow(neuron, SPIKE_RATES, "rate", mean_spike(spikes.value))
-    if not neuron.is_initializing():  # a model's variables are those that it keeps
+    if not neuron.is_initializing():  # recordings are not among the variables that a model keeps
         _sow(neuron, RECORDINGS, "spikes", None if spikes is None else spikes.value)
         _sow(neuron, RECORDINGS, "traces", None if spikes is None else spikes.trace)
         _sow(neuron, RECORDINGS, "membranes", before_reset)

@@ -16,11 +16,11 @@ NEURONS = "neurons"
 class BeforeReset:
     """A state variable as training carries it from one time step to the next: before the reset.
 
-    The gradient needs it, and spikes and the state after the reset follow from it, so that a loop carries one array
-    a neuron and no more. Where a neuron's variable holds an array, it is the one after the reset.
+    The gradient needs it, and the spikes and the state after the reset follow from it, so a loop carries only one array
+    per neuron. Where a neuron's variable is a plain array, it is the one after the reset.
 
     Attributes:
-      value: the membrane; or another variable that changes at a spike, as it was when the spike was decided.
+      value: the membrane, or another variable that changes at a spike, as it was when the spike was decided.
     """
 
     value: jax.Array
@@ -30,7 +30,7 @@ class StateForm(NamedTuple):
     """How the neurons of this library hold their state.
 
     Attributes:
-      before_reset: whether the membrane, and what changes with it at a spike, is :class:`BeforeReset`, as training
+      before_reset: whether the membrane, and whatever changes with it at a spike, is :class:`BeforeReset`, as training
         needs it.
       traces: whether traces are kept.
     """
@@ -45,7 +45,7 @@ _FORM = contextvars.ContextVar("bsojax_state_form", default=_PUBLIC)
 
 @contextlib.contextmanager
 def resting_as(form: StateForm) -> Iterator[None]:
-    """Within, neurons that start hold their state in this form, and stay in it; so do classes derived from them.
+    """A context in which neurons that start hold their state in this form and keep it; so do classes derived from them.
 
     Use it around ``model.init`` in a loop of your own; ``bsojax.online.start`` does.
     """

@@ -1,4 +1,4 @@
-"""One time step of a neuron module: its variables advance, and its spikes leave with their trace."""
+"""One time step of a neuron module: its variables advance, and it returns its spikes with their trace."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ def step(neuron: nn.Module, current: jax.Array, dynamics: Dynamics, rule: TraceR
 
     Args:
       neuron: the module that is called, within its compact ``__call__``.
-      current: what it was given.
+      current: its input.
       dynamics: its constants and arithmetic.
-      rule: how its trace decays; None: it keeps none.
+      rule: how its trace decays; None for no trace.
     """
     owner, dynamics, form = f"neuron '{neuron.name}'", dynamics.in_dtype(current.dtype), state_form()
     starts = not neuron.has_variable(NEURONS, dynamics.names[0])
@@ -65,7 +65,7 @@ def _traced(
     fired: jax.Array,
     threshold: Any,
 ) -> jax.Array:
-    """Advances the trace of a neuron module, and the spike that its rule may keep; returns the trace."""
+    """Advances the trace of a neuron module, and the last spike where its rule keeps it; returns the trace."""
     previous_spike = None
     if rule.keeps_spike:
         last = neuron.variable(NEURONS, "spike", lambda: jnp.zeros_like(fired))
@@ -80,7 +80,7 @@ def _traced(
 
 
 def _filtered(neuron: nn.Module, name: str, mu: jax.Array | float, value: jax.Array) -> jax.Array:
-    """Advances a variable that adds up what comes, and decays by mu."""
+    """Advances a variable that adds up its input and decays by mu."""
     kept = neuron.variable(NEURONS, name, lambda: jnp.zeros_like(value))
     mu = mu if jnp.ndim(mu) == 0 else jnp.broadcast_to(mu, value.shape)
     advanced = in_place(_filter, jax.lax.stop_gradient(kept.value), mu, value)

@@ -25,24 +25,34 @@ class LIF(Neuron):
     State, in the collection "neurons": "membrane" (v, after the reset), "trace", and "spike" for trace rules that need
     the last one, each of the current's shape and dtype. The first call starts from rest; the owner of the collection
     carries it from one time step to the next and drops it at the end of a sequence. Given a state without a trace, the
-    neuron keeps none: that is how evaluation saves it. In training "membrane" is :class:`BeforeReset`, for which the
-    gradient keeps less; a class derived from LIF finds it so too, and ``membrane_potential()`` tells v in either case.
-    The mean spike of each call is sown into the collection "spike_rates", with its gradient.
+    neuron keeps none: evaluation saves memory this way. In training "membrane" is :class:`BeforeReset`, so that the
+    gradient stores less; a class derived from LIF sees this form too, and ``membrane_potential()`` returns v in either
+    case. The mean spike of each call is sown into the collection "spike_rates", with its gradient.
 
-    tau, v_threshold and v_reset may be one a neuron or channel: an array or tuple that broadcasts to the current, such
-    as one of shape ``(channels,)``. An array is kept as a tuple, so that modules can be compared and hashed.
+    tau, v_threshold and v_reset may be given per neuron or per channel: an array or tuple that broadcasts to the
+    current, such as one of shape ``(channels,)``. An array is stored as a tuple, so that modules can be compared and
+    hashed.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> neurons, state, fired = bsojax.LIF(tau=2.0), {}, []
+      >>> for _ in range(5):
+      ...     spikes, state = neurons.apply(state, jnp.array([0.8]), mutable=["neurons"])
+      ...     fired.append(spikes.value.item())
+      >>> fired
+      [0.0, 1.0, 0.0, 1.0, 0.0]
 
     Attributes:
       tau: time constant in time steps, >= 1.
       v_threshold: firing threshold, > 0, in the units of the current.
-      v_reset: None subtracts the threshold at a spike (soft reset); a number is the membrane after a spike (hard
+      v_reset: None subtracts the threshold at a spike (soft reset); a number is both the membrane after a spike (hard
         reset) and the level to which it leaks.
       trace: how the presynaptic trace decays: ottt, ndot, ndot_released, or None for no trace (SLTT).
       surrogate: the spike function and its gradient.
-      decay_input: whether the current is divided by tau, so that a constant one is the membrane's limit.
-      refractory_steps: for so many time steps after a spike, at most 255, the membrane stays what the reset made of
-        it, without leak, current, spike and gradient. The count of what is left is one byte a neuron of state,
-        "refractory". Then no trace is exact: it takes currents into account that the neuron did not see.
+      decay_input: whether the current is divided by tau, so that the membrane converges to a constant current.
+      refractory_steps: for this many time steps after a spike, at most 255, the membrane stays where the reset left it,
+        without leak, current, spike or gradient. The count of steps left takes one byte of state per neuron,
+        "refractory". No trace is then exact: it takes currents into account that the neuron did not receive.
 
     Raises:
       TypeError: the current is not floating.
@@ -69,7 +79,7 @@ class LIF(Neuron):
 
 
 class IF(Neuron):
-    """Integrate-and-fire neurons: LIF without a leak. Attributes, state and errors as there."""
+    """Integrate-and-fire neurons: LIF without a leak, with the same attributes, state and errors."""
 
     v_threshold: Constants = 1.0
     v_reset: Constants | None = None
@@ -85,7 +95,7 @@ class IF(Neuron):
 
 
 def threshold_and_reset(neuron: Any, current: jax.Array) -> tuple[Any, Any]:
-    """Returns what a neuron module's attributes v_threshold and v_reset are to the arithmetic with a current."""
+    """Returns a neuron module's v_threshold and v_reset in the form that arithmetic with a current takes."""
     owner = f"neuron '{neuron.name}'"
     _validate.floating("current", current, owner)
     threshold = constant(owner, "v_threshold", neuron.v_threshold, current)
@@ -106,7 +116,7 @@ def _step(neuron: LIF | IF, current: jax.Array, decay: Any, gain: Any) -> Spikes
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _Refractory(Dynamics):
-    """Dynamics with time steps of silence after a spike; "refractory" is the number of those that are left."""
+    """Dynamics with silent time steps after a spike; "refractory" counts how many are left."""
 
     steps: int
 

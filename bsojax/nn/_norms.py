@@ -1,4 +1,4 @@
-"""Batch normalisation for spiking networks: statistics of one time step's batch, kept for all steps or for each."""
+"""Batch normalisation for spiking networks: statistics of one time step's batch, kept for all steps or each one."""
 
 import functools
 import types
@@ -14,7 +14,7 @@ from bsojax.nn._counted import counted_examples
 
 
 class Correction(NamedTuple):
-    """What a norm makes of the normalised input, as constants of the gradient: ``factor * normalised + drift``.
+    """What a norm does to the normalised input, as constants of the gradient: ``factor * normalised + drift``.
 
     Attributes:
       factor, drift: float32 of shape ``(channels,)``.
@@ -25,12 +25,12 @@ class Correction(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What the statistics of a padded batch are of.
+    """What the statistics of a padded batch cover.
 
     Attributes:
       examples: which examples count, boolean of shape ``(batch,)``.
-      number: how many values a channel that is: float32, the mean of the devices that share the statistics.
-      enough: whether they are two or more; of fewer there is no variance, and the running statistics serve.
+      number: how many values per channel that is: float32, the mean over the devices that share the statistics.
+      enough: whether there are at least two; fewer have no variance, and the running statistics are used instead.
     """
 
     examples: jax.Array
@@ -51,18 +51,18 @@ def normalise(
 ) -> jax.Array:
     """Returns ``scale * (factor * (x - mean) * inverse + drift) + bias``, in the dtype of x.
 
-    Its gradient is that of a normalisation by the batch's own statistics. All that it keeps for it is x, where
-    automatic differentiation would keep float32 intermediates of x's size.
+    Its gradient is that of a normalisation by the batch's own statistics. For it, x is all that is stored, where
+    automatic differentiation would store float32 intermediates of x's size.
 
     Args:
       axis_name: the device axis that shares the statistics, or None.
       x: shape ``(..., channels)``.
-      mean: the batch's mean of x a channel; it is a function of x, and the gradient of x holds its share.
+      mean: the batch's mean of x per channel; it is a function of x, and the gradient of x includes its share.
       inverse: the batch's inverse standard deviation, likewise.
       scale: float32 of shape ``(channels,)``.
       bias: likewise.
-      correction: None is a factor of 1 and no drift.
-      counted: what the statistics are of; None: all of x.
+      correction: None means a factor of 1 and no drift.
+      counted: what the statistics cover; None means all of x.
     """
     del counted
     factor, drift = correction or (1.0, 0.0)
@@ -115,7 +115,7 @@ normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
-    """One value a channel, as an array that broadcasts to x."""
+    """Returns one value per channel as an array that broadcasts to x."""
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
@@ -123,25 +123,33 @@ class BatchNorm(nn.Module):
     """Normalises the current of each channel over batch and space.
 
     Use it between a synapse and its neuron. In training it normalises by the statistics of this time step's batch and
-    lets the running ones follow; otherwise by the running ones. Signs that flip make those stale: see
-    ``refresh_statistics``. Give num_steps where it is known: time steps differ, and statistics that they share leave a
-    gap between training and evaluation even when re-estimated (docs/RESULTS.md, section 4). Statistics are float32
-    whatever the dtype of x; the result has the dtype of x.
+    updates the running ones; otherwise it normalises by the running ones. Signs that flip make those stale: see
+    ``refresh_statistics``. Give num_steps where it is known: time steps differ, and statistics shared between them
+    leave a gap between training and evaluation even when re-estimated (docs/RESULTS.md, section 4). Statistics are
+    float32 regardless of the dtype of x; the result has the dtype of x.
 
     Variables: "scale" and "bias" in the collection "params", "mean" and "var" in "batch_stats", of shape
     ``(channels,)``, or ``(num_steps, channels)`` for the latter two where num_steps is given.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, bsojax
+      >>> norm, x = bsojax.BatchNorm(momentum=0.5), jnp.array([[1.0], [3.0]])
+      >>> variables = norm.init(jax.random.key(0), x)
+      >>> y, changed = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+      >>> y.round(2).tolist(), changed["batch_stats"]["mean"].tolist()
+      ([[-1.0], [1.0]], [1.0])
+
     Attributes:
-      num_steps: None shares the running statistics between time steps; a number keeps them for each of so many.
+      num_steps: None shares the running statistics between time steps; a number keeps them for each of that many.
       momentum: decay of the running statistics at an update, in [0, 1).
       epsilon: added to the variance.
-      axis_name: the name of the device axis of pmap or shard_map, over which the batch's statistics are averaged too;
-        a batch sharded under jit needs none.
+      axis_name: the name of the device axis of pmap or shard_map over which the batch's statistics are averaged too; a
+        batch sharded under jit does not need one.
 
     Raises:
       TypeError: x is not floating.
-      ValueError: statistics are kept a time step, and time_step is missing or outside 0 .. num_steps - 1; or in
-        training a channel has a single value, of which the norm would leave nothing.
+      ValueError: statistics are kept per time step, and time_step is missing or outside 0 .. num_steps - 1; or in
+        training a channel has a single value, which the norm would reduce to nothing.
     """
 
     num_steps: int | None = None
@@ -180,7 +188,7 @@ class BatchNorm(nn.Module):
     def _correction(
         self, mean: jax.Array, inverse: jax.Array, running_mean: jax.Array, running_var: jax.Array
     ) -> Correction | None:
-        """What becomes of an input that was normalised by the given statistics of its batch."""
+        """Returns the correction for an input that was normalised by the given statistics of its batch."""
         del mean, inverse, running_mean, running_var
         return None
 
@@ -190,14 +198,15 @@ class BatchNorm(nn.Module):
     def _entry(self, time_step: int | jax.Array | None) -> int | jax.Array | types.EllipsisType:
         if self.num_steps is None:
             return ...
-        return _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+        entry: int | jax.Array = _validate.time_step(f"BatchNorm '{self.name}'", time_step, self.num_steps)
+        return entry
 
     def _over_devices(self, tree: Any) -> Any:
         shared = self.axis_name is not None and not self.is_initializing()
         return jax.lax.pmean(tree, self.axis_name) if shared else tree
 
     def _counted(self, x: jax.Array) -> Counted | None:
-        """What counts of x; refuses, where that is known, a single value a channel."""
+        """Returns what counts of x; refuses a single value per channel where that is known."""
         examples = counted_examples()
         values = x.size // x.shape[-1]
         if examples is None or self.is_initializing():
@@ -219,16 +228,16 @@ class BatchNorm(nn.Module):
             return jnp.sum(jnp.where(which, values, 0), axes) / counted.number
 
         mean = self._over_devices(average(values))
-        # Around the mean, not E[x^2] - E[x]^2: that difference cancels in float32 where the mean is large.
+        # Around the mean, not E[x^2] - E[x]^2: where the mean is large, that difference cancels in float32.
         return mean, self._over_devices(average(jnp.square(values - _spread(mean, x))))
 
 
 class BatchRenorm(BatchNorm):
     """Normalises by the running statistics in training too, with the gradient of BatchNorm.
 
-    Use it where training and evaluation must see the same normalisation, between time steps too: the value of its
-    output is that of evaluation, while the gradient flows through the batch's own statistics. Variables and attributes
-    as in BatchNorm. ``refresh_statistics`` refuses it: its statistics are those that training used.
+    Use it where training and evaluation must see the same normalisation, also between time steps: its output has the
+    value that evaluation gives, while the gradient flows through the batch's own statistics. Variables and attributes
+    are those of BatchNorm. ``refresh_statistics`` refuses it, because its statistics are those that training used.
 
     Source: Ioffe, Batch Renormalization, NeurIPS 2017, without its limits on the correction; over time steps it is the
     online spiking renormalisation of Zhu et al., ICLR 2024.
@@ -242,10 +251,10 @@ class BatchRenorm(BatchNorm):
 
 
 class Affine(nn.Module):
-    """A learned gain and bias a channel, without statistics: ``scale * x + bias``.
+    """A learned gain and bias per channel, without statistics: ``scale * x + bias``.
 
-    Use it in the place of a norm where the weights themselves are scaled, as by ``rsqrt_fan_in``: nothing goes stale
-    when signs flip, and nothing depends on the batch.
+    Use it instead of a norm where the weights themselves are scaled, as by ``rsqrt_fan_in``: nothing goes stale when
+    signs flip, and nothing depends on the batch.
 
     Variables: "scale" and "bias" in the collection "params", float32 of shape ``(channels,)``.
 

@@ -1,4 +1,4 @@
-"""Where the functions between layers, pooling and flattening, are seen by whoever reads a model as a graph."""
+"""Lets whoever reads a model as a graph see the functions between layers: pooling, flattening and the like."""
 
 import contextlib
 import contextvars
@@ -14,9 +14,9 @@ _OBSERVER: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("bso
 
 
 def observable(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns the function, whose calls an observer may see.
+    """Returns the function in a form whose calls an observer can see.
 
-    Modules need no such mark: ``flax.linen.intercept_methods`` sees them.
+    Modules need no such wrapper: ``flax.linen.intercept_methods`` sees them.
     """
 
     @functools.wraps(function)
@@ -25,7 +25,8 @@ def observable(function: Callable[P, R]) -> Callable[P, R]:
         if observer is None:
             return function(*args, **kwargs)
         with _observed_by(None):  # the observer calls the function itself
-            return observer(call, args, kwargs)
+            result: R = observer(call, args, kwargs)
+            return result
 
     return call
 
@@ -40,8 +41,8 @@ def _observed_by(observer: Observer | None) -> Iterator[None]:
 
 
 def observing(observer: Observer) -> contextlib.AbstractContextManager[None]:
-    """Within, ``observer(function, args, kwargs)`` is called in the place of each observable function.
+    """A context in which ``observer(function, args, kwargs)`` is called instead of each observable function.
 
-    Use it as ``flax.linen.intercept_methods``: the observer calls the function and returns what shall be its result.
+    Use it like ``flax.linen.intercept_methods``: the observer calls the function and returns the result to use.
     """
     return _observed_by(observer)

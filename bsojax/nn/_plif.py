@@ -20,22 +20,22 @@ from bsojax.nn._traces import TraceRule, ottt
 
 
 class PLIF(Neuron):
-    """Parametric leaky integrate-and-fire neurons: LIF whose time constant is learned, one a layer.
+    """Parametric leaky integrate-and-fire neurons: LIF whose time constant is learned, one per layer.
 
     Use it where the time constant is not known. It starts as LIF, with ``1/tau = sigmoid(w)``.
 
-    The gradient of w, like that of weights, goes through this time step alone: with the last membrane v[t-1] as a
-    constant, ``du[t]/d(1/tau) = v_rest - v[t-1]``, and ``current[t] + v_rest - v[t-1]`` with decay_input. What the time
-    constant did to v[t-1] is left out. At the first time step nothing is, nor at the second without decay_input; later
-    this is a part of what backpropagation through time finds. The last membrane is kept for it, one array more than LIF
-    keeps. To the trace the time constant is a constant.
+    The gradient of w, like that of the weights, goes through this time step alone. With the last membrane v[t-1] as a
+    constant, ``du[t]/d(1/tau) = v_rest - v[t-1]``, and ``current[t] + v_rest - v[t-1]`` with decay_input. The effect of
+    the time constant on v[t-1] is left out. At the first time step there is no such effect, nor at the second without
+    decay_input; later the gradient is part of what backpropagation through time finds. It requires the last membrane,
+    one array more than LIF keeps. The trace treats the time constant as fixed.
 
-    Variables: "w", a float32 scalar in the collection "params"; state as of LIF. v_threshold and v_reset may be one a
-    neuron or channel, as in LIF.
+    Variables: "w", a float32 scalar in the collection "params"; state as in LIF. v_threshold and v_reset may be given
+    per neuron or per channel, as in LIF.
 
     Attributes:
       tau: the time constant in time steps from which learning starts, > 1.
-      v_threshold, v_reset, trace, surrogate, decay_input: as in LIF. The paper's neuron has decay_input.
+      v_threshold, v_reset, trace, surrogate, decay_input: as in LIF. The paper's neuron uses decay_input.
 
     Raises:
       TypeError, ValueError: as LIF.
@@ -65,17 +65,17 @@ class PLIF(Neuron):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class _Learned(Dynamics):
-    """Dynamics with a leak, ``1/tau``, that is traced and has a gradient."""
+    """Dynamics whose leak, ``1/tau``, is traced and has a gradient."""
 
     leak: Any
     decay_input: bool
 
     def fire(self, resets_first: bool, state: State, current: jax.Array) -> tuple[jax.Array, State]:
-        fixed = dataclasses.replace(self, leak=None, decay=None)  # what is traced is an argument
+        fixed = dataclasses.replace(self, leak=None, decay=None)  # traced values must be arguments
         return _fire(fixed, resets_first, self.leak, state, current)
 
     def at(self, leak: jax.Array) -> "_Learned":
-        """The same with this leak."""
+        """The same dynamics with this leak."""
         return dataclasses.replace(self, leak=leak, decay=1 - leak, gain=leak if self.decay_input else 1.0)
 
 
@@ -83,7 +83,7 @@ class _Learned(Dynamics):
 def _fire(
     fixed: _Learned, resets_first: bool, leak: jax.Array, state: State, current: jax.Array
 ) -> tuple[jax.Array, State]:
-    """As the function fire of Dynamics, with a gradient by the leak too."""
+    """The function fire of Dynamics, with a gradient through the leak as well."""
     dynamics = fixed.at(leak)
     charged = advance(dynamics, resets_first, state, current)
     return dynamics.spikes(charged), charged
@@ -103,7 +103,7 @@ def _fire_backward(
     dynamics = fixed.at(leak)
     g = cotangents[0] * dynamics.derivative(charged)
     last = (dynamics.after_reset(state) if resets_first else state)["membrane"]
-    # With decay_input u = last + leak * (current + v_rest - last), so that the current need not be kept.
+    # With decay_input u = last + leak * (current + v_rest - last), so the current need not be stored.
     by_leak = (charged["membrane"] - last) / leak if fixed.decay_input else fixed.v_rest - last
     return jnp.sum(g * by_leak, dtype=jnp.float32), None, (dynamics.gain * g).astype(g.dtype)
 

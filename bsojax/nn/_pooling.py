@@ -1,4 +1,4 @@
-"""Pooling, and other changes of shape, of spikes and their traces alike; images of one, two or three dimensions."""
+"""Pooling and other changes of shape that act on spikes and traces alike; images of one, two or three dimensions."""
 
 import itertools
 import math
@@ -14,22 +14,22 @@ from bsojax.nn._spikes import Spikes, as_spikes, map_spikes
 Pair = tuple[jax.Array, jax.Array]
 
 FEW = 4
-"""Up to so many elements of a window they play one by one, in a third of the time (measured on a CPU).
+"""Windows of up to this many elements are compared element by element, in a third of the time (measured on a CPU).
 
-From 9 on that is slower, and XLA (jaxlib 0.10) takes minutes to compile the selections of 64.
+From 9 on that is slower, and XLA (jaxlib 0.10) takes minutes to compile the selections for 64.
 """
 
 
 @observable
 def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | jax.Array:
-    """Averages value and trace over windows that do not overlap; a rest at the far edges is dropped.
+    """Averages value and trace over windows that do not overlap; a remainder at the far edges is dropped.
 
     Args:
       x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space.
       window: the sides of a window, or an int for all.
 
     Raises:
-      ValueError: the window is larger than the image, or has another number of sides.
+      ValueError: the window is larger than the image, or has the wrong number of sides.
     """
 
     def pool(image: jax.Array) -> jax.Array:
@@ -41,19 +41,19 @@ def avg_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | j
 
 @observable
 def max_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | jax.Array:
-    """Takes the largest value of each window that does not overlap another, and the trace of that winner.
+    """Takes the largest value of each of the windows, which do not overlap, and the trace of that winner.
 
-    Use it where spikes shall stay 0 or 1. The gradient of the value is the winner's, and what the weights of the next
-    layer learn is taken at its trace. Ties are the rule among spikes: of equal values the one with the largest trace
-    wins, that is, of neurons that fire together the one that fired most of late; then the first.
+    Use it where spikes must stay 0 or 1. The gradient of the value goes to the winner, and the weights of the next
+    layer learn from its trace. Ties are the rule among spikes: of equal values the one with the largest trace wins,
+    that is, of neurons that fire together the one that has fired most recently; after that the first.
 
     Args:
-      x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space; a rest at the
-        far edges is dropped.
+      x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space; a remainder
+        at the far edges is dropped.
       window: the sides of a window, or an int for all.
 
     Raises:
-      ValueError: the window is larger than the image, or has another number of sides.
+      ValueError: the window is larger than the image, or has the wrong number of sides.
     """
     spikes = as_spikes(x)
     tiles = _tiles(spikes.value, window)
@@ -68,7 +68,7 @@ def max_pool(x: Spikes | jax.Array, window: int | tuple[int, ...]) -> Spikes | j
 def _one_by_one(tiles: jax.Array, ranks: jax.Array) -> Pair:
     """Returns the winners of small windows and their traces, by selections."""
     values, traces = _elements(tiles), _elements(ranks)
-    # Element against element: arg max and gather would sort all windows in memory first, and take ten times as long.
+    # Element by element: arg max and gather would first rearrange all windows in memory, and take ten times as long.
     value, trace = values[0], traces[0]
     for other, its_trace in zip(values[1:], traces[1:], strict=True):
         wins = (other > value) | jnp.isnan(other) | ((other == value) & (its_trace > trace))
@@ -96,21 +96,22 @@ def _at_once(tiles: jax.Array, ranks: jax.Array) -> Pair:
 
 @observable
 def halve(x: Spikes | jax.Array) -> Spikes | jax.Array:
-    """Averages value and trace over windows of 2 that do not overlap; odd sides round up, as at a stride of 2.
+    """Averages value and trace over windows of 2 that do not overlap; odd sides round up, as with a stride of 2.
 
-    Use it on the shortcut around a convolution of stride 2. A window that the edge cuts off averages what it has.
+    Use it on the shortcut around a convolution of stride 2. A window that the edge cuts off averages the elements it
+    has.
 
     Args:
       x: Spikes or an array of shape ``(batch, *space, channels)``, with one to three dimensions of space.
 
     Raises:
-      ValueError: x has no space.
+      ValueError: x has no spatial dimensions.
     """
 
     def pool(image: jax.Array) -> jax.Array:
         _validate.has_space(image.shape)
         odd = [(0, 0), *((0, side % 2) for side in image.shape[1:-1]), (0, 0)]
-        # A repeated edge makes the average of a window that is cut off that of the elements it has.
+        # Repeating the edge makes a cut-off window average exactly the elements that it has.
         tiles = _tiles(jnp.pad(image, odd, mode="edge"), 2)
         return tiles.mean(tuple(range(2, tiles.ndim - 1, 2)))
 
@@ -122,7 +123,7 @@ def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
     """Averages value and trace over space: ``(batch, *space, channels)`` to ``(batch, channels)``.
 
     Raises:
-      ValueError: x has no space, and its channels would be averaged in silence.
+      ValueError: x has no spatial dimensions, so that its channels would be averaged silently.
     """
 
     def pool(image: jax.Array) -> jax.Array:
@@ -134,12 +135,12 @@ def global_avg_pool(x: Spikes | jax.Array) -> Spikes | jax.Array:
 
 @observable
 def flatten(x: Spikes | jax.Array) -> Spikes | jax.Array:
-    """Ravels all axes but the batch, of value and trace alike."""
+    """Flattens all axes but the batch axis, of value and trace alike."""
     return map_spikes(lambda value: value.reshape(value.shape[0], math.prod(value.shape[1:])), x)
 
 
 def _tiles(image: jax.Array, window: int | tuple[int, ...]) -> jax.Array:
-    """Returns an image with each dimension of space as two: which window, and where in it."""
+    """Returns an image with each dimension of space split in two: the window, and the place within it."""
     _validate.has_space(image.shape)
     space = image.shape[1:-1]
     sides = (window,) * len(space) if isinstance(window, int) else tuple(window)
@@ -151,6 +152,6 @@ def _tiles(image: jax.Array, window: int | tuple[int, ...]) -> jax.Array:
 
 
 def _elements(tiles: jax.Array) -> list[jax.Array]:
-    """Returns each element of all windows, in the order of rows, as images ``(batch, *windows, channels)``."""
+    """Returns each element of all windows, in row-major order, as images ``(batch, *windows, channels)``."""
     places = itertools.product(*map(range, tiles.shape[2:-1:2]))
     return [tiles[:, *(index for side in place for index in (slice(None), side))] for place in places]

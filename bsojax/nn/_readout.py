@@ -1,4 +1,4 @@
-"""LeakyReadout: what a network says, added up by membranes that do not spike."""
+"""LeakyReadout: a network's output, added up by membranes that do not spike."""
 
 from typing import ClassVar
 
@@ -13,20 +13,20 @@ from bsojax.nn._neuron_state import NEURONS
 
 
 class LeakyReadout(Neuron):
-    """Leaky integrators without a spike: each returns its membrane, ``v[t] = lambda * v[t-1] + current[t]``.
+    """Leaky integrators without spikes: each returns its membrane, ``v[t] = lambda * v[t-1] + current[t]``.
 
-    Use it behind the last synapse, for values that change over time, and where the answer at the last time step shall
+    Use it behind the last synapse for values that change over time, and where the answer at the last time step must
     take all of them into account: ``logits = bsojax.LeakyReadout()(bsojax.Dense(10)(x))``.
 
-    The gradient goes through this time step alone. For the weights in front of it that is exact all the same, as with
-    backpropagation through time, where their input comes with OTTT's trace of the same tau. A bias, and what is no
-    Spikes, have no trace: their gradient is that of this time step.
+    The gradient goes through this time step alone. For the weights in front of it that is still exact, as with
+    backpropagation through time, where their input carries OTTT's trace with the same tau. Biases, and inputs that are
+    not Spikes, have no trace: their gradient is that of this time step.
 
-    State, in the collection "neurons": "membrane", of the current's shape and dtype, in training as in evaluation.
+    State, in the collection "neurons": "membrane", of the current's shape and dtype, in both training and evaluation.
 
     Attributes:
-      tau: time constant in time steps, >= 1, or one a neuron or channel as in LIF; lambda = 1 - 1/tau.
-      decay_input: whether the current is divided by tau, so that the membrane is an average over time and no sum.
+      tau: time constant in time steps, >= 1, also per neuron or per channel as in LIF; lambda = 1 - 1/tau.
+      decay_input: whether the current is divided by tau, so that the membrane is an average over time and not a sum.
 
     Raises:
       TypeError, ValueError: as LIF.

@@ -1,4 +1,4 @@
-"""BinaryRecurrent: neurons that hear each other's last spikes through binary weights."""
+"""BinaryRecurrent: neurons that receive each other's last spikes through binary weights."""
 
 from collections.abc import Callable
 
@@ -16,23 +16,23 @@ from bsojax.nn._spikes import Spikes
 class BinaryRecurrent(nn.Module):
     """Neurons with binary recurrent weights: each time step adds ``scale * s[t-1] @ (+-1 kernel)`` to the current.
 
-    Use it for sequences, in the place of a neuron:
+    Use it for sequences, instead of a neuron:
     ``bsojax.BinaryRecurrent(neuron=functools.partial(bsojax.LIF, tau=4.0))(current)``. Weights connect the last axis of
-    the current with itself; on ``(batch, height, width, channels)`` each position by itself.
+    the current with itself; for ``(batch, height, width, channels)`` they do so at each position separately.
 
-    Learning stays online. The kernel's gradient is taken at the trace of the last step's spikes, a[t-1] (eq. 6), which
-    for OTTT's trace is the exact derivative of this step's membranes by the kernel, but for the reset and for what the
-    kernel did to earlier spikes: none of it flows back through time. At two time steps it is that of backpropagation
-    through time.
+    Learning stays online. The kernel's gradient is taken at the trace of the last step's spikes, a[t-1] (eq. 6). For
+    OTTT's trace this is the exact derivative of this step's membranes with respect to the kernel, except for the reset
+    and for the kernel's effect on earlier spikes, neither of which flows back through time. At two time steps it equals
+    backpropagation through time.
 
     Variables: "recurrent/kernel" in the collection "signs", boolean of shape ``(n, n)``, packed or not. State, in the
-    collection "neurons": the neuron's own, and "spike" and "trace", those that it fired last; given a state without a
-    trace, as in evaluation, none is kept.
+    collection "neurons": the neuron's own, and "spike" and "trace", those of its last spikes; given a state without a
+    trace, as in evaluation, no trace is kept.
 
     Attributes:
       neuron: makes the neuron module, called with (name="neuron").
-      scale: a function of the number of neurons that gives the factor on the recurrent current. No norm follows, so it
-        is rsqrt_fan_in: sums of n spikes grow as sqrt(n), and the threshold does not.
+      scale: a function that maps the number of neurons to the factor on the recurrent current. No norm follows, so the
+        default is rsqrt_fan_in: sums of n spikes grow as sqrt(n), and the threshold does not.
 
     Raises:
       TypeError, ValueError: as the neuron.
@@ -50,10 +50,11 @@ class BinaryRecurrent(nn.Module):
         last_trace: jax.Array | None = self.get_variable(NEURONS, "trace", None)
         recurrent = BinaryDense(current.shape[-1], self.scale, name="recurrent")
         heard = Spikes(jax.lax.stop_gradient(last.value), last_trace)
-        spikes = self.neuron(name="neuron")(current + recurrent(heard))
-        traces = [] if spikes.trace is None else [self.variable(NEURONS, "trace", jnp.zeros_like, spikes.trace)]
+        spikes: Spikes = self.neuron(name="neuron")(current + recurrent(heard))
+        trace = spikes.trace
+        traces = [] if trace is None else [(self.variable(NEURONS, "trace", jnp.zeros_like, trace), trace)]
         if not self.is_initializing():
             last.value = jax.lax.stop_gradient(spikes.value)
-            for trace in traces:
-                trace.value = jax.lax.stop_gradient(spikes.trace)
+            for kept, new in traces:
+                kept.value = jax.lax.stop_gradient(new)
         return spikes

@@ -14,13 +14,13 @@ from bsojax import _validate
 class Spikes:
     """A spike and its presynaptic trace: the pair that travels along an axon.
 
-    A synapse multiplies the value with its weights in the forward pass and puts the trace in the place of the value in
-    the gradient of its weights (eq. 6). A plain array counts as its own trace.
+    A synapse multiplies the value by its weights in the forward pass and puts the trace in place of the value in the
+    gradient of its weights (eq. 6). A plain array counts as its own trace.
 
-    What is linear acts on value and trace alike: ``a + b``, ``a - b``, ``-a``, ``a * 0.5``, ``a / 2``, ``a[:, 3:]``,
-    ``a.reshape``, and :func:`concatenate`. Arrays of numbers that are added count as their own trace. The gradient of a
-    factor that is learned is taken at the value and not at the trace: learned gains belong after a synapse, as in
-    Affine. It is no pair: nothing can be unpacked from it.
+    Linear operations act on value and trace alike: ``a + b``, ``a - b``, ``-a``, ``a * 0.5``, ``a / 2``, ``a[:, 3:]``,
+    ``a.reshape``, and :func:`concatenate`. Plain arrays that are added count as their own trace. The gradient of a
+    learned factor is taken at the value and not at the trace: learned gains belong after a synapse, as in Affine.
+    Spikes are not a tuple and cannot be unpacked.
 
     Attributes:
       value: the spikes of this time step, any floating dtype.
@@ -95,7 +95,7 @@ class Spikes:
 
 
 def as_spikes(x: Any) -> Spikes:
-    """Returns x as Spikes; an array, or a number, has no trace of its own."""
+    """Returns x as Spikes; an array or a number has no trace of its own."""
     return x if isinstance(x, Spikes) else Spikes(x)
 
 
@@ -107,11 +107,11 @@ def map_spikes(function: Callable[[jax.Array], jax.Array], x: Spikes | jax.Array
 def concatenate(parts: Sequence[Spikes | jax.Array], axis: int = -1) -> Spikes:
     """Returns Spikes joined along an axis, values and traces alike; arrays among them count as their own trace.
 
-    Use it in the place of ``jnp.concatenate``, which takes arrays alone.
+    Use it instead of ``jnp.concatenate``, which takes only arrays.
 
     Args:
       parts: Spikes and arrays.
-      axis: along which; the last one holds the channels.
+      axis: the axis to join along; the last one holds the channels.
     """
     return _joined(lambda *leaves: jnp.concatenate(leaves, axis), *map(as_spikes, parts))
 

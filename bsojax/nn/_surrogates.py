@@ -1,4 +1,4 @@
-"""Surrogate gradients: a spike is a step function forward, and a smooth bump backward."""
+"""Surrogate gradients: a spike is a step function in the forward pass and a smooth bump in the backward pass."""
 
 import dataclasses
 import functools
@@ -17,8 +17,8 @@ Derivative = Callable[[jax.Array, float], jax.Array]
 class Surrogate:
     """A spike function: the Heaviside step forward, the derivative of a smooth step backward.
 
-    Use one of the constructors below, or give a derivative of your own. Two surrogates with the same derivative and
-    alpha are equal and hash alike, so modules that hold them do too.
+    Use one of the constructors below, or pass a derivative of your own. Two surrogates with the same derivative and
+    alpha are equal and hash alike, and so do modules that hold them.
 
     Calling it with ``x = membrane - threshold`` returns 1 where ``x >= 0`` and 0 elsewhere, in the dtype of ``x``.
 

@@ -1,7 +1,7 @@
 """Synapses: products of spikes and weights whose weight gradient is taken at the presynaptic trace (eq. 6).
 
-A synapse computes ``value * kernel``. Backward, the gradient of the value is the ordinary one, and the gradient of the
-kernel is the ordinary one with the trace in the place of the value.
+A synapse computes ``value * kernel``. In the backward pass, the gradient of the value is the ordinary one, and the
+gradient of the kernel is the ordinary one with the trace in place of the value.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ Residuals = tuple[jax.Array, Kernel]
 def dense(x: Spikes | jax.Array, kernel: Any) -> jax.Array:
     """Returns ``value @ kernel``, with the kernel's gradient taken at the trace.
 
-    Use it in layers of your own; BinaryDense and Dense are made of it.
+    Use it in layers of your own; BinaryDense and Dense are built on it.
 
     Args:
       x: Spikes or a floating array of shape ``(..., in)``.
@@ -57,7 +57,7 @@ def _dense_backward(residuals: Residuals, g: jax.Array) -> tuple[jax.Array, None
 
     if kernel.is_plain:
         value_grad, kernel_grad = gradients(trace, kernel, g)
-    else:  # unpacked when the gradient is there, and not before
+    else:  # unpacked only once the gradient is there
         value_grad, kernel_grad = not_before(g, gradients, trace, kernel, g)
     return value_grad, None, kernel.gradient(kernel_grad)
 

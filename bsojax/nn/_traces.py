@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 
 class TraceInputs(NamedTuple):
-    """What a trace rule may look at.
+    """The inputs of a trace rule.
 
     Attributes:
-      membrane, previous_membrane: the membrane after the reset, of this and of the last time step.
+      membrane, previous_membrane: the membrane after the reset, at this and at the last time step.
       spike, previous_spike: the spikes of this and of the last time step; the latter only for rules that keep it.
-      decay: the membrane's decay a time step, lambda = 1 - 1/tau (1 for integrate-and-fire): a float, or where it is
-        one a neuron or learned, an array that broadcasts to the spikes.
-      v_threshold: the firing threshold, likewise; of ALIF that of this time step.
+      decay: the membrane's decay per time step, lambda = 1 - 1/tau (1 for integrate-and-fire): a float, or an array
+        that broadcasts to the spikes where it is given per neuron or learned.
+      v_threshold: the firing threshold, likewise; for ALIF the threshold of this time step.
     """
 
     membrane: jax.Array
@@ -32,8 +32,8 @@ class TraceRule:
     """A presynaptic trace rule.
 
     Attributes:
-      factor: a function of TraceInputs that returns mu, a scalar or what broadcasts to the spikes.
-      keeps_spike: whether the neuron must keep the last spike for it, as a further part of its state.
+      factor: a function of TraceInputs that returns mu, a scalar or an array that broadcasts to the spikes.
+      keeps_spike: whether the neuron must keep the last spike for it, as an additional part of its state.
     """
 
     factor: Callable[[TraceInputs], jax.Array | float]
@@ -41,7 +41,8 @@ class TraceRule:
 
 
 def _ottt(inputs: TraceInputs) -> jax.Array | float:
-    return inputs.decay
+    decay: jax.Array | float = inputs.decay
+    return decay
 
 
 def _clamped_ratio(numerator: jax.Array, denominator: jax.Array, decay: Any) -> jax.Array:

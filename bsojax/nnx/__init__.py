@@ -1,6 +1,6 @@
 """A bridge to Flax NNX: networks of this library within NNX models, and NNX models trained one time step at a time.
 
-It is imported by itself, ``import bsojax.nnx``, so that those who use Linen alone need not wait for NNX.
+Import it separately, ``import bsojax.nnx``, so that those who use only Linen need not wait for NNX.
 """
 
 from bsojax.nnx._network import Network as Network

@@ -11,22 +11,22 @@ from bsojax.online import call_options, forward, start
 from bsojax.signs import is_sign
 
 
-class Signs(nnx.Variable):
+class Signs(nnx.Variable[Any]):
     """Binary weights: an array of booleans, True for +1."""
 
 
-class Neurons(nnx.Variable):
+class Neurons(nnx.Variable[Any]):
     """The state of neurons, from one time step of a sequence to the next."""
 
 
 class Network(nnx.Module):
     """A Linen network of this library within an NNX model; a call is one time step.
 
-    Use it as any NNX module. Before each sequence call :meth:`rest`; then each call takes a frame, returns what the
-    model returns, and advances the state of the neurons and, in training, the running statistics. A model that draws,
-    such as one with dropout, is called with ``rngs``, the same key at all time steps of a sequence (see
+    Use it like any NNX module. Call :meth:`rest` before each sequence; then each call takes a frame, returns the
+    model's outputs, and advances the state of the neurons and, in training, the running statistics. A model that uses
+    random numbers, such as one with dropout, is called with ``rngs``, the same key at all time steps of a sequence (see
     bsojax.online.forward). A network whose Optimizer keeps deployed signs is called with ``train=True`` or within
-    value_and_grad; to evaluate and save it, take :meth:`Optimizer.deployed`.
+    value_and_grad; to evaluate and save it, use :meth:`Optimizer.deployed`.
 
     Example:
       >>> import jax.numpy as jnp, bsojax, bsojax.nnx
@@ -40,10 +40,10 @@ class Network(nnx.Module):
     Attributes:
       model: the Linen module.
       signs: its binary weights, a tree of :class:`Signs`.
-      params: its real parameters, of ``nnx.Param``.
-      batch_stats: its running statistics, of ``nnx.BatchStat``.
-      neurons: the state of its neurons, of :class:`Neurons`.
-      trained_apart: whether these signs are those that are trained, and its Optimizer keeps others to evaluate.
+      params: its real parameters, a tree of ``nnx.Param``.
+      batch_stats: its running statistics, a tree of ``nnx.BatchStat``.
+      neurons: the state of its neurons, a tree of :class:`Neurons`.
+      trained_apart: whether these signs are only for training, and its Optimizer keeps others to evaluate.
 
     Args:
       model: a Linen module (see bsojax.init).
@@ -66,7 +66,7 @@ class Network(nnx.Module):
         Args:
           x: a batch of one time step; only its shape and dtype matter.
           num_steps: the number of time steps that follow.
-          train: whether they are trained on: neurons then keep traces.
+          train: whether these steps are for training: neurons then keep traces.
 
         Raises:
           ValueError: a norm keeps statistics for fewer time steps.
@@ -87,14 +87,14 @@ class Network(nnx.Module):
 
 
 def mark(model: nnx.Module, trained_apart: bool) -> None:
-    """Tells the networks in a model whether their signs are those to evaluate."""
+    """Records in the networks of a model whether their signs are only for training."""
     for _, node in nnx.iter_graph(model):
         if isinstance(node, Network):
             node.trained_apart = trained_apart
 
 
-def _held(tree: Any, kind: type[nnx.Variable]) -> Any:
-    """A variable a leaf, so that ``nnx.state`` names each array, and a pure dict of them can be read back."""
+def _held(tree: Any, kind: type[nnx.Variable[Any]]) -> Any:
+    """One variable per leaf, so that ``nnx.state`` names each array, and a pure dict of them can be read back."""
     return nnx.data(jax.tree.map(kind, tree))
 
 

@@ -1,4 +1,4 @@
-"""Training NNX models that hold signs: gradients of booleans, and an optimizer of both kinds of weights."""
+"""Training of NNX models that hold signs: gradients of booleans, and an optimizer for both kinds of weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from bsojax.optim import all_finite, deployed_signs, guarded_update
 def trainable(model: nnx.Module) -> dict[str, Any]:
     """Returns what an optimizer owns of a model: ``{"signs": ..., "params": ...}``, pure trees of arrays.
 
-    Signs are its variables :class:`Signs`, params its ``nnx.Param``; whatever else it holds is none of the two.
+    Signs are its variables :class:`Signs`, params its ``nnx.Param``; everything else is left out.
     """
     return {"signs": _pure(model, Signs), "params": _pure(model, nnx.Param)}
 
@@ -25,15 +25,15 @@ def trainable(model: nnx.Module) -> dict[str, Any]:
 def value_and_grad(
     loss: Callable[..., Any], *, has_aux: bool = False, dtype: chex.ArrayDType = jnp.float32
 ) -> Callable[..., Any]:
-    """As ``nnx.value_and_grad`` by the first argument, a model whose signs are differentiated as +1 and -1.
+    """Like ``nnx.value_and_grad`` for the first argument, a model whose signs are differentiated as +1 and -1.
 
-    Use it on one time step of an NNX model. What the call changes of the model stays changed: the state of neurons,
-    running statistics, random counts. The gradient is a tree like :func:`trainable`.
+    Use it on one time step of an NNX model. Changes that the call makes to the model persist: the state of neurons,
+    running statistics, counts of random numbers. The gradient is a tree like :func:`trainable`.
 
     Args:
-      loss: a function of a model, and any other arguments, that returns a real scalar, or with ``has_aux`` a pair.
+      loss: a function of a model, and any other arguments, that returns a real scalar or, with ``has_aux``, a pair.
       has_aux: whether it returns a pair.
-      dtype: the floating dtype in which signs are seen.
+      dtype: the floating dtype of the signs as weights.
     """
 
     def value_and_grad_fun(model: nnx.Module, *args: Any, **kwargs: Any) -> Any:
@@ -58,16 +58,16 @@ def value_and_grad(
 
 
 class Optimizer(nnx.Module):
-    """The state of an optimizer of an NNX model's signs and real parameters.
+    """The state of an optimizer for an NNX model's signs and real parameters.
 
-    Use it as ``nnx.Optimizer``, after each time step of a sequence: an update whose gradients are not finite changes
-    nothing, as in bsojax's own training step. Evaluate and save what :meth:`deployed` returns: where it keeps
-    deployed signs, as calibrated does, the model itself holds those that are trained, and its networks refuse to be
+    Use it like ``nnx.Optimizer``, after each time step of a sequence: an update whose gradients are not finite changes
+    nothing, as in bsojax's own training step. Evaluate and save the result of :meth:`deployed`: where the optimizer
+    keeps deployed signs, as calibrated does, the model itself holds the trained ones, and its networks refuse to be
     evaluated.
 
     Attributes:
       tx: the optimizer.
-      state: its state, one variable ``nnx.OptState``.
+      state: its state, a single ``nnx.OptState`` variable.
 
     Args:
       model: the model.
@@ -78,16 +78,16 @@ class Optimizer(nnx.Module):
         self.tx = tx
         weights = trainable(model)
         self.state = nnx.OptState(tx.init(weights))
-        # The signs themselves come back where none are deployed.
+        # Where no signs are deployed, this returns the signs themselves.
         mark(model, deployed_signs(self.state.get_value(), weights["signs"]) is not weights["signs"])
 
     def update(self, model: nnx.Module, grads: Any, **extra_args: Any) -> None:
-        """Changes the model by an update.
+        """Changes the model by one update.
 
         Args:
           model: the model.
-          grads: of value_and_grad.
-          **extra_args: what the optimizer is told besides, such as ``time_step``.
+          grads: the gradients from value_and_grad.
+          **extra_args: further arguments of the optimizer, such as ``time_step``.
 
         Raises:
           TypeError: an update of a sign leaf is not an int8 delta.
@@ -104,8 +104,8 @@ class Optimizer(nnx.Module):
     def deployed(self, model: nnx.Module) -> Any:
         """Returns a copy of the model with the signs to evaluate, save and export (see bsojax.deployed_signs).
 
-        It is that of now: take it anew after further training. Its running statistics are those of the signs that are
-        trained; calls with ``train=True``, which change no weight, bring them up to date.
+        The copy does not follow further training: call this again. Its running statistics are those of the trained
+        signs; calls with ``train=True``, which change no weight, update them.
 
         Args:
           model: the model that this optimizer trains; it is not changed.
@@ -116,11 +116,11 @@ class Optimizer(nnx.Module):
         return found
 
 
-def _pure(model: nnx.Module, kind: type[nnx.Variable]) -> Any:
+def _pure(model: nnx.Module, kind: type[nnx.Variable[Any]]) -> Any:
     return nnx.to_pure_dict(nnx.state(model, kind))
 
 
-def _write(model: nnx.Module, kind: type[nnx.Variable], values: Any) -> None:
+def _write(model: nnx.Module, kind: type[nnx.Variable[Any]], values: Any) -> None:
     held = nnx.state(model, kind)
     structure: Any = jax.tree.structure(held)  # a pure tree has the same leaves in the same order
     nnx.update(model, jax.tree.unflatten(structure, jax.tree.leaves(values)))

@@ -1,4 +1,4 @@
-"""A batch as a loop over time steps sees it: what is a sequence, what counts, what random keys there are."""
+"""A batch as a loop over time steps sees it: what is a sequence, what counts, which random keys there are."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ SEQUENCE = "sequence"
 
 @flax.struct.dataclass
 class PerStep:
-    """Targets of shape ``(T, batch, ...)``, one a time step; needed where there are as many examples as time steps."""
+    """Targets of shape ``(T, batch, ...)``, one per time step; needed if there are as many examples as steps."""
 
     value: Any
 
@@ -31,11 +31,11 @@ class PerExample:
 
 @dataclasses.dataclass(frozen=True)
 class InputShapes:
-    """The shapes of one example of a model with several inputs, without the batch.
+    """The shapes of one example of a model with several inputs, without the batch axis.
 
     Attributes:
-      structure: of the tree of inputs.
-      shapes: of its leaves.
+      structure: the structure of the tree of inputs.
+      shapes: the shapes of its leaves.
     """
 
     structure: Any
@@ -44,15 +44,15 @@ class InputShapes:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A batch whose parts fit each other and the model.
+    """A batch whose parts are consistent with each other and with the model.
 
     Attributes:
       x: tree of inputs.
       y: tree of targets, or None.
-      mask: which examples count at which time step, boolean of shape ``(num_steps, size)``; None: all.
+      mask: which examples count at which time step, boolean of shape ``(num_steps, size)``; None means all.
       num_steps: the number of time steps of this batch.
       size: the number of examples.
-      moving_x, moving_y: of each leaf, in order, whether it is one a time step.
+      moving_x, moving_y: for each leaf, in order, whether it has a value per time step.
     """
 
     x: Any
@@ -65,21 +65,21 @@ class Batch:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the targets are class labels: one array of integers, one an example or a time step of one."""
+        """Whether the targets are class labels: one array of integers, one per example or per time step of one."""
         y: Any = self.y
         return hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1 + sum(self.moving_y)
 
     @property
     def per_step(self) -> bool:
-        """Whether there are targets a time step."""
+        """Whether there are targets per time step."""
         return any(self.moving_y)
 
     def counted(self, t: int | jax.Array) -> jax.Array | None:
-        """Returns which examples count at a time step; None: all."""
+        """Returns which examples count at a time step; None means all."""
         return None if self.mask is None else self.mask[t]
 
     def frame(self, t: int | jax.Array) -> Any:
-        """Returns the inputs of a time step; zeros where an example does not count, whatever the padding is."""
+        """Returns the inputs of a time step, with zeros where an example does not count, whatever the padding is."""
         return self._kept(_at(self.x, self.moving_x, t), t)
 
     def target(self, t: int | jax.Array) -> Any:
@@ -99,7 +99,7 @@ class Batch:
         return jax.tree.unflatten(structure, kept)
 
     def finite_examples(self) -> jax.Array:
-        """Returns of which examples all inputs that count are finite, boolean of shape ``(batch,)``."""
+        """Returns for which examples all inputs that count are finite, boolean of shape ``(batch,)``."""
         found = jnp.ones((self.size,), bool)
         for leaf, moves in zip(jax.tree.leaves(self.counted_x()), self.moving_x, strict=True):
             axes = tuple(axis for axis in range(leaf.ndim) if axis != int(moves))
@@ -120,24 +120,24 @@ def _at(tree: Any, moving: tuple[bool, ...], t: int | jax.Array) -> Any:
 
 
 def along(counted: jax.Array, leaf: Any, axis: int = 0) -> jax.Array:
-    """Returns one boolean an example as an array that broadcasts to a leaf, whose batch is at an axis."""
+    """Returns one boolean per example as an array that broadcasts to a leaf whose batch is at the given axis."""
     return counted.reshape((1,) * axis + counted.shape + (1,) * (jnp.ndim(leaf) - axis - 1))
 
 
 def shapes_of(x: Any) -> Any:
-    """Returns the shape of one example: a tuple, or for a tree of inputs InputShapes."""
+    """Returns the shape of one example: a tuple, or InputShapes for a tree of inputs."""
     leaves, structure = jax.tree.flatten(x)
     shapes = tuple(tuple(jnp.shape(leaf)[1:]) for leaf in leaves)
     return shapes[0] if jax.tree_util.treedef_is_leaf(structure) else InputShapes(structure, shapes)
 
 
 def as_inputs(x: Any, input_shape: Any) -> Any:
-    """Returns inputs as arrays; what is no array becomes a NumPy one, nested lists too where there is one input."""
+    """Returns inputs as arrays; anything else becomes a NumPy array, also nested lists where there is one input."""
     return jax.tree.map(_array, x) if isinstance(input_shape, InputShapes) else _array(x)
 
 
 def as_targets(y: Any) -> Any:
-    """Returns targets as a tree of arrays; a list of numbers is one array."""
+    """Returns targets as a tree of arrays; a list of numbers becomes one array."""
     if isinstance(y, PerStep | PerExample):
         return type(y)(as_targets(y.value))
     is_numbers = isinstance(y, list | tuple) and all(np.isscalar(leaf) for leaf in jax.tree.leaves(y))
@@ -149,17 +149,17 @@ def _array(value: Any) -> Any:
 
 
 def batch_of(x: Any, y: Any, mask: Any, input_shape: Any, num_steps: int) -> Batch:
-    """Returns a batch, looking at dtypes and shapes alone.
+    """Returns a batch, looking only at dtypes and shapes.
 
     Args:
       x: tree of inputs.
-      y: tree of targets, parts of it within PerStep or PerExample; None: there are none.
+      y: tree of targets, parts of it wrapped in PerStep or PerExample; None if there are none.
       mask: of shape ``(batch,)`` or ``(T, batch)``, or None.
       input_shape: of the state.
-      num_steps: the number of time steps of a sequence; one with a mask may have fewer.
+      num_steps: the number of time steps of a sequence; a sequence with a mask may have fewer.
 
     Raises:
-      TypeError, ValueError: they do not fit each other or the model.
+      TypeError, ValueError: the arguments do not fit each other or the model.
     """
     names, leaves, shapes = _inputs(x, input_shape)
     masked = mask is not None and jnp.ndim(mask) == 2
@@ -187,8 +187,11 @@ def _inputs(x: Any, input_shape: Any) -> tuple[list[str], list[Any], tuple[tuple
 
 
 def _targets(y: Any, size: int, steps: int) -> tuple[Any, tuple[bool, ...]]:
-    """Returns the targets without their wrappers, and of each leaf whether it is one a time step."""
-    wraps = lambda node: isinstance(node, PerStep | PerExample)  # noqa: E731
+    """Returns the targets without their wrappers, and for each leaf whether it has a value per time step."""
+
+    def wraps(node: Any) -> bool:
+        return isinstance(node, PerStep | PerExample)
+
     moving: list[bool] = []
     parts = []
     flat, structure = jax.tree_util.tree_flatten_with_path(y, is_leaf=wraps)
@@ -206,12 +209,12 @@ def _targets(y: Any, size: int, steps: int) -> tuple[Any, tuple[bool, ...]]:
 
 
 def check_values(batch: Batch, counted_labels: np.ndarray | None, num_classes: int | None) -> None:
-    """Refuses NumPy arrays with inputs that are not finite or labels outside the classes, padding apart.
+    """Refuses NumPy arrays with inputs that are not finite or labels outside the classes, except in padding.
 
     Args:
       batch: the batch.
-      counted_labels: which labels count, of their shape, for losses that ignore some; None: all.
-      num_classes: the number of classes; None where targets are no labels.
+      counted_labels: which labels count, of their shape, for losses that ignore some; None means all.
+      num_classes: the number of classes; None where targets are not labels.
     """
     everything = np.ones((batch.num_steps, batch.size), bool)
     mask: Any = everything if batch.mask is None else np.asarray(batch.mask)
@@ -227,10 +230,10 @@ def check_values(batch: Batch, counted_labels: np.ndarray | None, num_classes: i
 
 
 def keys_at(rngs: Any, t: int | jax.Array) -> dict[str, jax.Array] | None:
-    """Returns the random keys of a time step, as Linen takes them: anew at each, but for the stream "sequence".
+    """Returns the random keys of a time step in Linen's form: new ones at each step, except for the stream "sequence".
 
     Args:
-      rngs: a key, from which any stream is drawn, or a dict of keys by stream; None: no keys.
+      rngs: a key, from which any stream is drawn, or a dict of keys by stream; None means no keys.
       t: the time step.
     """
     if rngs is None:
@@ -242,5 +245,5 @@ def keys_at(rngs: Any, t: int | jax.Array) -> dict[str, jax.Array] | None:
 
 
 def folded(rngs: Any, number: Any) -> Any:
-    """Returns random keys for a batch, a device, or whatever has a number."""
+    """Returns random keys for a batch, a device, or anything else that has a number."""
     return jax.tree.map(lambda key: jax.random.fold_in(key, number), rngs)

@@ -1,4 +1,4 @@
-"""Evaluation: a scan over the time steps that changes nothing and keeps no traces."""
+"""Evaluation: a scan over the time steps that changes no state and keeps no traces."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,25 +11,34 @@ from bsojax import _validate
 from bsojax.losses import Loss, Metric, cross_entropy_mse, takes
 from bsojax.nn import SPIKE_RATES
 from bsojax.online._batch import batch_of
-from bsojax.online._judge import Judge, weights_of
+from bsojax.online._judge import Judge, Seen, weights_of
 from bsojax.online._model import LOSSES
 from bsojax.online._state import TrainState
-from bsojax.online._step import Seen, Step
+from bsojax.online._step import Step
 from bsojax.online._walk import walk
 from bsojax.optim import all_finite
 
 DEFAULT_LOSS = cross_entropy_mse()
-"""The loss of training and evaluation where none is given: the paper's."""
+"""The default loss of training and evaluation: the paper's."""
 
 
 def make_eval_step(
     model: nn.Module, num_steps: int, *, loss: Loss = DEFAULT_LOSS, metrics: Mapping[str, Metric] | None = None
 ) -> Step:
-    """Returns ``evaluate(state, x, y) -> {"loss", "accuracy"}`` of one batch; nothing changes.
+    """Returns ``evaluate(state, x, y) -> {"loss", "accuracy"}`` for one batch; it changes no state.
 
     Use it with running statistics that are up to date (see refresh_statistics). x, y, mask, rngs and neurons are as in
-    the training step; no traces are kept. Metrics are of the mean over time of what the model returns. The loss is NaN
-    where x is not finite or a label is outside the classes.
+    the training step; no traces are kept. Metrics use the mean of the model's outputs over time. The loss is NaN where
+    x is not finite or a label is outside the classes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> evaluate = bsojax.make_eval_step(model, num_steps=4)
+      >>> sorted(evaluate(state, x, jnp.array([0, 1])))
+      ['accuracy', 'loss']
 
     Args:
       model: a Linen module (see init).

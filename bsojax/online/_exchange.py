@@ -1,6 +1,6 @@
-"""What the devices that train together exchange: nothing, means over an axis, votes on flips, or what a mesh needs.
+"""What devices that train together exchange: nothing, means over an axis, votes on flips, or what a mesh needs.
 
-A training step calls each method at one place. An exchange of your own is a class derived from one of these.
+A training step calls each method in one place. To write your own exchange, derive a class from one of these.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from bsojax.online._votes import elect, elect_deployed
 
 
 class Exchange:
-    """Nothing is exchanged: one device, or several under jit whose batch alone is split."""
+    """Nothing is exchanged: one device, or several under jit where only the batch is split."""
 
     def check(self, x: jax.Array) -> None:
-        """Refuses, while it is traced, a batch whose gradients could not be exchanged so."""
+        """Refuses, at trace time, a batch whose gradients could not be exchanged this way."""
 
     def replicas(self, trainable: Any) -> Any:
         """Returns the signs and parameters with respect to which a device takes its gradients."""
         return trainable
 
     def varying(self, tree: Any) -> Any:
-        """Returns what the loop carries and each device computes by itself, marked so where that is asked for."""
+        """Returns what the loop carries and each device computes on its own, marked as varying where required."""
         return tree
 
     def mean(self, tree: Any) -> Any:
@@ -36,7 +36,7 @@ class Exchange:
         return tree
 
     def keys(self, rngs: Any) -> Any:
-        """Returns the random keys of a device: of its own where it sees its share of the batch alone."""
+        """Returns the random keys of a device: its own where it sees only its share of the batch."""
         return rngs
 
     def gradients(self, grads: Any) -> Any:
@@ -57,7 +57,7 @@ class Exchange:
         return after
 
     def place(self, trainable: Any) -> Any:
-        """Returns the signs and parameters where they must lie between two updates."""
+        """Returns the signs and parameters placed where they must be between two updates."""
         return trainable
 
 
@@ -72,13 +72,13 @@ class MeanOverAxis(Exchange):
     axis_name: str
 
     def replicas(self, trainable: Any) -> Any:
-        # Under shard_map the gradient of a replicated input is already a sum over devices; of a varying one it is each
-        # device's own, and the mean below is a mean.
+        # Under shard_map the gradient of a replicated input is already a sum over devices; that of a varying one is
+        # each device's own, and the mean below is a mean.
         return jax.tree.map(lambda leaf: _jax.marked_varying(leaf, self.axis_name), trainable)
 
     def varying(self, tree: Any) -> Any:
-        # Made from the frame, some leaves may be marked as varying already, and marking twice is an error; a sum with a
-        # marked zero is marked in either case.
+        # Leaves made from the frame may already be marked as varying, and marking twice is an error; adding a marked
+        # zero marks a leaf in either case.
         zero = _jax.marked_varying(jnp.zeros(()), self.axis_name)
         return jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), tree)
 
@@ -94,17 +94,18 @@ class MeanOverAxis(Exchange):
 
 @dataclasses.dataclass(frozen=True)
 class Votes(Exchange):
-    """Devices of an axis vote on flips, 2 bits a weight, in the place of the signs' gradients, 64 bits.
+    """Devices of an axis vote on flips, 2 bits per weight, instead of averaging the signs' gradients, 64 bits.
 
-    Each keeps the momentum of its own share of the batch, and a sign flips where more than half of them would flip it
-    (see majority). The gradients of real parameters, loss and statistics are averaged, and an update that one device
-    must skip is skipped by all. Use it where links are slow, and see docs/SCALING.md for what it does to accuracy. The
-    optimizer's state then differs between devices and needs a device axis. Under pmap, the simplest, every leaf has
-    one; under shard_map take it off before the step and put it back after, and set check_vma=False. With reset_on_flip
-    a device resets what it would flip itself.
+    Each device keeps the momentum of its own share of the batch, and a sign flips where more than half of them would
+    flip it (see majority). The gradients of real parameters, the loss and the statistics are averaged, and an update
+    that one device must skip is skipped by all. Use it where links are slow; docs/SCALING.md shows its effect on
+    accuracy. The optimizer's state then differs between devices and needs a device axis. Under pmap, the simplest case,
+    every leaf has one; under shard_map remove it before the step, restore it after, and set check_vma=False. With
+    reset_on_flip a device resets the momentum of the weights that it would flip itself.
 
-    Deployed signs change where most devices would change them, each by its own momentum, for 2 more bits a weight: they
-    stay the same on all. Under pmap ``jax.tree.map(lambda leaf: leaf[0], state)`` is a state to evaluate and save.
+    Deployed signs change where most devices would change them, each by its own momentum, for 2 more bits per weight:
+    they stay the same on all devices. Under pmap ``jax.tree.map(lambda leaf: leaf[0], state)`` is a state to evaluate
+    and save.
 
     Attributes:
       axis_name: the axis over which the batch is split.
@@ -125,8 +126,9 @@ class Votes(Exchange):
         return {**grads, "params": self.mean(grads["params"])}
 
     def agreed(self, finite: jax.Array) -> jax.Array:
-        # A gradient that is not finite is known to one device, and all must skip.
-        return jax.lax.pmin(finite.astype(jnp.int32), self.axis_name) > 0
+        # Only one device knows of a gradient that is not finite, and all must skip.
+        all_finite: jax.Array = jax.lax.pmin(finite.astype(jnp.int32), self.axis_name) > 0
+        return all_finite
 
     def updates(self, signs: Any, updates: optax.Updates) -> optax.Updates:
         return elect(signs, updates, self.axis_name)
@@ -137,12 +139,12 @@ class Votes(Exchange):
 
 @dataclasses.dataclass(frozen=True)
 class OnMesh(Exchange):
-    """Under jit over a mesh on which the optimizer's state is split: signs and gradients stay in full on each device.
+    """Under jit over a mesh on which the optimizer's state is split: each device holds signs and gradients in full.
 
-    Devices then exchange gradients and int8 flips, and not float32 weights or activations; results stay the same.
+    Devices then exchange gradients and int8 flips rather than float32 weights or activations; results stay the same.
 
     Attributes:
-      mesh: from data_mesh.
+      mesh: a mesh from data_mesh.
     """
 
     mesh: Mesh
@@ -155,7 +157,7 @@ class OnMesh(Exchange):
 
 
 def exchange_of(axis_name: str | None, vote: bool, mesh: Mesh | None, exchange: Exchange | None) -> Exchange:
-    """Returns the exchange that these arguments of make_train_step stand for."""
+    """Returns the exchange that these arguments of make_train_step select."""
     _validate.one_exchange(axis_name, vote, mesh, exchange)
     if exchange is not None:
         return exchange

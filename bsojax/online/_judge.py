@@ -1,4 +1,4 @@
-"""Losses and metrics of a batch: of which examples and time steps, with what weights, and summed over time."""
+"""The losses and metrics of a batch: which examples and time steps count, with what weights, summed over time."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ Metrics = dict[str, Any]
 
 
 class Seen:
-    """What tracing a step has shown.
+    """What tracing a step has revealed.
 
     Attributes:
-      traced: whether it has been, with class labels.
-      num_classes: the number of classes where targets are class labels; None: only the loss knows.
+      traced: whether the step has been traced with class labels.
+      num_classes: the number of classes where targets are class labels; None means that only the loss knows.
     """
 
     traced: bool = False
@@ -31,14 +31,14 @@ class Seen:
 
 
 class Weights(NamedTuple):
-    """Where a loss looks, if not at all examples and time steps alike.
+    """The examples and time steps that a loss uses, if it does not use all of them equally.
 
     Attributes:
-      steps: float32 of shape ``(T, batch)``: each example and time step's share of the loss; they sum up to one, or
-        with several devices to one on average.
+      steps: float32 of shape ``(T, batch)``: the share of each example and time step in the loss; the shares sum to one
+        or, with several devices, to one on average.
       examples: float32 of shape ``(batch,)``: the sums of these over time.
-      means: float32 of shape ``(T, batch)``: a time step's share of its example.
-      any: whether the loss looks at anything, on all devices together.
+      means: float32 of shape ``(T, batch)``: the share of each time step in its example.
+      any: whether the loss uses anything, on all devices together.
     """
 
     steps: jax.Array
@@ -48,14 +48,14 @@ class Weights(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What is summed over the time steps.
+    """The sums over the time steps.
 
     Attributes:
       loss: a scalar.
-      outputs: float32 tree like what the model returns: its mean over the time steps that the loss looks at (without
-        weights, its sum).
-      total: the sum over all time steps that count, for losses that take it; else empty.
-      metrics: by name, where targets are per time step; else empty.
+      outputs: float32 tree like the model's outputs: their mean over the time steps that the loss uses (without
+        weights, their sum).
+      total: the sum over all time steps that count, for losses that take it; otherwise empty.
+      metrics: by name, where targets are per time step; otherwise empty.
     """
 
     loss: jax.Array
@@ -70,9 +70,9 @@ class Judge:
 
     Attributes:
       loss: the user's loss.
-      metrics: the user's metrics by name; None: the accuracy, where targets are class labels.
+      metrics: the user's metrics by name; None means the accuracy, where targets are class labels.
       batch: the batch.
-      weights: where the loss looks; None: at everything.
+      weights: the examples and time steps that the loss uses; None means all.
       learns: whether the loss is differentiated.
     """
 
@@ -83,13 +83,13 @@ class Judge:
     learns: bool = False
 
     def chosen(self, outputs: Any) -> Mapping[str, Metric]:
-        """Returns the metrics of what a model returns, by name."""
+        """Returns the metrics for a model's outputs, by name."""
         if self.metrics is not None:
             return self.metrics
         return {"accuracy": accuracy} if self.batch.has_labels and _is_array(outputs) else {}
 
     def check(self, begun: Start, seen: Seen) -> None:
-        """Refuses a model whose outputs do not fit the batch, and losses that it sows in vain."""
+        """Refuses a model whose outputs do not fit the batch, and losses that the model sows but nothing uses."""
         if self.batch.has_labels and (_is_array(begun.logits) or isinstance(begun.logits, Spikes)):
             _validate.class_logits(begun.logits, self.batch.size)
         if self.batch.has_labels:
@@ -99,11 +99,11 @@ class Judge:
         _validate.sown_losses([leaf_name(path) for path, _ in sown], "sown" in takes(self.loss))
 
     def looks(self, t: jax.Array) -> jax.Array | None:
-        """Returns whether the loss looks at a time step; None: it does."""
+        """Returns whether the loss uses a time step; None means that it does."""
         return None if self.weights is None else jnp.any(self.weights.steps[t] > 0)
 
     def start(self, outputs: Any) -> Tally:
-        """Returns the tally before the first time step, of arrays like those that the model returns."""
+        """Returns the tally before the first time step, with arrays like the model's outputs."""
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), outputs)
         metrics: Metrics = {}
         if self.batch.per_step and self.chosen(zeros):
@@ -112,7 +112,7 @@ class Judge:
         return Tally(jnp.zeros(()), zeros, zeros if "total" in takes(self.loss) else (), metrics)
 
     def loss_at(self, out: Forward, y: Any, total: Any, t: jax.Array) -> jax.Array:
-        """Returns a time step's share of the loss: a scalar with a gradient."""
+        """Returns the share of a time step in the loss: a scalar with a gradient."""
         seen = {"time_step": t, "spike_rates": out.spike_rates, "sown": out.sown}
         if "total" in takes(self.loss):
             seen["total"] = jax.tree.map(lambda sum_, leaf: sum_ + leaf, total, self._counted(out.logits, t))
@@ -145,21 +145,23 @@ class Judge:
         return Tally(tally.loss + loss, optax.tree.add(tally.outputs, share), total, metrics)
 
     def results(self, tally: Tally) -> Metrics:
-        """Returns the loss and the metrics of the batch; NaN where nothing counts, and not a plausible zero."""
+        """Returns the loss and the metrics of the batch; NaN, rather than a plausible zero, where nothing counts."""
         results = {"loss": tally.loss, **self._metrics(tally)}
         if self.weights is None:
             return results
         some = self.weights.any
-        return jax.tree.map(lambda leaf: jnp.where(some, leaf, jnp.nan), results)
+        counted: Metrics = jax.tree.map(lambda leaf: jnp.where(some, leaf, jnp.nan), results)
+        return counted
 
     def _metrics(self, tally: Tally) -> Metrics:
         if self.batch.per_step:
             steps = 1 if self.weights is not None else self.batch.num_steps
-            return jax.tree.map(lambda leaf: leaf / steps, tally.metrics)
+            means: Metrics = jax.tree.map(lambda leaf: leaf / steps, tally.metrics)
+            return means
         outputs, weights = tally.outputs, None if self.weights is None else self.weights.examples
         if weights is None:
             outputs = jax.tree.map(lambda leaf: leaf / self.batch.num_steps, outputs)
-        # Any time step may be asked for: targets are the same at each, and are not blanked where examples count.
+        # Any time step will do: targets are the same at each, and are not blanked where examples count.
         return self._averages(outputs, self._targets(), weights)
 
     def _targets(self) -> Any:
@@ -180,14 +182,14 @@ class Judge:
 
 
 def weights_of(loss: Loss, batch: Batch, mean: Callable[[Any], Any] = lambda tree: tree) -> Weights | None:
-    """Returns where a loss looks in a batch: what the mask counts, less ignored labels, at all steps or at the last.
+    """Returns what a loss uses of a batch: what the mask counts, less ignored labels, at all steps or only the last.
 
-    An example's loss is the mean over its own time steps, and a batch's the mean over examples that have any.
+    An example's loss is the mean over its own time steps; a batch's loss is the mean over the examples that have any.
 
     Args:
       loss: the user's loss.
       batch: the batch.
-      mean: over the devices that share the batch.
+      mean: the mean over the devices that share the batch.
     """
     layers = list(_layers(loss))
     last = any(isinstance(layer, AtLast) for layer in layers)
@@ -206,7 +208,7 @@ def weights_of(loss: Loss, batch: Batch, mean: Callable[[Any], Any] = lambda tre
 
 
 def counted_labels(loss: Loss, batch: Batch) -> jax.Array | None:
-    """Returns which labels a loss does not ignore, of their shape; None: it ignores none."""
+    """Returns which labels a loss does not ignore, of the labels' shape; None if it ignores none."""
     counted = None
     for layer in _layers(loss):
         if isinstance(layer, Ignoring):
@@ -221,15 +223,15 @@ def _layers(loss: Any) -> Any:
 
 
 def _weighted(value: jax.Array, weights: jax.Array, name: str) -> jax.Array:
-    """The weighted sum over examples of the mean of each."""
+    """Returns the weighted sum over examples of each example's mean."""
     _validate.weighted_loss(name, value)
     each = jnp.mean(value.reshape(len(value), -1), -1)
-    # Of an example without weight the value may be anything: it must not reach the sum, nor its gradient.
+    # For an example without weight the value may be anything: it must not reach the sum, nor its gradient.
     return jnp.sum(jnp.where(weights > 0, each, 0) * weights)
 
 
 def _average(name: str, value: Any, weights: jax.Array | None, size: int) -> jax.Array:
-    """The mean over examples of a metric, which may have further axes."""
+    """Returns the mean over examples of a metric, which may have further axes."""
     value = jnp.asarray(value)
     _validate.metric_value(name, value, size)
     if weights is None:
@@ -240,7 +242,7 @@ def _average(name: str, value: Any, weights: jax.Array | None, size: int) -> jax
 
 
 def _within_classes(loss: jax.Array, logits: Any, y: jax.Array, counted: jax.Array | None = None) -> jax.Array:
-    """Returns a loss, NaN where a label is outside the classes: it has no defined value, and NaN is skipped."""
+    """Returns a loss that is NaN where a label is outside the classes: it has no defined value, and NaN is skipped."""
     classes = _num_classes(logits)
     if classes is None:
         return loss
@@ -249,7 +251,7 @@ def _within_classes(loss: jax.Array, logits: Any, y: jax.Array, counted: jax.Arr
 
 
 def _num_classes(outputs: Any) -> int | None:
-    """The number of classes that labels are among; None where heads differ, and only the loss knows."""
+    """Returns the number of classes of the labels; None where heads differ and only the loss knows."""
     shapes = {jnp.shape(leaf) for leaf in jax.tree.leaves(outputs)}
     return shapes.pop()[-1] if len(shapes) == 1 and len(next(iter(shapes))) == 2 else None
 

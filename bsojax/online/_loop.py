@@ -23,7 +23,7 @@ from bsojax.signs import apply_updates, count_flips, differentiable
 
 
 class Carry(NamedTuple):
-    """What goes from one time step to the next.
+    """What passes from one time step to the next.
 
     Attributes:
       t: int32, the time step.
@@ -31,7 +31,7 @@ class Carry(NamedTuple):
       pending: gradients that wait for the end of the sequence.
       batch_stats: running statistics.
       neurons: the state of the neurons.
-      tally: of losses and metrics.
+      tally: the tally of losses and metrics.
       spikes: sums of spike rates, by neuron layer.
     """
 
@@ -46,7 +46,7 @@ class Carry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OnlineLoop:
-    """The training of a sequence; attributes as the arguments of make_train_step, those of modes as objects."""
+    """The training of a sequence; attributes are the arguments of make_train_step, with modes given as objects."""
 
     model: nn.Module
     tx: optax.GradientTransformation
@@ -98,7 +98,7 @@ class OnlineLoop:
         return state, metrics
 
     def first_carry(self, state: TrainState, judge: Judge, neurons: Any) -> Carry:
-        """What goes into the first time step; refuses a state or a model that does not fit."""
+        """The carry of the first time step; refuses a state or a model that does not fit."""
         begun = start(self.model, judge.batch.frame(0), judge.batch.num_steps, train=True)
         judge.check(begun, self.seen)
         check_state(state, begun.variables, self.tx)
@@ -135,15 +135,15 @@ class OnlineLoop:
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-    """What does not change from one time step of a sequence to the next.
+    """What stays the same from one time step of a sequence to the next.
 
     Attributes:
       loop: the training.
       judge: the losses and metrics of the batch.
-      axes: where the batch is in the neurons' state; None: all examples count.
+      axes: the batch axes of the neurons' state; None means that all examples count.
       rngs: random keys of the sequence.
-      choice: where to backpropagate, of the loop's schedule.
-      shares: of the examples that count, the share of each time step, float32 of shape ``(T,)``; None: all count.
+      choice: where to backpropagate, from the loop's schedule.
+      shares: each time step's share of the examples that count, float32 of shape ``(T,)``; None means that all count.
     """
 
     loop: OnlineLoop
@@ -199,12 +199,12 @@ class Sequence:
         )
 
     def backward(self, t: jax.Array) -> jax.Array | None:
-        """Returns whether a time step backpropagates and updates; None: it does."""
+        """Returns whether a time step backpropagates and updates; None means that it does."""
         chosen, looks = self.loop.backward.at(self.choice, t), self.judge.looks(t)
         if looks is None:
             return chosen
-        looks = self.loop.exchange.mean(looks.astype(jnp.float32)) > 0
-        return looks if chosen is None else looks & chosen
+        anywhere: jax.Array = self.loop.exchange.mean(looks.astype(jnp.float32)) > 0
+        return anywhere if chosen is None else anywhere & chosen
 
     def mean_rate(self, total: jax.Array) -> jax.Array:
         """Returns the mean over time of a sum of spike rates."""
@@ -212,7 +212,7 @@ class Sequence:
 
 
 def shares_of(batch: Batch, exchange: Exchange) -> jax.Array | None:
-    """Returns of the examples that count the share of each time step; with several devices, this one's part of it."""
+    """Returns each time step's share of the examples that count; with several devices, this device's part of it."""
     if batch.mask is None:
         return None
     counts = jnp.sum(batch.mask, 1).astype(jnp.float32)

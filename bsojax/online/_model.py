@@ -1,4 +1,4 @@
-"""How a Linen model is called: on one time step, with the state of its neurons handed in and out."""
+"""How a Linen model is called: on one time step, with the state of its neurons passed in and returned."""
 
 import contextlib
 import inspect
@@ -14,20 +14,20 @@ from bsojax.nn import NEURONS, RECORDINGS, SPIKE_RATES, Spikes, StateForm, count
 from bsojax.online._batch import along, keys_at
 
 LOSSES = "losses"
-"""The collection into which models sow terms of the loss."""
+"""The collection into which models sow loss terms."""
 
 _FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
-"""What models call the argument that says whether they are trained, and its value in training."""
+"""The names models use for the argument that says whether they are in training, and its value in training."""
 
 
 class Forward(NamedTuple):
-    """What one time step of a model gives.
+    """The results of one time step of a model.
 
     Attributes:
-      logits: what the model returns.
+      logits: the model's outputs.
       batch_stats: its running statistics after the step.
       neurons: the state of its neurons after the step.
-      spike_rates: the mean spike of each neuron layer, by its name; empty where it is not asked for.
+      spike_rates: the mean spike of each neuron layer, by its name; empty where not requested.
       sown: the collection "losses", likewise.
       recordings: the collection "recordings", likewise.
     """
@@ -44,7 +44,7 @@ class Start(NamedTuple):
     """A model before the first time step.
 
     Attributes:
-      logits: arrays like those that the model returns.
+      logits: arrays like the model's outputs.
       variables: arrays like the variables of its collections.
       neurons: the state of its neurons at rest.
       spike_rates: arrays like the spike rates of its neuron layers, by name.
@@ -57,13 +57,13 @@ class Start(NamedTuple):
 
 
 def call_options(model: nn.Module, *, train: bool, time_step: int | jax.Array) -> dict[str, Any]:
-    """Returns what the model's ``__call__`` takes of the time step and of whether it is trained.
+    """Returns the arguments for the time step and the training flag that the model's ``__call__`` takes.
 
-    The latter is "train" or one of the names that it has elsewhere: "training", "is_training", "deterministic" and
+    The flag is "train" or one of its other common names: "training", "is_training", "deterministic" and
     "use_running_average", of which the last two are False in training.
     """
     if isinstance(model, nn.Sequential):
-        return {}  # whatever it is given it hands to its first layer
+        return {}  # it passes all of its arguments to its first layer
     parameters = inspect.signature(type(model).__call__).parameters
     options: dict[str, Any] = {
         name: train == when_training for name, when_training in _FLAGS.items() if name in parameters
@@ -75,36 +75,36 @@ def call_options(model: nn.Module, *, train: bool, time_step: int | jax.Array) -
 
 
 def check_flag(model: nn.Module, variables: Any) -> None:
-    """Raises ValueError where a model has running statistics and cannot be told whether it is trained."""
+    """Raises ValueError where a model has running statistics but takes no training flag."""
     options = call_options(model, train=True, time_step=0)
     _validate.train_flag(any(name in _FLAGS for name in options), bool(jax.tree.leaves(variables.get("batch_stats"))))
 
 
 def start(model: nn.Module, frame: Any, num_steps: int, *, train: bool, learns: bool | None = None) -> Start:
-    """Calls the model once, to see what it keeps, and from where its neurons start.
+    """Calls the model once, to find out what it keeps and from where its neurons start.
 
-    Use it in a loop of your own, under jit: to the compiler all but the constants of the neurons' state is dead code.
-    The model is told the last time step as a plain int, so that a norm with statistics for fewer refuses it; in the
-    loop it is traced.
+    Use it in a loop of your own, under jit: the compiler treats everything except the constants of the neurons' state
+    as dead code. The model receives the last time step as a plain int, so that a norm with statistics for fewer steps
+    refuses it; in the loop the time step is traced.
 
     Args:
       model: a Linen module (see init).
       frame: a batch of one time step.
       num_steps: the number of time steps.
       train: whether the model is called in training.
-      learns: whether gradients will be taken: neurons then hold the membrane before the reset, and traces. None: as
-        train.
+      learns: whether gradients will be taken: neurons then hold the membrane before the reset, and traces. None means
+        the same as train.
 
     Raises:
-      ValueError: a norm keeps statistics for fewer time steps, or the model has running statistics and takes no flag
-        that says whether it is trained.
+      ValueError: a norm keeps statistics for fewer time steps, or the model has running statistics and takes no
+        training flag.
     """
     learns = train if learns is None else learns
     return started(model, frame, num_steps, train=train, form=StateForm(before_reset=learns, traces=learns))
 
 
 def started(model: nn.Module, frame: Any, num_steps: int, *, train: bool, form: StateForm) -> Start:
-    """As start, with neurons in a given form."""
+    """Like start, with neurons in a given form."""
     options = call_options(model, train=train, time_step=num_steps - 1)
     with resting_as(form):
         logits, made = model.init_with_output(jax.random.key(0), frame, **options)
@@ -128,7 +128,7 @@ def forward(
 ) -> Forward:
     """Runs a model on one time step.
 
-    Use it in a loop of your own; the neurons' state comes from :func:`start`, and from the step before.
+    Use it in a loop of your own; the neurons' state comes from :func:`start` and then from the previous step.
 
     Args:
       model: a Linen module (see init).
@@ -137,10 +137,10 @@ def forward(
       frame: a batch of one time step.
       time_step: its number, 0 .. T - 1.
       train: whether the model is called in training, where statistics follow the batch.
-      counted: which examples count in statistics and rates, boolean of shape ``(batch,)``; None: all.
-      rngs: a random key of the sequence, or a dict of keys by stream; each time step has its own of them, but for the
-        stream "sequence", which is the same at each.
-      extra: collections that are asked for in evaluation too: "spike_rates", "losses", "recordings".
+      counted: which examples count in statistics and rates, boolean of shape ``(batch,)``; None means all.
+      rngs: a random key of the sequence, or a dict of keys by stream; each time step derives its own from them, except
+        for the stream "sequence", which is the same at each.
+      extra: collections to return in evaluation too: "spike_rates", "losses", "recordings".
     """
     changing = ["batch_stats", NEURONS, SPIKE_RATES, LOSSES] if train else [NEURONS, *extra]
     options = call_options(model, train=train, time_step=time_step)
@@ -157,7 +157,7 @@ def forward(
 
 
 def _leave_out_padding(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    """Tells flax's own norm which examples count."""
+    """Passes to flax's own norm which examples count."""
     examples = counted_examples()
     if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__" and examples is not None:
         kwargs = {"mask": along(examples, args[0]), **kwargs}
@@ -165,13 +165,15 @@ def _leave_out_padding(call: Callable[..., Any], args: Any, kwargs: Any, context
 
 
 def _without_traces(neurons: Any, like: Any = None) -> Any:
-    """Returns the state with what models keep of Spikes there without traces, as evaluation carries it.
+    """Returns the state without the traces of any Spikes that models keep in it, as evaluation carries it.
 
     Args:
       neurons: the state.
-      like: a state; where its Spikes have traces, they stay.
+      like: a state; traces that its Spikes have are kept.
     """
-    is_spikes = lambda node: isinstance(node, Spikes)  # noqa: E731
+
+    def is_spikes(node: Any) -> bool:
+        return isinstance(node, Spikes)
 
     def bare(node: Any, like: Any) -> Any:
         keeps = is_spikes(like) and like.trace is not None
@@ -183,7 +185,7 @@ def _without_traces(neurons: Any, like: Any = None) -> Any:
 
 
 def neuron_batch_axes(model: nn.Module, frame: Any, num_steps: int, *, train: bool, form: StateForm) -> Any:
-    """Returns of each leaf of the neurons' state which of its axes is the batch's, -1 where none is."""
+    """Returns for each leaf of the neurons' state which of its axes is the batch axis, -1 for none."""
 
     def shapes(extra: int) -> Any:
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leaf) + extra, *leaf.shape[1:]), leaf.dtype), frame)

@@ -1,4 +1,4 @@
-"""What a network answers, and what its neurons do meanwhile."""
+"""What a network answers, and what its neurons do in the process."""
 
 import dataclasses
 import functools
@@ -29,24 +29,32 @@ def predict(
     rngs: Any = None,
     neurons: Any = None,
 ) -> Any:
-    """Returns what a model answers to a batch: its outputs summed over the time steps, or at each.
+    """Returns a model's outputs for a batch, summed over the time steps or at each.
 
     Use it with running statistics that are up to date (see refresh_statistics). The class of an example is the largest
-    of its logits; divided by the number of its time steps they are what metrics are given.
+    of its logits; metrics receive the logits divided by the example's number of time steps.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> bsojax.predict(model, state, x, num_steps=4).shape
+      (2, 3)
 
     Args:
       model: a Linen module (see init).
       state: the training state.
-      x: a frame ``(batch, ...)``, a sequence ``(num_steps, batch, ...)``, or a tree of such, as in training.
+      x: a frame ``(batch, ...)``, a sequence ``(num_steps, batch, ...)``, or a tree of these, as in training.
       num_steps: the number of time steps.
-      per_step: whether outputs are given for each time step: of shape ``(num_steps, batch, ...)``.
+      per_step: whether outputs are returned for each time step, of shape ``(num_steps, batch, ...)``.
       mask: boolean of shape ``(batch,)`` or ``(T, batch)``; outputs are zero where it is False.
-      rngs: random keys, for models that draw.
-      neurons: their state, from :func:`rest` or the call before.
+      rngs: random keys, for models that use them.
+      neurons: their state, from :func:`rest` or the previous call.
 
     Returns:
-      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; NaN of examples not finite.
-      With neurons, a pair of these and the state with which a stream goes on.
+      Float32 outputs of shape ``(batch, ...)``, a tree where the model returns one; NaN for examples that are not
+      finite. With neurons, a pair of these and the state with which a stream continues.
 
     Raises:
       TypeError, ValueError: x, mask, neurons, state and model do not fit each other.
@@ -57,13 +65,13 @@ def predict(
 
 @flax.struct.dataclass
 class Recording:
-    """What the neurons of a layer did, each array of shape ``(num_steps, batch, ...)``; None: they have none.
+    """What the neurons of a layer did, as arrays of shape ``(num_steps, batch, ...)``; None for what they do not have.
 
     Attributes:
       spikes: 0 or 1.
-      membranes: before the reset, so that a spike shows where it passed the threshold.
-      currents: what came in.
-      traces: of their spikes.
+      membranes: before the reset, so that a spike is visible as a crossing of the threshold.
+      currents: the inputs.
+      traces: the traces of their spikes.
     """
 
     spikes: jax.Array | None = None
@@ -82,19 +90,27 @@ def record(
     rngs: Any = None,
     neurons: Any = None,
 ) -> dict[str, Recording]:
-    """Returns what each layer of neurons does with a batch in evaluation, by the layer's name.
+    """Returns what each layer of neurons does for a batch in evaluation, by the layer's name.
 
-    Use it to look at spikes and membranes; it holds all time steps in memory. Layers of neurons of your own are there
-    if they call ``bsojax.nn.report``.
+    Use it to inspect spikes and membranes; it holds all time steps in memory. Your own neuron layers are included if
+    they call ``bsojax.nn.report``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> {name: layer.spikes.shape for name, layer in bsojax.record(model, state, x, num_steps=4).items()}
+      {'neuron_0': (4, 2, 8), 'neuron_1': (4, 2, 8)}
 
     Args:
       model: a Linen module (see init).
       state: the training state.
-      x: as in :func:`predict`, and so are the following.
+      x: as in :func:`predict`, like the arguments below.
       num_steps: the number of time steps.
       mask: which examples count.
       rngs: random keys.
-      neurons: their state, of training.
+      neurons: their state from training.
 
     Raises:
       TypeError, ValueError: as predict.
@@ -123,7 +139,10 @@ def _run(
     num_steps = _validate.steps(num_steps)
     batch_of(x, None, mask, state.input_shape, num_steps)
     with not_donated(state):
-        return _outputs(Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons)
+        outputs: tuple[Any, Any, Any] = _outputs(
+            Static(model), num_steps, per_step, records, state, x, mask, rngs, neurons
+        )
+        return outputs
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -138,7 +157,7 @@ def _outputs(
     rngs: Any,
     neurons: Any,
 ) -> tuple[Any, Any, Any]:
-    """Returns outputs, the neurons after the last time step, and what they report at each."""
+    """Returns outputs, the neurons after the last time step, and what they report at each step."""
     batch = batch_of(x, None, mask, state.input_shape, num_steps)
     form, extra = (LEARNING, (RECORDINGS,)) if records else (EVALUATION, ())
     way, begun = walk(static_model.model, state, batch, form=form, rngs=rngs, neurons=neurons, extra=extra)
@@ -156,7 +175,7 @@ def _outputs(
     total = () if per_step else jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), begun.logits)
     first = (jnp.zeros((), jnp.int32), begun.neurons, total)
     (_, after, total), (outputs, found) = jax.lax.scan(body, first, None, length=batch.num_steps)
-    finite = batch.finite_examples()  # spikes hide what is not: the answer would look like any other
+    finite = batch.finite_examples()  # spikes hide bad inputs: the answer would look like any other
 
     def told(leaf: jax.Array) -> jax.Array:
         return jnp.where(along(finite, leaf, int(per_step)), leaf, jnp.nan)

@@ -1,4 +1,4 @@
-"""When a training step backpropagates, and when it updates: at every time step, or more rarely."""
+"""When a training step backpropagates and when it updates: at every time step, or less often."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,12 +15,12 @@ class BackwardAtAll:
     """A backward pass at every time step."""
 
     def choose(self, batch: jax.Array, num_steps: int) -> Any:
-        """Returns the choice for a batch of this number."""
+        """Returns the choice for the batch with this number."""
         del batch, num_steps
         return None
 
     def at(self, choice: Any, t: jax.Array) -> jax.Array | None:
-        """Returns whether a time step backpropagates; None: whenever it is asked."""
+        """Returns whether a time step backpropagates; None means always."""
         del choice, t
         return None
 
@@ -30,7 +30,7 @@ class BackwardAtSome(BackwardAtAll):
     """Backward passes at some of the time steps, drawn anew for each batch (Meng et al., SLTT-K, ICCV 2023).
 
     Attributes:
-      count: at how many.
+      count: the number of these time steps.
     """
 
     count: int
@@ -39,18 +39,19 @@ class BackwardAtSome(BackwardAtAll):
         return chosen_steps(batch, self.count, num_steps)
 
     def at(self, choice: Any, t: jax.Array) -> jax.Array:
-        return choice[t]
+        chosen: jax.Array = choice[t]
+        return chosen
 
 
 def backward_of(backward_steps: int | None, num_steps: int) -> BackwardAtAll:
-    """Returns the schedule of backward passes that an argument of make_train_step stands for."""
+    """Returns the schedule of backward passes that an argument of make_train_step selects."""
     if backward_steps is not None:
         _validate.backward_steps(backward_steps, num_steps)
     return BackwardAtAll() if backward_steps in (None, num_steps) else BackwardAtSome(backward_steps)
 
 
 def chosen_steps(batch: jax.Array, backward_steps: int, num_steps: int) -> jax.Array:
-    """Returns at which time steps the batch of this number backpropagates: boolean of shape ``(num_steps,)``."""
+    """Returns at which time steps the batch with this number backpropagates: boolean of shape ``(num_steps,)``."""
     return jax.random.permutation(jax.random.fold_in(jax.random.key(0), batch), num_steps) < backward_steps
 
 
@@ -71,13 +72,13 @@ class Learner(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a time step has found for an update.
+    """What a time step has computed for an update.
 
     Attributes:
       grads: the gradients.
       loss: the loss that was differentiated.
       finite: whether both are finite.
-      backward: whether there was a backward pass; None: there was.
+      backward: whether there was a backward pass; None means that there was.
       t: the time step.
     """
 
@@ -115,7 +116,7 @@ class UpdateAtEach:
 
 
 class UpdateAtEnd(UpdateAtEach):
-    """Gradients are summed over the sequence, for one update with time_step 0 at its end."""
+    """Gradients are summed over the sequence for one update, with time_step 0, at its end."""
 
     def count(self, num_steps: int) -> int:
         return 1

@@ -26,13 +26,13 @@ class TrainState:
     """Everything that a training run carries from one batch to the next; a pytree.
 
     Attributes:
-      signs: the binary weights that are trained, a tree of booleans or of PackedSigns.
+      signs: the trained binary weights, a tree of booleans or of PackedSigns.
       params: float32 tree, the real parameters.
       batch_stats: float32 tree, the running statistics of the norms.
       opt_state: the optimizer's state over ``{"signs": signs, "params": params}``.
       step: int32, the number of batches seen.
       skipped: int32, the number of updates skipped because a loss or gradient was not finite.
-      input_shape: the shape of one example at one time step, without the batch (not traced); for a tree of inputs
+      input_shape: the shape of one example at one time step, without the batch axis (not traced); for a tree of inputs
         :class:`InputShapes`.
     """
 
@@ -53,8 +53,8 @@ class TrainState:
     def variables(self) -> dict[str, chex.ArrayTree]:
         """The collections for ``model.apply``; "neurons" is missing, so a forward pass starts from rest.
 
-        The signs are those to evaluate, save and export, where the optimizer keeps such beside those it trains (see
-        deployed_signs).
+        Where the optimizer keeps deployed signs beside those that it trains, these are the deployed ones, to evaluate,
+        save and export (see deployed_signs).
         """
         signs = deployed_signs(self.opt_state, self.signs)
         return {"signs": signs, "params": self.params, "batch_stats": self.batch_stats}
@@ -65,21 +65,29 @@ def init(
 ) -> TrainState:
     """Draws a model's signs and real parameters and starts the optimizer.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, bsojax
+      >>> model, x = bsojax.models.SpikingMLP(features=(8, 8), num_classes=3), jnp.ones((2, 5))
+      >>> tx = bsojax.split_optimizer(bsojax.t_bso(0.1, num_steps=4), optax.sgd(0.1))
+      >>> state = bsojax.init(model, tx, jax.random.key(0), x)
+      >>> [(leaf.dtype, leaf.shape) for leaf in jax.tree.leaves(state.signs)]
+      [(dtype('bool'), (8, 8))]
+
     Args:
       model: a Flax Linen module whose ``__call__`` takes a batch of one time step and returns logits, or any tree of
         arrays; if it also takes ``train`` (or ``training``, ``is_training``, ``deterministic``,
-        ``use_running_average``) and ``time_step`` it is given them.
+        ``use_running_average``) and ``time_step``, it receives them.
       tx: an optimizer over ``{"signs": ..., "params": ...}``, see split_optimizer.
       key: a PRNG key.
-      x: a batch of one time step, floating, of the shape that training will use, or a tree of such; only shapes and
-        dtypes matter, and a ``jax.ShapeDtypeStruct`` does.
-      packed: whether the signs are kept at one bit a weight: the same network and the same training, bit for bit, whose
-        layers unpack their signs when they need them. Layers must be bsojax's.
+      x: a batch of one time step, floating, of the shape that training will use, or a tree of these; only shapes and
+        dtypes matter, so a ``jax.ShapeDtypeStruct`` will do.
+      packed: whether the signs are kept at one bit per weight: the network and its training are the same, bit for bit,
+        and layers unpack their signs when they need them. Layers must be bsojax's.
 
     Raises:
-      TypeError: x is not floating, or the model is no Linen module.
-      ValueError: x holds no example, the model keeps state in an unknown collection or has no binary layer, or it has
-        running statistics and takes no flag that says whether it is trained.
+      TypeError: x is not floating, or the model is not a Linen module.
+      ValueError: x contains no example, the model keeps state in an unknown collection or has no binary layer, or it
+        has running statistics and takes no training flag.
     """
     _validate.linen(model)
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), x)
@@ -95,7 +103,7 @@ def init(
         return kept
 
     if not _jax.is_traced(key) and jax.default_backend() == "cpu" and not _jax.jit_is_disabled():
-        # The random numbers' code is long and runs once: optimising it took longer than all the rest.
+        # The random numbers' code is long and runs once: optimising it would take longer than all the rest.
         variables = make.lower(key).compile({"xla_backend_optimization_level": "1"})(key)
     else:
         variables = make(key)
@@ -114,7 +122,7 @@ def init(
 
 @contextlib.contextmanager
 def not_donated(state: TrainState) -> Iterator[None]:
-    """Within, what fails because a step took a state's memory over raises ValueError that says so."""
+    """A context that explains, by a ValueError, failures caused by a step having taken over a state's memory."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -125,12 +133,12 @@ def not_donated(state: TrainState) -> Iterator[None]:
 
 
 def check_state(state: TrainState, variables: dict[str, Any], tx: optax.GradientTransformation | None = None) -> None:
-    """Raises ValueError unless a state holds what a model makes, and of what shapes, and its optimizer's state.
+    """Raises ValueError unless a state holds the model's variables, in the right shapes, and its optimizer's state.
 
     Args:
       state: the state.
-      variables: arrays like the variables that the model makes.
-      tx: the optimizer; None: its state does not matter.
+      variables: arrays like the variables that the model creates.
+      tx: the optimizer; None means that its state does not matter.
     """
     made = nn.meta.unbox({name: variables.get(name, {}) for name in ("signs", "params", "batch_stats")})
     held = nn.meta.unbox(jax.eval_shape(lambda state: unpack_signs(state.variables), state))
@@ -140,7 +148,7 @@ def check_state(state: TrainState, variables: dict[str, Any], tx: optax.Gradient
     _validate.same("state", {"signs": held["signs"]}, {"signs": made["signs"]}, "bsojax.to_signs makes booleans.")
     try:
         expected = jax.eval_shape(lambda trainable: tx.init(unpack_signs(trainable)), state.trainable)
-    except jax.errors.JAXTypeError:  # an init that looks at values, which are not to be seen here
+    except jax.errors.JAXTypeError:  # an init that depends on values, which are not available here
         return
     _validate.same("state", {"opt_state": state.opt_state}, {"opt_state": expected}, "was it made with another "
                    "optimizer, num_steps or momentum_dtype? state.replace(opt_state=tx.init(state.trainable)) starts "

@@ -22,24 +22,24 @@ def refresh_statistics(
     """Re-estimates the running statistics of the norms by a forward pass over training data; returns the new state.
 
     Use it before evaluating and before saving: while signs flip, running statistics describe a network that no longer
-    exists. Each mean becomes that of all given examples, each variance that of all of them around it, at a time step;
-    what time steps share is the average over them. It works for any norm that follows its statistics by a moving
-    average in "batch_stats" and calls them "mean" and "var", flax's own too, and averages what has other names.
-    Without statistics the state is returned as it is.
+    exists. At each time step, a mean becomes the mean of all given examples, and a variance their variance around it;
+    statistics shared by time steps are averaged over them. It works for any norm that updates its statistics as a
+    moving average in "batch_stats" and calls them "mean" and "var", including flax's own, and averages those with other
+    names. Without statistics the state is returned unchanged.
 
     Args:
       model: a Linen module (see init).
       state: the state; neither changed nor donated.
-      batches: training inputs as for the training step, each x, or a tuple (x, y) or (x, y, mask), of which y does not
-        matter. At least one; ten or more of the training's batch size are better. They may differ in size.
+      batches: training inputs as for the training step, each x, or a tuple (x, y) or (x, y, mask), of which y is
+        ignored. At least one; ten or more of the training batch size are better. They may differ in size.
       num_steps: the number of time steps, as in training.
-      rngs: random keys, as in the training step; each batch has its own of them.
+      rngs: random keys, as in the training step; each batch derives its own from them.
 
     Raises:
       TypeError: a batch is not floating.
-      ValueError: state, model and batches do not fit each other, there is no batch, the statistics came out not
+      ValueError: state, model and batches do not fit each other, there is no batch, the resulting statistics are not
         finite, or the model's output in training depends on them, as with BatchRenorm: they then cannot be measured
-        apart from their present values.
+        independently of their present values.
     """
     num_steps = _validate.steps(num_steps)
     if not jax.tree.leaves(state.batch_stats):
@@ -62,12 +62,12 @@ def refresh_statistics(
 
 
 class Static:
-    """A model as a static argument of jit: equal to models of the same attributes, where these hash."""
+    """A model as a static argument of jit: equal to models with the same attributes, where these are hashable."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         try:
-            self.key: Any = hash(model)
+            self.key = hash(model)
         except TypeError:
             self.key = id(model)
 
@@ -84,9 +84,9 @@ class Statistics(NamedTuple):
     """Statistics of examples, each a tree like the running ones with a leading axis of time steps.
 
     Attributes:
-      number: how many examples they are of; 0 where a time step does not touch an entry.
-      mean: of a leaf "var" the mean that stands beside it; of others the leaf itself.
-      spread: of a leaf "var" the sum of squares around that mean, in units of an example; of others nothing.
+      number: how many examples they cover; 0 where a time step does not touch an entry.
+      mean: for a leaf "var" the mean beside it; for others the leaf itself.
+      spread: for a leaf "var" the sum of squares around that mean, in units of an example; for others unused.
     """
 
     number: Any
@@ -98,7 +98,7 @@ class Statistics(NamedTuple):
 def _measure(
     static_model: Static, num_steps: int, state: TrainState, x: Any, mask: Any, rngs: Any
 ) -> tuple[Statistics, jax.Array]:
-    """Returns one batch's statistics; and whether the output depends on the running ones."""
+    """Returns one batch's statistics, and whether the output depends on the running ones."""
     batch = batch_of(x, None, mask, state.input_shape, num_steps)
     way, begun = walk(static_model.model, state, batch, train=True, rngs=rngs, form=LEARNING._replace(traces=False))
 
@@ -109,7 +109,7 @@ def _measure(
         zero, one = (_followed(way, state, neurons, t, start) for start in (0.0, 1.0))
         examples = _examples(batch, t)
         depends = ~jax.tree.reduce(jnp.logical_and, jax.tree.map(_same, zero.logits, one.logits))
-        differs |= depends & (examples > 1)  # where padding leaves one, norms take what they have
+        differs |= depends & (examples > 1)  # where padding leaves one, norms use the running statistics
         weight = jax.tree.map(lambda low, high: 1 - (high - low), zero.batch_stats, one.batch_stats)
         value = jax.tree.map(lambda value, weight: value / jnp.where(weight > 0, weight, 1), zero.batch_stats, weight)
         number = jax.tree.map(lambda weight: jnp.where(weight > 1e-6, examples, 0), weight)
@@ -147,7 +147,7 @@ def _statistics(value: Any, number: Any) -> Statistics:
 
 
 def _beside(path: tuple[Any, ...]) -> Any:
-    """Returns the path of the mean that a variance is around, or None."""
+    """Returns the path of the mean that belongs to a variance, or None."""
     last = path[-1] if path else None
     is_var = isinstance(last, jax.tree_util.DictKey) and last.key == "var"
     return (*path[:-1], jax.tree_util.DictKey("mean")) if is_var else None
@@ -179,7 +179,7 @@ def _joined(one: Statistics, other: Statistics) -> Statistics:
 
 @jax.jit
 def _over_time(found: Statistics, old: Any) -> Any:
-    """Returns running statistics: each the average over the time steps that it is of, as it was where there is none."""
+    """Returns running statistics: each the average over the time steps that touch it, or unchanged where none does."""
     flat, structure = jax.tree_util.tree_flatten_with_path(old)
     fresh = []
     for (path, leaf), n, mean, spread in zip(flat, *map(jax.tree.leaves, found), strict=True):

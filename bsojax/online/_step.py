@@ -1,4 +1,4 @@
-"""A jitted step that looks at the values of batches which are NumPy arrays."""
+"""A jitted step that checks the values of batches that are NumPy arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,32 +14,32 @@ from bsojax.online._state import TrainState, not_donated
 
 
 class Step:
-    """A jitted function of state, x and y that refuses NumPy batches with labels or inputs of no use.
+    """A jitted function of state, x and y that refuses NumPy batches with unusable labels or inputs.
 
     Called with a state and
 
     - x: a static frame of shape ``(batch, ...)``, shown at every time step, a sequence of shape ``(num_steps, batch,
-      ...)``, or a tree of such;
+      ...)``, or a tree of these;
     - y: integer labels of shape ``(batch,)``, or a tree of whatever the loss takes, of shape ``(batch, ...)``; where
       there is a target for each time step, ``(num_steps, batch, ...)``;
-    - mask: boolean of shape ``(batch,)`` or ``(T, batch)``, True where an example counts; None: all do. Losses,
-      gradients, statistics, rates and metrics leave the rest out, and its neurons wait. With a mask of each time step x
-      may have fewer than num_steps;
-    - rngs: a random key, or a dict of keys by stream. Each time step has its own of them, but for the stream
+    - mask: boolean of shape ``(batch,)`` or ``(T, batch)``, True where an example counts; None means all. Losses,
+      gradients, statistics, rates and metrics leave the rest out, and the state of its neurons does not change. With a
+      mask per time step x may have fewer than num_steps;
+    - rngs: a random key, or a dict of keys by stream. Each time step derives its own from them, except for the stream
       "sequence"; training folds in ``state.step`` too, so that one key serves a whole run;
-    - neurons: the neurons' state, from :func:`rest` or the call before; then "neurons" is among the results.
+    - neurons: the neurons' state, from :func:`rest` or the previous call; then "neurons" is among the results.
 
-    Arrays that already lie on a device are not looked at: what is wrong with them is skipped and counted. Attributes
-    of the jitted function, such as ``lower``, are reached through it. As any function it is its own copy; pickled it
-    is what it was made of, so that where that holds functions of functions, as optax transforms do, cloudpickle can
-    and pickle cannot.
+    Arrays that are already on a device are not checked: what is wrong with them is skipped and counted. Attributes of
+    the jitted function, such as ``lower``, are accessible through it. Like any function it is its own copy. It is
+    pickled as its constituents, so where these contain closures, as optax transforms do, cloudpickle works and pickle
+    does not.
 
     Args:
-      function: of state, x, y, mask, rngs and neurons; while it is traced it fills in what it has seen.
-      seen: that.
+      function: a function of state, x, y, mask, rngs and neurons; while it is traced it fills in seen.
+      seen: what tracing has revealed.
       num_steps: the number of time steps.
       loss: the user's loss.
-      **jit_options: as ``jax.jit`` takes them.
+      **jit_options: options of ``jax.jit``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Step:
             if on_host and not any(map(is_traced, jax.tree.leaves((state, mask)))):
                 batch = batch_of(x, y, mask, state.input_shape, self._num_steps)
                 if batch.has_labels and not self._seen.traced:
-                    self._jitted.eval_shape(state, x, y, **options)  # the call below finds what is traced here
+                    self._jitted.eval_shape(state, x, y, **options)  # the call below reuses what is traced here
                 self._check(batch)
             return self._jitted(state, x, y, **options)
 
@@ -84,7 +84,7 @@ class Step:
         return self
 
     def __reduce__(self) -> Any:
-        return _made, self._arguments  # compiled programs stay behind
+        return _made, self._arguments  # compiled programs are left out
 
 
 def _made(arguments: tuple[Any, ...], jit_options: dict[str, Any]) -> Step:

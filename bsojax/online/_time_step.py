@@ -1,4 +1,4 @@
-"""The gradient of one time step, through the layers alone."""
+"""The gradient of one time step, through the layers only."""
 
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ from bsojax.signs import differentiable
 
 
 class TimeStep(NamedTuple):
-    """What one time step of training gives.
+    """The results of one time step of training.
 
     Attributes:
       loss: its loss, a scalar.
-      grads: the gradients, a tree like the trainable one with floating leaves in the place of signs.
-      forward: what the forward pass gave.
+      grads: the gradients, a tree like the trainable one with floating leaves in place of signs.
+      forward: the results of the forward pass.
     """
 
     loss: jax.Array
@@ -43,7 +43,7 @@ def time_step(
 ) -> TimeStep:
     """Runs a model on one time step of training and returns the loss and its gradients.
 
-    Use it in a training loop of your own: it is what make_train_step scans. Nothing flows back in time; the weights'
+    Use it in a training loop of your own: make_train_step scans this function. Nothing flows back in time; the weights'
     gradients are taken at the traces (eq. 6).
 
     Example:
@@ -70,16 +70,17 @@ def time_step(
 
     Args:
       model: a Linen module (see init).
-      loss: a function of logits and y that returns a real scalar; of "time_step", "spike_rates" and "sown" it is given
-        what it takes (see bsojax.losses.Loss).
+      loss: a function of logits and y that returns a real scalar; of "time_step", "spike_rates" and "sown" it receives
+        those that it takes (see bsojax.losses.Loss).
       trainable: ``{"signs": ..., "params": ...}``, signs packed or not.
       batch_stats: the running statistics.
-      neurons: the state of the neurons, from ``start(...).neurons`` or the step before.
+      neurons: the state of the neurons, from ``start(...).neurons`` or the previous step.
       frame: a batch of one time step.
-      y: its targets, handed to loss.
+      y: its targets, passed to loss.
       t: the time step.
-      dtype: of the signs as numbers, and so of their gradients.
-      backward: a boolean scalar: where it is False the backward pass is left out, and gradients are zero; None: True.
+      dtype: the dtype of the signs as numbers, and so of their gradients.
+      backward: a boolean scalar; where it is False the backward pass is left out, and gradients are zero; None means
+        True.
       counted: which examples count (see :func:`forward`).
       rngs: random keys of the sequence (see :func:`forward`).
     """
@@ -95,6 +96,6 @@ def time_step(
     one = jnp.ones_like(value)
     if backward is None:
         return TimeStep(value, pull_back(one)[0], out)
-    # Gradients of zero where there is no backward pass: the same buffers, whichever way it goes.
+    # Where there is no backward pass, gradients are zero: both branches need the same buffers.
     nothing = jax.tree.map(jnp.zeros_like, weights)
     return TimeStep(value, jax.lax.cond(backward, lambda: pull_back(one)[0], lambda: nothing), out)

@@ -1,4 +1,4 @@
-"""What one network has learned, taken over by another."""
+"""Transfer of what one network has learned to another."""
 
 import dataclasses
 from typing import Any
@@ -14,10 +14,11 @@ from bsojax.signs import is_packed, pack_signs, unpack_signs
 
 
 def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[str]]:
-    """Takes over the signs, real parameters and statistics of a trained network where they fit another one.
+    """Copies the signs, real parameters and statistics of a trained network into another where they fit.
 
-    Use it to give a trained network another readout, or more layers. Signs are the deployed ones of both networks, and
-    in the new one trained and deployed alike; else the optimizer's state and all counts are those of the new network.
+    Use it to give a trained network another readout, or more layers. It copies deployed signs, which become both the
+    trained and the deployed signs of the new network; the rest of the optimizer's state and all counts are those of the
+    new network.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, bsojax
@@ -29,12 +30,12 @@ def transfer(state: TrainState, *, into: TrainState) -> tuple[TrainState, list[s
       ['params/readout/bias', 'params/readout/kernel']
 
     Args:
-      state: of the trained network, from init or a step; its signs packed or not.
-      into: of the new one; neither is changed, and it says in which form signs are held.
+      state: the state of the trained network, from init or a step; its signs packed or not.
+      into: the state of the new network; neither is changed, and this one determines the form in which signs are held.
 
     Returns:
-      The new state, and the names of the leaves that were not taken over, as the trained network has none of their
-      name, shape and dtype: they are as they were drawn.
+      The new state, and the names of the leaves that were not copied, because the trained network has none of the same
+      name, shape and dtype: they keep their initial values.
 
     Raises:
       ValueError: nothing fits.

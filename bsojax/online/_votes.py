@@ -1,4 +1,4 @@
-"""Votes on flips: devices exchange one bit a weight, whether it should flip, in the place of its gradient."""
+"""Votes on flips: instead of a weight's gradient, devices exchange one bit, whether it should flip."""
 
 import chex
 import jax
@@ -13,16 +13,16 @@ from bsojax.signs import PackedSigns, bits_of, deltas_of_bits, flip_bits, signs_
 def majority(flips: chex.ArrayTree, axis_name: str) -> chex.ArrayTree:
     """Returns where more than half of the devices on an axis want a flip, the same on each; a tie does not flip.
 
-    Use it inside pmap, shard_map or vmap where devices decide flips by themselves and their links are slow. Votes
-    travel as packed bits: each device is sent its slice of everybody's, counts it, and sends what won to all. Of every
-    weight a device sends and receives 2 bits, where a ring that sums float32 gradients moves 64.
+    Use it inside pmap, shard_map or vmap where devices decide flips on their own and their links are slow. Votes are
+    exchanged as packed bits: each device receives its slice of every device's votes, counts it, and sends the outcome
+    to all. A device sends and receives 2 bits per weight, where a ring that sums float32 gradients moves 64.
 
     Args:
       flips: a tree of boolean arrays of any shape: this device's votes.
       axis_name: the axis of pmap, shard_map or vmap.
 
     Returns:
-      The tree of what won. To the checks of shard_map it still is a value that may differ between devices.
+      The tree of outcomes. To the checks of shard_map it is still a value that may differ between devices.
     """
     leaves, structure = jax.tree.flatten(flips)
     won = _majority_of_bits([bits_of(leaf) for leaf in leaves], axis_name)
@@ -37,7 +37,7 @@ def elect(signs: chex.ArrayTree, updates: optax.Updates, axis_name: str) -> opta
       updates: this device's deltas for them, as bso and t_bso return them.
       axis_name: the axis of the devices.
     """
-    # The bytes of packed signs show what flips without being unpacked.
+    # The bytes of packed signs show what flips without unpacking.
     return deltas_of_bits(signs, _majority_of_bits(flip_bits(signs, updates), axis_name))
 
 
@@ -65,7 +65,7 @@ def _majority_of_bits(votes: list[jax.Array], axis_name: str) -> list[jax.Array]
     size = sum(sizes)
     if not size:
         return votes
-    # All leaves in one exchange: its latency counts once an update, not once a layer.
+    # All leaves in one exchange: its latency counts once per update, not once per layer.
     joined = jnp.pad(jnp.concatenate(votes), (0, -size % devices))
     to_count = jax.lax.all_to_all(joined.reshape(devices, -1), axis_name, 0, 0)
     count = jnp.sum(jnp.unpackbits(to_count, axis=1), 0, dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""A model's way through the time steps of a batch, and the state of its neurons on the way."""
+"""A model's walk through the time steps of a batch, and the state of its neurons along the way."""
 
 import dataclasses
 from typing import Any
@@ -17,7 +17,7 @@ EVALUATION = StateForm(before_reset=False, traces=False)
 """How neurons hold their state where nothing is learned."""
 
 LEARNING = StateForm(before_reset=True, traces=True)
-"""How they hold it where gradients are taken."""
+"""How neurons hold their state where gradients are taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Walk:
       variables: the collections "signs", "params" and "batch_stats".
       rngs: random keys of the sequence, or None.
       train: whether the model is called in training.
-      extra: collections that are asked for besides.
-      axes: where the batch is in the neurons' state; None: nobody asks.
+      extra: further collections to return.
+      axes: the batch axes of the neurons' state; None where they are not needed.
     """
 
     model: nn.Module
@@ -43,7 +43,7 @@ class Walk:
     axes: Any
 
     def at(self, t: jax.Array, neurons: Any, variables: dict[str, Any] | None = None) -> Forward:
-        """Runs the model on a time step; neurons of examples that do not count stay as they were."""
+        """Runs the model on a time step; neurons of examples that do not count keep their state."""
         out = forward(
             self.model,
             self.variables if variables is None else variables,
@@ -69,7 +69,7 @@ def walk(
     neurons: Any = None,
     extra: tuple[str, ...] = (),
 ) -> tuple[Walk, Start]:
-    """Returns a way through a batch and where it starts: at rest, or with the given neurons.
+    """Returns a walk through a batch and where it starts: at rest, or with the given neurons.
 
     Raises:
       ValueError: state, batch, neurons and model do not fit each other.
@@ -79,7 +79,7 @@ def walk(
     if neurons is not None:
         held: Any = jax.tree.structure(neurons)
         if held != jax.tree.structure(begun.neurons):
-            form = LEARNING  # of a stream that is trained on
+            form = LEARNING  # the neurons come from a stream in training
             begun = started(model, frame, batch.num_steps, train=train, form=form)
         begun = begun._replace(neurons=handed_on(neurons, begun.neurons))
     check_state(state, begun.variables)
@@ -88,7 +88,7 @@ def walk(
 
 
 def waiting(batch: Batch, t: jax.Array, new: Any, old: Any, axes: Any) -> Any:
-    """Returns the state of neurons after a time step: of examples that do not count, what it was before."""
+    """Returns the state of neurons after a time step; examples that do not count keep their previous state."""
     counted = batch.counted(t)
     if counted is None:
         return new
@@ -100,16 +100,16 @@ def waiting(batch: Batch, t: jax.Array, new: Any, old: Any, axes: Any) -> Any:
 
 
 def handed_on(neurons: Any, at_rest: Any) -> Any:
-    """Returns neurons that a user hands in; refuses those of another model, another batch, or without traces."""
+    """Returns neurons that a user passes in; refuses those of another model, of another batch, or without traces."""
     _validate.neurons(neurons, at_rest)
     return neurons
 
 
 def rest(model: nn.Module, x: Any, *, train: bool = False) -> Any:
-    """Returns the state of a model's neurons at rest, with which a stream begins.
+    """Returns the state of a model's neurons at rest, the start of a stream.
 
-    Use it where a stream is longer than what one call can take: hand it to a training step, ``evaluate`` or ``predict``
-    as ``neurons``, and what that returns to the next call.
+    Use it where a stream is longer than one call can take: pass it to a training step, ``evaluate`` or ``predict`` as
+    ``neurons``, and pass the state that the call returns to the next one.
 
     Example:
       >>> import jax, numpy as np, optax, bsojax
@@ -125,7 +125,7 @@ def rest(model: nn.Module, x: Any, *, train: bool = False) -> Any:
     Args:
       model: a Linen module (see init).
       x: a batch of one time step; only shapes and dtypes matter.
-      train: whether it is for training, whose state holds traces; evaluation takes both.
+      train: whether it is for training, whose state holds traces; evaluation accepts both.
     """
     like = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf)), x)
     return jax.jit(lambda frame: start(model, frame, 1, train=train).neurons)(like)

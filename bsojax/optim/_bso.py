@@ -1,4 +1,4 @@
-"""BSO and T-BSO: optimizers of signs, as optax gradient transformations over one core."""
+"""BSO and T-BSO: optimizers of signs, as optax gradient transformations built on one core."""
 
 import math
 from typing import Any, NamedTuple
@@ -21,11 +21,10 @@ class BSOState(NamedTuple):
 
     Attributes:
       count: int32, the number of calls of update.
-      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
-        one :class:`IntegerMomentum`.
+      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for integer
+        dtypes :class:`IntegerMomentum`.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
-      deployed: tree like the signs, the signs to evaluate, save and export, as PackedSigns; None without
-        deploy_threshold: those that are trained.
+      deployed: tree like the signs, those to evaluate, save and export, as PackedSigns; None: the trained signs.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
@@ -39,11 +38,11 @@ class TBSOState(NamedTuple):
 
     Attributes:
       count: int32, the number of calls of update.
-      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for an integer
-        one :class:`IntegerMomentum`.
+      momentum: tree like the signs, the moving average of the gradients: arrays of momentum_dtype, or for integer
+        dtypes :class:`IntegerMomentum`.
       second_moment: tree like the signs with float32 leaves of shape ``(num_steps,)``: for each layer and time step
         the moving average of the mean squared gradient.
-      second_moment_weight: float32 of shape ``(num_steps,)``, the weight that those averages have gathered so far,
+      second_moment_weight: float32 of shape ``(num_steps,)``, the weight that those averages have accumulated so far,
         between 0 and 1; None without debias.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
       deployed: the signs to evaluate, save and export, as in :class:`BSOState`.
@@ -69,53 +68,49 @@ def bso(
 ) -> optax.GradientTransformationExtraArgs:
     """Binary Spiking Online optimization: flip a weight where ``weight * momentum > threshold``.
 
-    Use it for layers of similar gradient scale; t_bso suits the threshold to each layer by itself. Make it the last
-    transform of a chain: its updates are int8 deltas in {-1, 0, +1} that ``optax.apply_updates`` adds to boolean signs.
-    Leaves kept as floating +1 and -1 get ``-2 * weight`` where they flip.
+    Use it for layers with similar gradient scales; t_bso adapts the threshold to each layer. Make it the last transform
+    of a chain: its updates are int8 deltas in {-1, 0, +1} that ``optax.apply_updates`` adds to boolean signs. Leaves
+    kept as floating +1 and -1 get ``-2 * weight`` where they flip.
 
-    A call whose gradients are not all finite changes neither signs nor momentum, and is counted in ``state.skipped``.
+    A call whose gradients are not all finite changes neither signs nor momentum and is counted in ``state.skipped``.
 
     Example:
       >>> import jax.numpy as jnp, bsojax
-      >>> signs = {"kernel": jnp.array([True, False])}
-      >>> tx = bsojax.bso(threshold=0.01, b1=0.9)
-      >>> state = tx.init(signs)
-      >>> grads = {"kernel": jnp.array([1.0, 1.0])}
-      >>> updates, state = tx.update(grads, state, signs)
+      >>> signs, tx = {"kernel": jnp.array([True, False])}, bsojax.bso(threshold=0.01, b1=0.9)
+      >>> updates, state = tx.update({"kernel": jnp.array([1.0, 1.0])}, tx.init(signs), signs)
       >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
       [False, False]
 
     Args:
-      threshold: gamma, in the units of the gradient: a number >= 0 (infinity freezes the signs but keeps a momentum,
-        where freeze keeps none), or a schedule of the number of updates, num_steps a batch (see per_batch).
-      b1: decay of the momentum, in [0, 1), or a schedule. A float is complemented in double precision; a schedule works
-        in float32, where ``1 - b1`` cannot be told from 0 below about 6e-8.
-      deploy_threshold: with it the state keeps a second set of signs, at one bit a weight, which follow those that are
-        trained only where the momentum is larger than this: steadier ones, to evaluate and to ship (see
-        deployed_signs). Training is not changed by it. In the units of threshold, a number or a schedule; best with a
-        threshold of 0, and here ``noise_threshold(b1, 0.3)``.
-      reset_on_flip: whether the momentum of a weight that flips starts again at zero.
-      update_dtype: dtype of the deltas. int8, unless a wrapper such as ``optax.apply_if_finite`` wants the gradient's;
-        ``bsojax.apply_updates`` takes int8 only.
-      momentum_dtype: how the momentum rests: an object such as ``bsojax.optim.Integers("int8", seed=1)``, or in short
-        float32, or to save memory bfloat16, int16 or int8. Those round at random, without bias; what that adds grows
-        with the window ``1 / (1 - b1)``. In shares of the momentum's own root mean square, for windows of 100, 1,000,
-        10,000 and 100,000 updates and white noise of one size a channel: int16 0.0002, 0.0007, 0.002, 0.007; bfloat16
-        0.01, 0.04, 0.12, 0.36; int8 0.06, 0.18, 0.7, 2.5, so that longer windows than some 10,000 gain nothing; in
-        channels of mixed sizes the integers have up to five times as much. Prefer int16 to bfloat16.
-      seed: of that rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
+      threshold: gamma, in the units of the gradient: a number >= 0 (infinity freezes the signs but keeps a momentum;
+        freeze keeps none), or a schedule over the number of updates, num_steps per batch (see per_batch).
+      b1: decay of the momentum, in [0, 1), or a schedule. For a float, ``1 - b1`` is computed in double precision; a
+        schedule works in float32, where ``1 - b1`` cannot be distinguished from 0 below about 6e-8.
+      deploy_threshold: makes the state keep a second set of signs, one bit per weight, which follow the trained ones
+        only where the momentum exceeds it: steadier signs to evaluate and ship (see deployed_signs). Training stays the
+        same. A number or schedule in the units of threshold; best: threshold 0, here ``noise_threshold(b1, 0.3)``.
+      reset_on_flip: whether the momentum of a weight that flips restarts at zero.
+      update_dtype: dtype of the deltas. Keep int8, unless a wrapper such as ``optax.apply_if_finite`` needs the
+        gradient's; ``bsojax.apply_updates`` takes only int8.
+      momentum_dtype: how the momentum is stored: an object such as ``bsojax.optim.Integers("int8", seed=1)``, or for
+        short float32, or to save memory bfloat16, int16 or int8. Those three round stochastically, without bias; the
+        noise grows with the window ``1 / (1 - b1)``. As fractions of the momentum's own root mean square, for windows
+        of 100, 1,000, 10,000 and 100,000 updates and white noise of one size per channel: int16 0.0002, 0.0007, 0.002,
+        0.007; bfloat16 0.01, 0.04, 0.12, 0.36; int8 0.06, 0.18, 0.7, 2.5, so windows longer than about 10,000 gain
+        nothing. In channels of mixed sizes the integers add up to five times as much. Prefer int16 to bfloat16.
+      seed: the seed of that rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
 
     Returns:
       A transformation with state :class:`BSOState`. ``init`` and ``update`` take the tree of signs as params.
 
     Raises:
-      TypeError: a number came as a boolean, or momentum_dtype names no momentum.
-      ValueError: a number is out of range; at init, a leaf holds no signs; at update, gradients or state do not fit
-        the signs.
+      TypeError: a number is given as a boolean, or momentum_dtype names no momentum.
+      ValueError: a number is out of range; at init, a leaf does not hold signs; at update, gradients or state do not
+        fit the signs.
 
     Source: Liang et al., BSO, ICML 2025, eq. 11-12.
     """
-    # Dtypes have strings for their defaults: optax.inject_hyperparams takes callables, as jnp.int8, for schedules.
+    # Dtypes default to strings: optax.inject_hyperparams mistakes callables, such as jnp.int8, for schedules.
     return _flip_optimizer(threshold, b1, None, deploy_threshold, reset_on_flip, update_dtype, momentum_dtype, seed)
 
 
@@ -135,32 +130,39 @@ def t_bso(
 ) -> optax.GradientTransformationExtraArgs:
     """Temporal-aware BSO: flip where ``weight * momentum > threshold * sqrt(v[t] + eps)``.
 
-    Use it by default: ``v[t]``, the mean squared gradient of the layer at time step t, makes the threshold free of the
-    gradient's scale. Like bso it goes last in a chain and skips and counts gradients that are not finite.
+    Use it by default: ``v[t]``, the mean squared gradient of the layer at time step t, makes the threshold independent
+    of the gradient's scale. Like bso it goes last in a chain, and it skips and counts gradients that are not finite.
 
     With the paper's settings the threshold is far below the momentum's noise, which is about ``sqrt((1 - b1) / 2)`` of
-    the gradient's root mean square; ``noise_threshold`` gives one that acts, best with ``debias=True`` and
-    b2 near 0.99; ``calibrated`` is such an optimizer, ready to use.
+    the gradient's root mean square. ``noise_threshold`` gives one that has an effect, best with ``debias=True`` and b2
+    near 0.99; ``calibrated`` is such an optimizer, ready to use.
+
+    Example:
+      >>> import jax.numpy as jnp, bsojax
+      >>> signs, tx = {"kernel": jnp.array([True, True])}, bsojax.t_bso(0.1, num_steps=4, b1=0.9, debias=True)
+      >>> updates, state = tx.update({"kernel": jnp.array([3.0, 0.1])}, tx.init(signs), signs, time_step=0)
+      >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
+      [False, True]
 
     Args:
       threshold: gamma, in units of the gradient's root mean square: a number >= 0 (infinity freezes the signs, see
-        bso), or a schedule of the number of updates, num_steps a batch (see per_batch).
-      num_steps: T, the number of time steps of a sequence. Within optax.MultiSteps an update falls on the time step at
-        which the gradients are complete: with a multiple of T it is the last, whose second moment is then that of the
-        accumulated gradients, and the others rest. An update that is skipped there is not accumulated: the next takes
-        its place, so that from then on flips fall a time step later, whose second moment begins at zero (debias=True
+        bso), or a schedule over the number of updates, num_steps per batch (see per_batch).
+      num_steps: T, the number of time steps of a sequence. Within optax.MultiSteps an update happens at the time step
+        when the gradients are complete: with a multiple of T it is the last, whose second moment is then that of the
+        accumulated gradients, and the others are unused. An update that is skipped there is not accumulated: the next
+        takes its place, so from then on flips happen a time step later, whose second moment starts at zero (debias=True
         makes it a mean at once). ``make_train_step(..., accumulate=True)`` accumulates a batch without that shift.
       b1: decay of the momentum, in [0, 1), or a schedule (see bso about its precision).
       b2: decay of the second moment, in [0, 1).
       eps: added inside the root. It must stay far below ``(1 - b2) * g**2``, about 1e-15 on the first updates, or it
         becomes the threshold.
-      reset_on_flip: whether the momentum of a weight that flips starts again at zero.
-      debias: whether v is divided by the weight it has gathered, so that it is a mean from the first update on. (The
-        momentum is not: a single gradient is noise.) The paper does not.
-      deploy_threshold: how sure the momentum must be for a sign to be deployed, in the units of threshold (see bso).
+      reset_on_flip: whether the momentum of a weight that flips restarts at zero.
+      debias: whether v is divided by the weight that it has accumulated, so that it is a mean from the first update on.
+        (The momentum is not: a single gradient is noise.) The paper does not do this.
+      deploy_threshold: how certain the momentum must be for a sign to be deployed, in the units of threshold (see bso).
       update_dtype: dtype of the deltas (see bso).
-      momentum_dtype: how the momentum rests (see bso).
-      seed: of the rounding to that (see bso).
+      momentum_dtype: how the momentum is stored (see bso).
+      seed: the seed of the rounding to that dtype (see bso).
 
     Returns:
       A transformation with state :class:`TBSOState`. ``update(grads, state, signs, time_step=t)`` takes the time step
@@ -168,9 +170,9 @@ def t_bso(
       ``0 .. num_steps - 1`` skips the update and counts it.
 
     Raises:
-      TypeError: a number came as a boolean, num_steps is no int, or momentum_dtype names no momentum.
-      ValueError: a number is out of range; at init, a leaf holds no signs; at update, gradients or state do not fit
-        the signs, or time_step is outside 0 .. num_steps - 1.
+      TypeError: a number is given as a boolean, num_steps is not an int, or momentum_dtype names no momentum.
+      ValueError: a number is out of range; at init, a leaf does not hold signs; at update, gradients or state do not
+        fit the signs, or time_step is outside 0 .. num_steps - 1.
 
     Source: Liang et al., BSO, ICML 2025, eq. 11, 13-14.
     """
@@ -195,14 +197,16 @@ def _flip_optimizer(
     momentum_dtype: chex.ArrayDType | Momentum,
     seed: int | jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
-    """The core of bso, and with a second moment of t_bso."""
+    """The core of bso and, with a second moment, of t_bso."""
     threshold_at = _validate.schedule("threshold", threshold, 0.0, math.inf)
     b1_at = _validate.schedule("b1", b1, 0.0, 1.0, open_above=True)
     sure_at = (
         None if deploy_threshold is None else _validate.schedule("deploy_threshold", deploy_threshold, 0.0, math.inf)
     )
     kind = _momentum.as_momentum(momentum_dtype, seed)
-    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
 
     def fresh(signs: optax.Params) -> Any:
         momentum = _momentum.zero_momentum(kind, signs)
@@ -260,7 +264,7 @@ MISFIT = (
 def check_time_steps(opt_state: optax.OptState, num_steps: int) -> None:
     """Raises ValueError if a t_bso somewhere in an optimizer's state was made for fewer time steps.
 
-    Use it before a loop whose time steps are traced: inside it, none can be refused.
+    Use it before a loop whose time steps are traced: inside the loop, none can be refused.
     """
     for node in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, TBSOState)):
         for leaf in jax.tree.leaves(node.second_moment if isinstance(node, TBSOState) else ()):
@@ -272,14 +276,19 @@ def noise_threshold(b1: ScalarOrSchedule, c: float = 0.5) -> Any:
 
     Use it as the threshold of t_bso. The moving average of white noise with root mean square g has the standard
     deviation ``sqrt((1 - b1) / (1 + b1)) * g``, so this threshold stops most flips that noise alone would cause: c = 0
-    stops none, 0.5 all but one in twenty. A schedule of b1 gives a schedule that follows it.
+    stops none, 0.5 all but one in twenty. A schedule for b1 gives a schedule that follows it.
+
+    Example:
+      >>> import bsojax
+      >>> round(bsojax.noise_threshold(b1=0.99), 4)
+      0.0354
 
     Args:
       b1: decay of the momentum, in [0, 1): a number or a schedule.
       c: how many standard deviations, >= 0.
 
     Raises:
-      TypeError: b1 or c came as a boolean.
+      TypeError: b1 or c is given as a boolean.
       ValueError: b1 or c is out of range.
     """
     c = _validate.number("c", c, 0.0, math.inf)

@@ -1,4 +1,4 @@
-"""Gradients of one size a channel, before they reach a flip optimizer."""
+"""Gradients scaled to one size per channel, before they reach a flip optimizer."""
 
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from bsojax.signs import is_packed
 
 
 class ChannelRMSState(NamedTuple):
-    """The state of scale_by_channel_rms with a decay.
+    """The state of scale_by_channel_rms where a decay is given.
 
     Attributes:
-      rms: tree like the gradients with float32 leaves, one value an output channel (a scalar where a leaf has fewer
+      rms: tree like the gradients with float32 leaves, one value per output channel (a scalar where a leaf has fewer
         than two axes): the moving average of the root mean square; 0 before the channel's first gradient.
     """
 
@@ -26,13 +26,14 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
     """Divides the gradient of each output channel, the last axis of a leaf, by its root mean square.
 
     Use it before a flip optimizer. Each update then counts the same in the momentum however small the loss has become,
-    and one threshold means the same noise in each channel: with it the threshold of bso is in units of the gradient's
-    root mean square too. Leaves with fewer than two axes are one channel. A channel whose gradient is zero stays zero,
-    and one that holds NaN or infinity becomes NaN, so that the flip optimizer skips the update.
+    and one threshold means the same noise level in every channel; the threshold of bso, too, is then in units of the
+    gradient's root mean square. A leaf with fewer than two axes is one channel. A channel whose gradient is zero stays
+    zero, and one that contains NaN or infinity becomes NaN, so that the flip optimizer skips the update.
 
-    With a decay the root mean square is a moving average over updates, at one float a channel, so that the momentum is
-    the mean gradient; without one, a batch of small gradients counts as much as one of large ones. In trials with
-    calibrated 0.99 made no difference on a binary MLP, and ended two points lower on a small convolutional network.
+    With a decay the root mean square is a moving average over updates, at one float per channel, so that the momentum
+    is the mean gradient; without one, a batch of small gradients counts as much as a batch of large ones. In trials
+    with calibrated, 0.99 made no difference on a binary MLP and ended two points lower on a small convolutional
+    network.
 
     Example:
       >>> import optax, bsojax
@@ -40,14 +41,14 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
       >>> tx = optax.chain(bsojax.scale_by_channel_rms(0.99), bsojax.bso(bsojax.noise_threshold(b1, c=0.1), b1))
 
     Args:
-      decay: of the moving average, in [0, 1); 0 divides by this update's root mean square.
+      decay: decay of the moving average, in [0, 1); 0 divides by this update's root mean square.
 
     Returns:
-      A transformation, whose gradients keep shape and dtype; without a decay stateless, else with
+      A transformation that keeps the gradients' shapes and dtypes; stateless without a decay, otherwise with state
       :class:`ChannelRMSState`.
 
     Raises:
-      TypeError: decay came as a boolean.
+      TypeError: decay is given as a boolean.
       ValueError: decay is out of range.
     """
     decay = _validate.number("decay", decay, 0.0, 1.0, open_above=True)
@@ -87,7 +88,7 @@ def scale_by_channel_rms(decay: float = 0.0) -> optax.GradientTransformationExtr
 def _channel_rms(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns each channel's root mean square as two factors: its largest element (1 if all are zero), and the rest.
 
-    The square of a large or small gradient would leave the range of float32.
+    The square of a large or small gradient would exceed the range of float32.
     """
     values = jnp.asarray(gradient).astype(jnp.float32)
     axes = tuple(range(values.ndim - 1)) if values.ndim > 1 else None

@@ -1,4 +1,4 @@
-"""Composition with optax: who owns which leaf, and wrappers for transforms that know nothing of booleans."""
+"""Composition with optax: which optimizer owns which leaf, and wrappers for transforms that cannot handle booleans."""
 
 import inspect
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from bsojax.signs import check_updates, deltas_like, to_weights, unpack_signs
 class SplitState(NamedTuple):
     """The state of split_optimizer.
 
-    Checkpoints from before it had this form hold its leaves under other names: they are refused, and do not resume.
+    Checkpoints from before this form existed hold its leaves under other names: they are refused and cannot be resumed.
 
     Attributes:
       signs: the state of the flip optimizer.
@@ -26,12 +26,22 @@ class SplitState(NamedTuple):
 def split_optimizer(
     flip: optax.GradientTransformation, real: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-    """One optimizer over ``{"signs": ..., "params": ...}``: flip owns the signs, real the real parameters.
+    """One optimizer over ``{"signs": ..., "params": ...}``: flip owns the signs, real owns the real parameters.
 
-    Use it to train a whole network: every leaf has exactly one owner, chosen by its place in the tree. Each is shown
-    its own tree, without "signs" or "params" on top, and the signs as booleans in whatever form they are held; labels
-    and masks within flip are of that tree. Extra arguments such as ``time_step`` reach both; updates are checked as by
-    :func:`checked`.
+    Use it to train a whole network: every leaf has exactly one owner, chosen by its place in the tree. Each optimizer
+    sees only its own tree, without "signs" or "params" at the top, and flip sees the signs as booleans in whatever form
+    they are held; labels and masks within flip refer to that tree. Extra arguments such as ``time_step`` reach both.
+    Updates are checked as in :func:`checked`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, bsojax
+      >>> tx = bsojax.split_optimizer(flip=bsojax.bso(0.01, b1=0.9), real=optax.sgd(0.5))
+      >>> network = {"signs": {"kernel": jnp.array([True, False])}, "params": {"bias": jnp.zeros(2)}}
+      >>> gradients = {"signs": {"kernel": jnp.ones(2)}, "params": {"bias": jnp.ones(2)}}
+      >>> updates, state = tx.update(gradients, tx.init(network), network)
+      >>> network = bsojax.apply_updates(network, updates)
+      >>> network["signs"]["kernel"].tolist(), network["params"]["bias"].tolist()
+      ([False, False], [-0.5, -0.5])
 
     Args:
       flip: bso, t_bso, a chain that ends in one, or freeze.
@@ -41,7 +51,7 @@ def split_optimizer(
       A transformation with state :class:`SplitState`.
 
     Raises:
-      TypeError, ValueError: what flip, real and :func:`checked` raise.
+      TypeError, ValueError: as in flip, real and :func:`checked`.
     """
     flip, real = pass_extra_args(flip), pass_extra_args(real)
 
@@ -70,15 +80,16 @@ def split_optimizer(
 
 
 def checked(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Wraps an optimizer so that what would silently destroy signs raises at trace time instead.
+    """Wraps an optimizer so that mistakes that would silently destroy signs raise an error at trace time.
 
     Use it as the outermost wrapper where the updates go to stock ``optax.apply_updates`` or flax's ``TrainState``.
-    split_optimizer includes it. It checks dtypes and shapes only, and costs nothing at run time. What it wraps sees
-    packed signs as booleans, so that accumulators have the gradients' shapes and training the same bits.
+    split_optimizer includes it. It checks only dtypes and shapes, and costs nothing at run time. The wrapped optimizer
+    sees packed signs as booleans, so that accumulators have the gradients' shapes and training is identical bit for
+    bit.
 
     Raises:
       TypeError: at update, a sign leaf gets an update that is not an int8 delta, or a part of the optimizer state
-        changes its dtype (an accumulator was made from boolean parameters: wrap its transform in on_weights).
+        changes its dtype (an accumulator was created from boolean parameters: wrap its transform in on_weights).
       ValueError: at update, the parameters are missing.
     """
     inner = pass_extra_args(inner)
@@ -100,7 +111,7 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
     """Wraps a transform of gradients so that it sees signs as float32 weights of +1 and -1.
 
     Use it before bso or t_bso for transforms that build their state from the parameters: ``optax.trace``, ``ema``,
-    ``scale_by_adam`` and the like would allocate boolean accumulators. Its outputs are gradients, not deltas.
+    ``scale_by_adam`` and the like would allocate boolean accumulators. It returns gradients, not deltas.
 
     Example:
       >>> import optax, bsojax
@@ -114,13 +125,16 @@ def on_weights(inner: optax.GradientTransformation) -> optax.GradientTransformat
     def update_fn(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        return inner.update(updates, state, None if params is None else to_weights(params), **extra_args)
+        result: tuple[optax.Updates, optax.OptState] = inner.update(
+            updates, state, None if params is None else to_weights(params), **extra_args
+        )
+        return result
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def pass_extra_args(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """As ``optax.with_extra_args_support``, for optax.MultiSteps too: it takes extra arguments without declaring it."""
+    """Like ``optax.with_extra_args_support``, also for optax.MultiSteps, which takes extra arguments undeclared."""
     kinds = [parameter.kind for parameter in inspect.signature(tx.update).parameters.values()]
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return optax.GradientTransformationExtraArgs(tx.init, tx.update)

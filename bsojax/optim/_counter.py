@@ -1,4 +1,4 @@
-"""A saturating counter a weight, whose sign is the weight: training in three to eight bits a weight, all told."""
+"""A saturating counter per weight, whose sign is the weight: training with three to eight bits per weight in total."""
 
 import functools
 import math
@@ -22,11 +22,11 @@ class CounterState(NamedTuple):
     Attributes:
       count: int32, the number of calls of update.
       levels: tree like the signs with uint8 leaves of shape ``(bits - 1, ceil(size / 8))``: how many levels each weight
-        is from the one next to zero, ``0 .. 2**(bits - 1) - 1``, a row of packed bits for each binary digit, the
-        lowest first; bit k of byte j is of the raveled weight ``k * ceil(size / 8) + j``.
+        is from the one next to zero, ``0 .. 2**(bits - 1) - 1``, as one row of packed bits per binary digit, lowest
+        first; bit k of byte j belongs to the raveled weight ``k * ceil(size / 8) + j``.
       skipped: int32, how many calls changed nothing because a gradient was not finite.
-      deployed: tree like the signs, the signs to evaluate, save and export, as PackedSigns; None without
-        deploy_level: those that are trained.
+      deployed: tree like the signs, the signs to evaluate, save and export, as PackedSigns; None without deploy_level,
+        when the trained signs serve.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax states do
@@ -42,17 +42,17 @@ def counter(
     deploy_level: ScalarOrSchedule | None = None,
     seed: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Flips a sign when its counter of gradients passes zero: no momentum, and few bits a weight.
+    """Flips a sign when its counter of gradients passes zero: no momentum, and few bits per weight.
 
-    Use it in the place of t_bso where memory is short; ``calibrated_counter`` is such an optimizer, ready to use. A
-    weight stands on one of ``2**bits`` levels, ``-W + 1/2, ..., -1/2, 1/2, ..., W - 1/2`` with ``W = 2**(bits - 1)``,
-    of which its sign is one bit, kept where signs are kept; this state holds the others, packed. Each gradient moves it
-    against itself by ``step * gradient`` levels, rounded at random without bias, and it stays where it would leave
-    the scale. So it forgets, as a momentum does, by running into its ends: a window of ``W**2 / (2 * step)`` updates
-    under noise of size 1.
+    Use it instead of t_bso where memory is short; ``calibrated_counter`` is such an optimizer, ready to use. A weight
+    is at one of ``2**bits`` levels, ``-W + 1/2, ..., -1/2, 1/2, ..., W - 1/2`` with ``W = 2**(bits - 1)``. Its sign is
+    one bit of the level, kept where signs are kept; this state holds the other bits, packed. Each gradient moves the
+    weight by ``-step * gradient`` levels, rounded stochastically without bias, and a weight that would leave the scale
+    stays at its end. By saturating it forgets, as a momentum does: its window is ``W**2 / (2 * step)`` updates under
+    noise of size 1.
 
     Give it gradients of size 1, by :func:`scale_by_channel_rms`, and make it the last transform of a chain. A call
-    whose gradients are not all finite changes nothing, and is counted in ``state.skipped``.
+    whose gradients are not all finite changes nothing and is counted in ``state.skipped``.
 
     Example:
       >>> import jax.numpy as jnp, bsojax
@@ -63,25 +63,27 @@ def counter(
       [False, False]
 
     Args:
-      step: levels by which a gradient of 1 moves a weight: a number >= 0, or a schedule of the number of updates.
-      bits: bits a weight, its sign among them, in 3 .. 8.
-      deploy_level: with it the state keeps a second set of signs, at one bit a weight, which follow those that are
-        trained only where a weight is further than so many levels from zero: steadier ones, to evaluate and to ship
-        (see deployed_signs). A number or a schedule.
-      seed: of the rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
+      step: levels by which a gradient of 1 moves a weight: a number >= 0, or a schedule over the number of updates.
+      bits: bits per weight, including its sign, in 3 .. 8.
+      deploy_level: makes the state keep a second set of signs, at one bit per weight, that follow the trained ones only
+        where a weight is more than this many levels from zero: steadier signs to evaluate and to ship (see
+        deployed_signs). A number or a schedule.
+      seed: the seed of the rounding, in 0 .. 2^32 - 1. The same seed, state and gradients give the same bits.
 
     Returns:
       A transformation with state :class:`CounterState`; its updates are int8 deltas (see bso).
 
     Raises:
-      TypeError: a number came as a boolean, or bits is no int.
-      ValueError: a number is out of range; at init, a leaf holds no signs; at update, gradients or state do not fit
-        the signs.
+      TypeError: a number is given as a boolean, or bits is not an int.
+      ValueError: a number is out of range; at init, a leaf does not hold signs; at update, gradients or state do not
+        fit the signs.
     """
     step_at = _validate.schedule("step", step, 0.0, math.inf)
     sure_at = None if deploy_level is None else _validate.schedule("deploy_level", deploy_level, 0.0, math.inf)
     digits = _validate.counter_bits(bits) - 1
-    zero = lambda: jnp.zeros((), jnp.int32)  # noqa: E731
+
+    def zero() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
 
     def fresh(signs: optax.Params) -> CounterState:
         level = lambda leaf: jnp.zeros((digits, -(-jnp.size(leaf) // 8)), jnp.uint8)  # noqa: E731
@@ -124,7 +126,7 @@ def _advance(
     flips, levels, sure = [], [], []
     for number, (sign, gradient, old) in enumerate(leaves):
         moved = functools.partial(_moved, step, number, seed)
-        # A layer at a time, and when all gradients are there, as the momentum is (see _momentum.advance).
+        # One layer at a time, once all gradients are there, like the momentum (see _momentum.advance).
         flip, new, distance = not_before(keep, moved, sign, gradient, jnp.asarray(old), state.count)
         flips.append(keep & flip)
         levels.append(jnp.where(keep, new, old))
@@ -162,10 +164,10 @@ def _unpacked(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _packed(numbers: jax.Array, digits: int) -> jax.Array:
-    """Returns numbers as rows of bits, one for each binary digit.
+    """Returns numbers as rows of bits, one row per binary digit.
 
-    Each byte holds numbers that are an eighth of the leaf apart, so that all is done element by element: of neighbours
-    it would be sums over an axis of eight, which cost ten times as much on a CPU.
+    Each byte holds numbers that are an eighth of the leaf apart, so that everything is elementwise: packing neighbours
+    would need sums over an axis of eight, which cost ten times as much on a CPU.
     """
     size = -(-numbers.size // 8)
     eighths = jnp.pad(numbers.ravel(), (0, 8 * size - numbers.size)).reshape(8, size)

@@ -1,7 +1,8 @@
-"""Signs that are deployed: a second, steadier reading of what a flip optimizer has gathered, at one bit a weight.
+"""Deployed signs: a second, steadier reading of what a flip optimizer has accumulated, at one bit per weight.
 
-Flips help training, but those that noise alone causes cost accuracy where the signs are read, as they err together. So
-a flip optimizer may train at signs that flip freely, and keep beside them signs that follow only where it is sure.
+Flips help training, but those caused by noise alone cost accuracy where the signs are read, because they err together.
+A flip optimizer may therefore train with signs that flip freely and keep, beside them, signs that follow only where it
+is certain.
 """
 
 from typing import Any
@@ -23,12 +24,12 @@ def followed(state: Any, signs: optax.Params, flips: optax.Params, sure: optax.P
     """Returns the deployed signs after an update.
 
     Args:
-      state: the optimizer's state before it, with fields count, skipped and deployed.
-      signs: the signs before it, not packed.
-      flips: which of them it flips.
-      sure: where the deployed signs take over what the signs then are.
+      state: the optimizer's state before the update, with fields count, skipped and deployed.
+      signs: the signs before the update, not packed.
+      flips: which of them the update flips.
+      sure: where the deployed signs adopt the new trained signs.
     """
-    first = _fresh(state)  # the signs may be others than those of init: theirs is the beginning
+    first = _fresh(state)  # the signs may differ from those of init: deployed signs start from the present ones
 
     def follow(sign: jax.Array, flip: jax.Array, sure: jax.Array, old: PackedSigns) -> PackedSigns:
         new, mask = bits_of(_positive(sign) ^ (flip & sure)), bits_of(sure | first)
@@ -38,11 +39,11 @@ def followed(state: Any, signs: optax.Params, flips: optax.Params, sure: optax.P
 
 
 def deployed_signs(opt_state: optax.OptState, signs: optax.Params) -> optax.Params:
-    """Returns the signs to evaluate, save and export: the deployed ones that an optimizer keeps, else the given ones.
+    """Returns the signs to evaluate, save and export: the optimizer's deployed ones, or else the given ones.
 
-    Use it in a loop of your own, and before you write signs to a file; ``state.variables`` of a TrainState has them
-    already. Before the first update they are the given ones, so that a fresh optimizer may be joined with any signs;
-    after it, whoever replaces the signs starts the optimizer anew too, with ``tx.init``.
+    Use it in a loop of your own, and before you write signs to a file; ``state.variables`` of a TrainState already has
+    them. Before the first update they equal the given ones, so a fresh optimizer can be combined with any signs; after
+    it, if you replace the signs, also restart the optimizer with ``tx.init``.
 
     Example:
       >>> import jax.numpy as jnp, bsojax
@@ -55,13 +56,13 @@ def deployed_signs(opt_state: optax.OptState, signs: optax.Params) -> optax.Para
 
     Args:
       opt_state: the state of any optimizer. Deployed signs are the field ``deployed`` of any tuple in it that has one,
-        a tree of PackedSigns, beside ``count``, the number of updates, and where it has it ``skipped``, how many of
-        them changed nothing.
-      signs: the signs that are trained, in any form; the result has the same.
+        a tree of PackedSigns, next to ``count``, the number of updates, and optionally ``skipped``, how many of them
+        changed nothing.
+      signs: the trained signs, in any form; the result has the same form.
 
     Raises:
-      ValueError: the optimizer's state belongs to other signs, has an axis of devices in front, or is made of dicts,
-        as files give it back that are read without a state to fill.
+      ValueError: the optimizer's state belongs to other signs, has a leading axis of devices, or consists of dicts, as
+        when a file is read without a state to fill.
     """
     fresh = {name: _fresh(node) for node in _nodes(opt_state) for name in _named(node.deployed)}
     found = deployed_in(opt_state)
@@ -95,7 +96,7 @@ def with_deployed(opt_state: optax.OptState, deployed: dict[str, PackedSigns]) -
 
 
 def deployed_anew(opt_state: optax.OptState, signs: optax.Params) -> optax.OptState:
-    """Returns an optimizer's state whose deployed signs, where it keeps such, are those of the given ones."""
+    """Returns an optimizer's state whose deployed signs, if it keeps any, are the given ones."""
     found = deployed_in(opt_state)
     for name, leaf in _named(signs).items():
         kept = _kept_as(name, found)
@@ -115,7 +116,7 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _kept_as(name: str, kept: dict[str, Any]) -> str | None:
-    """The name under which an optimizer keeps a leaf of signs: its own, or one of signs and params in one tree."""
+    """The name under which an optimizer keeps a leaf of signs: its own, or one from a tree of both signs and params."""
     return next((known for known in (name, f"signs/{name}") if known in kept), None)
 
 

@@ -9,8 +9,8 @@ from bsojax.signs import is_sign
 def moving_average(average: jax.Array, value: jax.Array, decay: float | jax.Array) -> jax.Array:
     """Returns ``decay * average + (1 - decay) * value``, in the dtype of the average.
 
-    A Python float is complemented in double precision: in float32 ``1 - 0.99999`` is already 0.1 % off, and
-    ``1 - (1 - 1e-8)`` is zero.
+    For a Python float, ``1 - decay`` is computed in double precision: in float32 ``1 - 0.99999`` is already 0.1 % off,
+    and ``1 - (1 - 1e-8)`` is zero.
     """
     return (decay * average + (1 - decay) * value.astype(average.dtype)).astype(average.dtype)
 
@@ -24,7 +24,7 @@ def mean_square(gradient: jax.Array) -> jax.Array:
 def flip_mask(signs: jax.Array, momentum: jax.Array, threshold: float | jax.Array) -> jax.Array:
     """Returns where ``weight * momentum > threshold``, strictly: a tie does not flip (eq. 12, 14).
 
-    A weight that points along its gradient increases the loss; once it does so by more than the threshold it flips.
+    A weight that points along its gradient increases the loss; it flips once it does so by more than the threshold.
 
     Args:
       signs: boolean signs, or floating weights of exactly +1 and -1.

@@ -1,4 +1,4 @@
-"""Signs that stay what they are, and cost nothing to train."""
+"""Signs that stay as they are and cost nothing to train."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from bsojax.optim._compose import pass_extra_args
 from bsojax.signs import is_packed, leaf_name, no_flips
 
 Frozen = Callable[[str], bool] | Any
-"""Which leaves of signs are frozen: a function of a leaf's name, or a tree of booleans like the signs or above them."""
+"""Which leaves of signs are frozen: a function of a leaf's name, or a tree of booleans, a prefix of the signs' tree."""
 
 
 def freeze(
     flip: optax.GradientTransformation | None = None, frozen: Frozen = lambda name: True
 ) -> optax.GradientTransformationExtraArgs:
-    """A flip optimizer that leaves some signs as they are, and keeps no state for them.
+    """A flip optimizer that leaves some signs as they are and keeps no state for them.
 
-    Use it to train parts of a network, or with no arguments to train its real parameters alone.
+    Use it to train parts of a network or, with no arguments, to train its real parameters alone.
 
     Example:
       >>> import optax, bsojax
@@ -27,15 +27,15 @@ def freeze(
       >>> tx = bsojax.split_optimizer(flip, optax.adam(1e-3))
 
     Args:
-      flip: what owns the other signs: bso, t_bso, or a chain that ends in one; None: there are none.
+      flip: the optimizer of the other signs: bso, t_bso, or a chain that ends in one; None if there are none.
       frozen: a function of a leaf's name, as in ``metrics["flips"]`` ("conv_1/kernel"), or a tree of booleans like the
-        tree of signs, where one above a layer stands for all of it.
+        tree of signs, where a boolean in place of a layer stands for all of it.
 
     Returns:
-      A transformation over trees of signs, whose state is that of flip over those that are not frozen.
+      A transformation over trees of signs, whose state is that of flip over the signs that are not frozen.
 
     Raises:
-      ValueError: at init, it would freeze nothing, or without flip not everything.
+      ValueError: at init, it would freeze nothing or, without flip, not everything.
     """
     inner = optax.set_to_zero() if flip is None else pass_extra_args(flip)
 
@@ -60,7 +60,7 @@ def freeze(
 
 
 def _where(frozen: Frozen, signs: Any) -> Any:
-    """Returns of each leaf of signs whether it is frozen."""
+    """Returns, for each leaf of signs, whether it is frozen."""
     if callable(frozen):
         return jax.tree_util.tree_map_with_path(lambda path, _: bool(frozen(leaf_name(path))), signs, is_leaf=is_packed)
     return jax.tree.map(
@@ -69,5 +69,5 @@ def _where(frozen: Frozen, signs: Any) -> Any:
 
 
 def _learned(where: Any, tree: Any) -> Any:
-    """Returns a tree without what is frozen, as optax.masked does."""
+    """Returns a tree without its frozen leaves, as optax.masked does."""
     return jax.tree.map(lambda stays, leaf: optax.MaskedNode() if stays else leaf, where, tree)

@@ -1,11 +1,11 @@
-"""Where a training step leaves out an update that is not finite.
+"""How a training step skips an update that is not finite.
 
-What is not finite is found in these places, and nowhere else:
+Values that are not finite are detected in these places, and nowhere else:
 
-- labels outside the classes make a loss NaN (online/_losses.py, within_classes);
-- a training step looks at loss and gradients of each time step (online/_loop.py, OnlineLoop.advance), leaves
-  statistics what they were, and calls guarded_update, here;
-- bso, t_bso and counter look at the gradients that reach them (optim/_bso.py, optim/_counter.py), in a bare optax
+- labels outside the classes make a loss NaN (online/_judge.py, _within_classes);
+- a training step checks the loss and gradients of each time step (online/_loop.py, OnlineLoop.advance), leaves
+  statistics unchanged, and calls guarded_update, here;
+- bso, t_bso and counter check the gradients that reach them (optim/_bso.py, optim/_counter.py), in a bare optax
   loop as in a training step, and count what they skip in their own state.
 """
 
@@ -30,23 +30,23 @@ def guarded_update(
     finite: jax.Array,
     **extra_args: Any,
 ) -> tuple[optax.Updates, optax.OptState]:
-    """As ``tx.update``, where an update that is not finite changes nothing and is counted.
+    """Calls ``tx.update`` so that an update that is not finite changes nothing and is counted.
 
     Use it in a training loop of your own. As in a bare optax loop, flip optimizers count the call and, in their own
-    ``skipped``, that it changed nothing; whatever else is in the optimizer's state stays what it was. The optimizer
-    sees packed signs as booleans.
+    ``skipped``, that it changed nothing; the rest of the optimizer's state stays as it was. The optimizer sees packed
+    signs as booleans.
 
     Args:
-      tx: any optimizer; extra arguments that it does not know are dropped by optax.
+      tx: any optimizer; optax drops extra arguments that it does not take.
       grads: the gradients.
       opt_state: its state.
       params: the parameters.
       finite: boolean scalar: whether loss and gradients are all finite.
-      **extra_args: such as ``time_step``.
+      **extra_args: extra arguments such as ``time_step``.
 
     Raises:
-      TypeError: an update of a sign leaf is not an int8 delta, or a part of the optimizer's state changes its dtype,
-        because it was made from boolean parameters.
+      TypeError: an update of a sign leaf is not an int8 delta, or a part of the optimizer's state changes its dtype
+        because it was created from boolean parameters.
     """
     signs = unpack_signs(params)
     updates, new_state = pass_extra_args(tx).update(grads, opt_state, signs, **extra_args)

@@ -1,4 +1,4 @@
-"""The momentum at rest in 32, 16 or 8 bits a weight: one object says how a leaf is kept and takes in a gradient."""
+"""The stored momentum, in 32, 16 or 8 bits per weight: one object defines how a leaf is kept and updated."""
 
 import abc
 import dataclasses
@@ -15,17 +15,17 @@ from bsojax.optim._dither import dither, uniform
 from bsojax.optim._flips import moving_average
 from bsojax.xla_cpu import not_before
 
-_ROOM = 1.1  # a new scale over the largest momentum of its channel
-_SMALLEST, _LARGEST = 2.0**-90, 2.0**90  # with them no product or quotient of scale and L**2 leaves float32
+_ROOM = 1.1  # a new scale relative to the largest momentum of its channel
+_SMALLEST, _LARGEST = 2.0**-90, 2.0**90  # within these, no product or quotient of scale and L**2 leaves float32
 
 
 @flax.struct.dataclass
 class IntegerMomentum:
-    """The momentum of a layer as integers with one scale an output channel; a pytree.
+    """The momentum of a layer as integers with one scale per output channel; a pytree.
 
     With L the largest integer of the dtype, 127 or 32767, a value v stands for ``scale * v * abs(v) / L**2``: levels
-    lie closest around zero, where signs flip, and one large weight in a channel costs the others little precision.
-    A channel whose largest momentum is below 8e-28 counts as zero; larger gradients than 1e27 count as that.
+    are closest around zero, where signs flip, and one large weight in a channel costs the others little precision. A
+    channel whose largest momentum is below 8e-28 counts as zero; gradients larger than 1e27 count as 1e27.
 
     Attributes:
       values: int8 or int16, of the shape of the signs.
@@ -44,38 +44,38 @@ class IntegerMomentum:
 
 
 class Momentum(abc.ABC):
-    """How the momentum of one layer rests between updates.
+    """How the momentum of one layer is stored between updates.
 
-    Use it as ``momentum_dtype`` of bso and t_bso; a kind of your own is a class with these methods. Leaves of the state
-    may be trees of arrays.
+    Use it as ``momentum_dtype`` of bso and t_bso; to add a kind of your own, write a class with these methods. Leaves
+    of the state may be trees of arrays.
     """
 
     @abc.abstractmethod
     def zeros(self, shape: tuple[int, ...]) -> Any:
-        """Returns a momentum of zero for signs of a shape."""
+        """Returns a momentum of zero for signs of the given shape."""
 
     @abc.abstractmethod
     def advance(
         self, leaf: Any, gradient: jax.Array, decay: float | jax.Array, number: int, count: jax.Array
     ) -> tuple[Any, jax.Array]:
-        """Returns the moving average after a gradient as a pair: as it rests, and in float32 before it was rounded.
+        """Returns the moving average after a gradient as a pair: as it is stored, and in float32 before rounding.
 
         Args:
-          leaf: the momentum as it rests.
+          leaf: the momentum as stored.
           gradient: floating, of the shape of the signs.
           decay: b1.
-          number: the place of the leaf in its tree, so that leaves are rounded apart.
+          number: the place of the leaf in its tree, so that leaves are rounded independently.
           count: int32 scalar, the number of updates before this one.
         """
 
     def zero_where(self, mask: jax.Array, leaf: Any) -> Any:
-        """Returns the momentum, zero where the mask is True; for leaves that are arrays of the signs' shape."""
+        """Returns the momentum with zeros where the mask is True; for leaves that are arrays of the signs' shape."""
         return jnp.where(mask, 0, leaf)
 
 
 @dataclasses.dataclass(frozen=True)
 class Float32(Momentum):
-    """The momentum as float32: 32 bits a weight, and exact."""
+    """The momentum as float32: 32 bits per weight, and exact."""
 
     def zeros(self, shape: tuple[int, ...]) -> jax.Array:
         return jnp.zeros(shape, jnp.float32)
@@ -90,10 +90,10 @@ class Float32(Momentum):
 
 @dataclasses.dataclass(frozen=True)
 class BFloat16(Momentum):
-    """The momentum as bfloat16, rounded at random without bias; prefer Integers("int16"), which is more exact.
+    """The momentum as bfloat16, rounded stochastically without bias; prefer Integers("int16"), which is more exact.
 
     Attributes:
-      seed: of the rounding, in 0 .. 2^32 - 1.
+      seed: the seed of the rounding, in 0 .. 2^32 - 1.
     """
 
     seed: int | jax.Array = 0
@@ -110,11 +110,11 @@ class BFloat16(Momentum):
 
 @dataclasses.dataclass(frozen=True)
 class Integers(Momentum):
-    """The momentum as :class:`IntegerMomentum`: 8 or 16 bits a weight and one scale a channel, rounded without bias.
+    """The momentum as :class:`IntegerMomentum`: 8 or 16 bits per weight, one scale per channel, rounded without bias.
 
     Attributes:
       dtype: "int8" or "int16".
-      seed: of the rounding, in 0 .. 2^32 - 1.
+      seed: the seed of the rounding, in 0 .. 2^32 - 1.
     """
 
     dtype: str = "int8"
@@ -133,7 +133,7 @@ class Integers(Momentum):
 
 
 def as_momentum(kind: Momentum | chex.ArrayDType, seed: int | jax.Array) -> Momentum:
-    """Returns a kind of momentum, of which the name of a dtype is the short form."""
+    """Returns a kind of momentum, which may be given by the name of a dtype."""
     if isinstance(kind, Momentum):
         _validate.no_seed(seed)
         return kind
@@ -143,7 +143,7 @@ def as_momentum(kind: Momentum | chex.ArrayDType, seed: int | jax.Array) -> Mome
 
 
 def zero_momentum(kind: Momentum, signs: optax.Params) -> optax.Updates:
-    """Returns a tree like the signs of momenta of zero; never in the dtype of the signs, which may be boolean."""
+    """Returns a tree like the signs with momenta of zero; never in the dtype of the signs, which may be boolean."""
     return jax.tree.map(lambda leaf: kind.zeros(jnp.shape(leaf)), signs)
 
 
@@ -155,13 +155,14 @@ def advance(
     keep: jax.Array,
     count: jax.Array,
 ) -> tuple[optax.Updates, optax.Updates]:
-    """Returns the momentum after a gradient as a pair: as it is stored, and in float32 before it was rounded.
+    """Returns the momentum after a gradient as a pair: as it is stored, and in float32 before rounding.
 
-    The second is for deciding flips: it holds the gradient in full, and costs nothing, as it is what gets rounded.
+    Decide flips by the second: it contains the gradient in full, and costs nothing, since it is the value that is
+    rounded.
 
     Args:
-      kind: how it rests.
-      momentum: tree of what kind makes.
+      kind: how it is stored.
+      momentum: tree of momenta as kind stores them.
       grads: tree of floating gradients.
       decay: b1.
       keep: boolean scalar; where False the stored momentum is the old one, bit for bit.
@@ -175,7 +176,7 @@ def advance(
         def advanced(leaf: Any, gradient: jax.Array, count: jax.Array, number: int = number) -> tuple[Any, jax.Array]:
             return kind.advance(leaf, gradient, decay, number, count)
 
-        # A layer at a time, and when all gradients are there: the old momentum need not outlive the new one for long.
+        # One layer at a time, once all gradients are there, so that the old momentum is soon released.
         new, exact = not_before(keep, advanced, leaf, gradient, count)
         pairs.append((jax.tree.map(lambda after, before: jnp.where(keep, after, before), new, leaf), exact))
     stored, exact = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -183,7 +184,7 @@ def advance(
 
 
 def zero_where(kind: Momentum, mask: optax.Params, momentum: optax.Updates) -> optax.Updates:
-    """Returns the momentum, zero where a tree of masks is True."""
+    """Returns the momentum with zeros where a tree of masks is True."""
     return jax.tree.map(kind.zero_where, mask, momentum)
 
 
@@ -198,11 +199,11 @@ def _to_bfloat16(average: jax.Array, dropped: jax.Array) -> jax.Array:
 def _advance_integers(
     leaf: IntegerMomentum, gradient: jax.Array, decay: float | jax.Array, bits: jax.Array
 ) -> tuple[IntegerMomentum, jax.Array]:
-    # The scale decays and the integers stay, so that decay is exact and nothing but the increment is rounded. Only
-    # where the largest momentum of a channel outgrows the scale, or falls below a quarter of it, all of its integers
-    # are rounded to a new one. Rounding all of them at every update is 1.5 times as noisy on gradients of mixed size
-    # (b1 = 0.99999), and levels at equal distances 2.7 times. Clipping at some deviations would be quieter, but a lone
-    # large weight then lowers its own bound at every update.
+    # The scale decays and the integers stay, so that decay is exact and only the increment is rounded. Only where the
+    # largest momentum of a channel outgrows the scale, or falls below a quarter of it, are all of its integers rounded
+    # to a new one. Rounding all of them at every update is 1.5 times as noisy on gradients of mixed size (b1 =
+    # 0.99999), and evenly spaced levels are 2.7 times as noisy. Clipping at some number of deviations would be quieter,
+    # but a lone large weight then lowers its own bound at every update.
     limit = float(jnp.iinfo(leaf.values.dtype).max)
     squares, ndim = _square(leaf.values), gradient.ndim
     decayed = (decay * leaf.scale).astype(jnp.float32)
@@ -221,7 +222,7 @@ def _advance_integers(
     target = squares + step
     sign = jnp.where(target < 0, -1, 1)
     root = jnp.floor(jnp.sqrt(jnp.abs(target))).astype(jnp.int32)
-    # In integers, as squares of int16 have more digits than float32: a step of zero must leave the value alone.
+    # In integers, because squares of int16 have more digits than float32: a step of zero must not change the value.
     fraction = ((sign * squares - root * root).astype(jnp.float32) + sign * step) / (2 * root + 1)
     root = jnp.clip(root + jnp.floor(fraction + uniform(bits)).astype(jnp.int32), 0, int(limit))
     return IntegerMomentum((sign * root).astype(leaf.values.dtype), scale), average

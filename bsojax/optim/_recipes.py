@@ -1,4 +1,4 @@
-"""Whole optimizers of signs with our settings."""
+"""Complete optimizers of signs with our settings."""
 
 import math
 
@@ -31,11 +31,11 @@ def calibrated(
 ) -> optax.GradientTransformationExtraArgs:
     """T-BSO with our settings: the recipe to start with.
 
-    Use it as the flip optimizer. Gradients are brought to one size a channel, so that late ones, which are small,
-    count as much as early ones; signs follow the momentum without a threshold, whose window
-    grows with the run; and beside them, at one bit a weight, are kept those to evaluate and ship, which follow only
-    where the momentum is sure (see deployed_signs). docs/RESULTS.md has the evidence: how it compares with rules that
-    keep latent weights.
+    Use it as the flip optimizer. Gradients are scaled to one size per channel, so that late ones, which are small,
+    count as much as early ones. Signs follow the momentum without a threshold, and its window grows with the run.
+    Beside them, at one bit per weight, the state keeps the signs to evaluate and ship, which follow only where the
+    momentum is certain (see deployed_signs). docs/RESULTS.md has the evidence: how it compares with rules that keep
+    latent weights.
 
     Example:
       >>> import optax, bsojax
@@ -46,22 +46,23 @@ def calibrated(
 
     Args:
       num_steps: T, the number of time steps of a sequence.
-      total_updates: the number of updates of the run, at whose end flips die out. An online step updates after every
-        time step: it is the number of batches times num_steps, not the number of batches; with losses.at_last or
-        accumulation it is that of batches. None: flips go on, for runs whose end is not known.
+      total_updates: the number of updates of the run, at the end of which flips die out. An online step updates after
+        every time step, so this is the number of batches times num_steps, not the number of batches; with
+        losses.at_last or accumulation it is the number of batches. None: flips continue, for runs whose end is not
+        known.
       b1: decay of the momentum at the start, in [0, 1).
-      growth: how many updates the momentum's window, 1 / (1 - b1), grows an update.
+      growth: by how many updates the momentum's window, 1 / (1 - b1), grows per update.
       c: the threshold, in standard deviations of the momentum's noise (see noise_threshold).
       b2: decay of the second moment.
       rms_decay: decay of the root mean square (see scale_by_channel_rms).
-      anneal: what ``1 - b1`` is multiplied by, a schedule; None: falling from 1 to 0 at total_updates, evenly.
-      deploy_c: how sure the momentum must be for a sign to be deployed, in such standard deviations; None: what is
-        trained is deployed.
-      momentum_dtype: how the momentum rests (see bso).
-      seed: of the rounding to that (see bso).
+      anneal: a schedule by which ``1 - b1`` is multiplied; None: falling linearly from 1 to 0 at total_updates.
+      deploy_c: how certain the momentum must be for a sign to be deployed, in the same standard deviations; None: the
+        trained signs are deployed.
+      momentum_dtype: how the momentum is stored (see bso).
+      seed: the seed of the rounding to that dtype (see bso).
 
     Returns:
-      A transformation whose state holds a :class:`TBSOState`. With growth 0.2, c 0.1, no deploy_c, and
+      A transformation whose state contains a :class:`TBSOState`. With growth 0.2, c 0.1, no deploy_c, and
       ``optax.cosine_decay_schedule(1.0, total_updates)`` for anneal, it is the recipe of earlier versions.
 
     Raises:
@@ -93,11 +94,11 @@ def calibrated_counter(
     deploy_c: float | None = 0.15,
     seed: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """A counter with our settings: what calibrated does, in a few bits a weight.
+    """A counter with our settings: the counterpart of calibrated in a few bits per weight.
 
-    Use it where memory decides: at six bits a weight, its sign among them, it comes close to calibrated with a float32
-    momentum (docs/RESULTS.md has how close, on which set, at which width). Its steps shrink as the window of the
-    momentum of calibrated grows.
+    Use it where memory decides: at six bits per weight, including the sign, it comes close to calibrated with a float32
+    momentum (docs/RESULTS.md shows how close, on which set, at which width). Its steps shrink as the momentum's window
+    grows in calibrated.
 
     Example:
       >>> import optax, bsojax
@@ -105,17 +106,17 @@ def calibrated_counter(
       >>> tx = bsojax.split_optimizer(flip, optax.sgd(0.1))
 
     Args:
-      total_updates: the number of updates of the run, at whose end flips die out (see calibrated), or None.
-      bits: bits a weight, its sign among them, in 3 .. 8.
-      rho: the size of steps, in those with which the counter forgets as fast as the momentum of calibrated. Less is
-        faster at first, and ends lower.
-      max_step: the largest step, in levels by a gradient of 1.
-      growth: how many updates the window grows an update.
+      total_updates: the number of updates of the run, at the end of which flips die out (see calibrated), or None.
+      bits: bits per weight, including its sign, in 3 .. 8.
+      rho: the size of the steps, relative to those with which the counter forgets as fast as the momentum of
+        calibrated. Smaller values learn faster at first and end lower.
+      max_step: the largest step, in levels per gradient of 1.
+      growth: by how many updates the window grows per update.
       rms_decay: decay of the root mean square (see scale_by_channel_rms).
-      anneal: what steps are multiplied by, a schedule; None: falling from 1 to 0 at total_updates, evenly.
-      deploy_c: how far from zero a weight must be for its sign to be deployed, in shares of the scale, less as anneal
-        falls; it takes one more bit a weight. None: what is trained is deployed.
-      seed: of the rounding.
+      anneal: a schedule by which steps are multiplied; None: falling linearly from 1 to 0 at total_updates.
+      deploy_c: how far from zero a weight must be for its sign to be deployed, as a fraction of the scale, smaller as
+        anneal falls; it takes one more bit per weight. None: the trained signs are deployed.
+      seed: the seed of the rounding.
 
     Raises:
       TypeError, ValueError: as counter.
@@ -135,10 +136,10 @@ def calibrated_counter(
 
 
 def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
-    """Returns a schedule of updates that follows a schedule of batches.
+    """Returns a schedule over updates that follows a schedule over batches.
 
-    Use it wherever an online step is given a schedule: it updates after every time step, so that what counts updates,
-    as all of optax's schedules do, comes to its end num_steps times as fast as one that counts batches.
+    Use it wherever an online step is given a schedule: the step updates after every time step, so a schedule that
+    counts updates, as all of optax's do, ends num_steps times as fast as one that counts batches.
 
     Example:
       >>> import optax, bsojax
@@ -150,12 +151,13 @@ def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
       updates_per_batch: num_steps; 1 where gradients are accumulated.
 
     Raises:
-      TypeError, ValueError: updates_per_batch is no int, or less than 1.
+      TypeError, ValueError: updates_per_batch is not an int, or less than 1.
     """
     each = _validate.steps(updates_per_batch, "updates_per_batch")
 
     def of_updates(count: jax.Array) -> jax.Array:
-        return schedule(count // each)
+        value: jax.Array = schedule(count // each)
+        return value
 
     return of_updates
 
@@ -163,16 +165,16 @@ def per_batch(schedule: Schedule, updates_per_batch: int) -> Schedule:
 def window_schedule(
     b1: float, growth: float, total_updates: int | None = None, anneal: Schedule | None = None
 ) -> Schedule:
-    """Returns a schedule of b1: ``1 - b1`` is a factor over ``1 / (1 - b1) + growth * k`` after k updates.
+    """Returns a schedule for b1: ``1 - b1`` is a factor over ``1 / (1 - b1) + growth * k`` after k updates.
 
-    Use it for a momentum that at first is an average of a few gradients, which moves fast, and later of a share of all
-    gradients, which is quiet. Where the factor ends at 0, it stands still in the end, so that nothing flips.
+    Use it for a momentum that at first averages a few gradients, and moves fast, and later averages a fraction of all
+    gradients, and is quiet. Where the factor ends at 0, the momentum stands still at the end, so that nothing flips.
 
     Args:
       b1: the decay at the start, in [0, 1).
-      growth: how many updates the window grows an update.
-      total_updates: the number of updates of the run; None where anneal does without it.
-      anneal: the factor, a schedule; None: a cosine from 1 to 0 at total_updates, or where that is None too, 1.
+      growth: by how many updates the window grows per update.
+      total_updates: the number of updates of the run; None where anneal does not need it.
+      anneal: the factor, a schedule; None: a cosine from 1 to 0 at total_updates, or 1 where that is None too.
     """
     cosine = None if total_updates is None else optax.cosine_decay_schedule(1.0, total_updates)
     factor = anneal or cosine or optax.constant_schedule(1.0)

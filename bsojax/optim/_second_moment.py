@@ -1,4 +1,4 @@
-"""The second moment of T-BSO: by layer and time step, the moving average of the mean squared gradient (eq. 13)."""
+"""The second moment of T-BSO: per layer and time step, the moving average of the mean squared gradient (eq. 13)."""
 
 import dataclasses
 from typing import Any
@@ -13,13 +13,13 @@ from bsojax.optim import _flips
 
 @dataclasses.dataclass(frozen=True)
 class SecondMoment:
-    """How t_bso follows the size of its gradients.
+    """How t_bso tracks the size of its gradients.
 
     Attributes:
       num_steps: T.
       b2: decay.
       eps: added inside the root.
-      debias: whether the average is divided by the weight that it has gathered.
+      debias: whether the average is divided by the weight that it has accumulated.
     """
 
     num_steps: int
@@ -28,7 +28,7 @@ class SecondMoment:
     debias: bool
 
     def start(self, signs: optax.Params) -> tuple[optax.Updates, jax.Array | None]:
-        """Returns averages of zero for a tree of signs, and their weight where that is kept."""
+        """Returns averages of zero for a tree of signs, and their weight where it is kept."""
         averages = jax.tree.map(lambda _: jnp.zeros((self.num_steps,), jnp.float32), signs)
         return averages, jnp.zeros((self.num_steps,), jnp.float32) if self.debias else None
 
@@ -39,7 +39,7 @@ class SecondMoment:
 
         Returns:
           The new fields of the state; for each leaf the root of its second moment; and whether this update counts:
-          where it does not, because something is not finite or the time step is none of T, the averages stay.
+          where it does not, because something is not finite or the time step is outside 0 .. T - 1, the averages stay.
         """
         t = state.count % self.num_steps if time_step is None else time_step
         t = _validate.time_step("t_bso", t, self.num_steps)

@@ -1,7 +1,7 @@
 """Pictures of spikes, membranes, runs, momenta and kernels, with matplotlib: ``pip install 'bsojax[plots]'``.
 
-It is imported by itself, ``from bsojax import plots``, so that those who draw nothing need no matplotlib. Each function
-draws on the matplotlib axes that it is given, or on those of a new figure, and returns them.
+Import it separately, ``from bsojax import plots``, so that only those who draw need matplotlib. Each function draws on
+the matplotlib axes that it is given, or on those of a new figure, and returns them.
 """
 
 from bsojax.plots._axes import Axes as Axes

@@ -9,7 +9,7 @@ from bsojax.plots._axes import Axes, axes, finish
 from bsojax.signs import to_weights
 
 _GAP = 0.45
-"""The grey between kernels, where -1 is black, 0, and +1 is white, 1."""
+"""The grey between kernels, on a scale from -1, black, at 0 to +1, white, at 1."""
 
 
 def kernels(signs: Any, *, count: int = 8, ax: Axes | None = None) -> Axes:
@@ -21,15 +21,15 @@ def kernels(signs: Any, *, count: int = 8, ax: Axes | None = None) -> Axes:
     Args:
       signs: a leaf of signs, packed or not: of a convolution in one or two dimensions, ``(*kernel_size, in, out)``, or
         of a dense layer, ``(in, out)``, which is drawn as one matrix.
-      count: of how many input channels, from left to right, and output channels, from top to bottom, kernels are drawn
-        at most; of a dense layer all are.
-      ax: the axes to draw on; None: those of a new figure.
+      count: the most input channels, from left to right, and output channels, from top to bottom, whose kernels are
+        drawn; a dense layer is drawn in full.
+      ax: the axes to draw on; None means those of a new figure.
 
     Returns:
       The axes.
 
     Raises:
-      ValueError: count < 1, or signs have another number of axes.
+      ValueError: count < 1, or signs has another number of axes.
     """
     weights = np.asarray(to_weights(signs))
     _validate.kernel_axes("signs", weights.ndim)

@@ -1,4 +1,4 @@
-"""How close weights are to a flip: their momentum against the threshold."""
+"""How close weights are to a flip: their momentum compared with the threshold."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,27 +21,27 @@ def momentum(
     bins: int = 80,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws a histogram of ``weight * momentum`` of a layer, and the threshold: what is right of it flips.
+    """Draws a histogram of ``weight * momentum`` of a layer, and the threshold: weights to its right flip.
 
     Use it to see whether a threshold stops every flip, or none:
-    ``plots.momentum(state.opt_state, state.signs, "conv_1/kernel", threshold)``. Momenta are those that rest between
-    updates, rounded where momentum_dtype is an integer. Weights right of the threshold are those that the last gradient
-    flipped the other way, or that rounding moved.
+    ``plots.momentum(state.opt_state, state.signs, "conv_1/kernel", threshold)``. Momenta are shown as they are stored
+    between updates, rounded where momentum_dtype is an integer. Weights right of the threshold are those that the last
+    gradient flipped to the other side, or that rounding moved.
 
     Args:
-      opt_state: an optimizer's state that holds one of bso or t_bso, at any depth.
-      signs: the tree of signs that are trained, ``state.signs``, packed or not.
+      opt_state: an optimizer's state that contains one of bso or t_bso, at any depth.
+      signs: the tree of trained signs, ``state.signs``, packed or not.
       layer: the name of a leaf of signs, such as "conv_1/kernel".
-      threshold: as bso or t_bso was given it: a number, or a schedule of the number of updates; 0 for calibrated. That
-        of t_bso is multiplied by the root of the layer's second moment, which each time step has its own of.
+      threshold: as given to bso or t_bso: a number, or a schedule over the number of updates; 0 for calibrated. For
+        t_bso it is multiplied by the root of the layer's second moment, which each time step has separately.
       bins: the number of bars.
-      ax: the axes to draw on; None: those of a new figure.
+      ax: the axes to draw on; None means those of a new figure.
 
     Returns:
-      The axes; bars on a logarithmic axis, the threshold as a line, of t_bso one a time step.
+      The axes, with bars on a logarithmic axis and the threshold as a line, for t_bso one per time step.
 
     Raises:
-      ValueError: opt_state holds no momentum, as that of counter, or there is no such layer.
+      ValueError: opt_state contains no momentum, like that of counter, or there is no such layer.
     """
     state = _flip_state(opt_state)
     found = _by_name(state.momentum, lambda node: isinstance(node, IntegerMomentum))
@@ -63,8 +63,10 @@ def momentum(
 
 
 def _flip_state(opt_state: Any) -> BSOState | TBSOState:
-    is_state = lambda node: isinstance(node, BSOState | TBSOState)  # noqa: E731
-    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_state) if is_state(node)]
+    def is_state(node: Any) -> bool:
+        return isinstance(node, BSOState | TBSOState)
+
+    states: list[BSOState | TBSOState] = list(filter(is_state, jax.tree.leaves(opt_state, is_leaf=is_state)))
     _validate.one_momentum("opt_state", len(states))
     return states[0]
 
@@ -74,11 +76,11 @@ def _by_name(tree: Any, is_leaf: Callable[[Any], bool]) -> dict[str, Any]:
 
 
 def _scales(state: BSOState | TBSOState, layer: str) -> np.ndarray:
-    """Returns what the threshold of a layer is multiplied by, of t_bso at each time step."""
+    """Returns the factors of a layer's threshold, for t_bso one per time step."""
     if isinstance(state, BSOState):
         return np.ones(1)
     second = np.asarray(_by_name(state.second_moment, lambda _: False)[layer])
     if state.second_moment_weight is not None:
         weight = np.asarray(state.second_moment_weight)
         second = second / np.where(weight > 0, weight, 1)
-    return np.sqrt(second)
+    return np.asarray(np.sqrt(second))

@@ -1,4 +1,4 @@
-"""What a layer of neurons did with an example: its spikes, and the membranes of some of its neurons."""
+"""What a layer of neurons did for an example: its spikes, and the membranes of some of its neurons."""
 
 from collections.abc import Sequence
 
@@ -9,28 +9,28 @@ from bsojax.online import Recording
 from bsojax.plots._axes import DISTINCT, GREY, Axes, axes, finish, name_lines, whole_numbers
 
 _ROWS = 256
-"""Of a raster, at most; where there are more neurons, a row stands for several."""
+"""The most rows of a raster; where there are more neurons, a row stands for several."""
 
 _SHOWN = 4
-"""Neurons whose membranes are drawn where none are named."""
+"""The number of neurons whose membranes are drawn by default."""
 
 
 def raster(recording: Recording, *, example: int = 0, ax: Axes | None = None) -> Axes:
-    """Draws when each neuron of a layer spiked: time steps from left to right, a row a neuron, a spike black.
+    """Draws when each neuron of a layer spiked: time steps from left to right, one row per neuron, spikes black.
 
-    Use it to see whether a layer is silent, always on, or bursts: ``plots.raster(recordings["neuron_0"])``. In
-    layers of more than 256 neurons a row stands for several, and is the darker the more of them spiked.
+    Use it to see whether a layer is silent, always on, or bursting: ``plots.raster(recordings["neuron_0"])``. In layers
+    of more than 256 neurons a row stands for several, and is darker the more of them spiked.
 
     Args:
-      recording: of a layer, one of those that ``bsojax.record`` returns.
-      example: which one of the batch.
-      ax: the axes to draw on; None: those of a new figure.
+      recording: that of one layer, from the result of ``bsojax.record``.
+      example: which example of the batch.
+      ax: the axes to draw on; None means those of a new figure.
 
     Returns:
       The axes.
 
     Raises:
-      TypeError: recording is not that of one layer.
+      TypeError: recording is not the recording of one layer.
       ValueError: the layer does not spike, or there is no such example.
     """
     spikes = _of_example(recording, "spikes", example)
@@ -58,24 +58,24 @@ def membrane(
     threshold: float | None = 1.0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws the membranes of some neurons over time, the threshold dashed, and a dot where a neuron spiked.
+    """Draws the membranes of some neurons over time, the threshold as a dashed line, and a dot at each spike.
 
-    Use it to see how far from the threshold neurons live. Membranes are those before the reset, so that a spike stands
+    Use it to see how far neurons stay from the threshold. Membranes are shown before the reset, so that a spike lies
     above the threshold.
 
     Args:
-      recording: of a layer, one of those that ``bsojax.record`` returns.
-      neurons: which ones, by their place in the raveled layer; None: the four whose spikes vary
-        most over time, and of those that vary alike, whose membranes do.
-      example: which one of the batch.
-      threshold: the layer's ``v_threshold``; None: no line is drawn, nor is one where the layer does not spike.
-      ax: the axes to draw on; None: those of a new figure.
+      recording: that of one layer, from the result of ``bsojax.record``.
+      neurons: which ones, by their place in the raveled layer; None means the four whose spikes vary most over time,
+        with ties decided by how much their membranes vary.
+      example: which example of the batch.
+      threshold: the layer's ``v_threshold``; None draws no line, and there is none where the layer does not spike.
+      ax: the axes to draw on; None means those of a new figure.
 
     Returns:
       The axes.
 
     Raises:
-      TypeError: recording is not that of one layer.
+      TypeError: recording is not the recording of one layer.
       ValueError: the layer reports no membranes, or there is no such example or neuron.
     """
     membranes = _of_example(recording, "membranes", example)
@@ -96,7 +96,7 @@ def membrane(
 
 
 def _of_example(recording: Recording, field: str, example: int) -> np.ndarray:
-    """Returns what a layer's neurons did with an example, of shape ``(num_steps, neurons)``."""
+    """Returns what a layer's neurons did for an example, of shape ``(num_steps, neurons)``."""
     _validate.one_recording(recording, isinstance(recording, Recording), field)
     values = np.asarray(getattr(recording, field), np.float32)
     _validate.indices("example", [example], values.shape[1])
@@ -104,9 +104,9 @@ def _of_example(recording: Recording, field: str, example: int) -> np.ndarray:
 
 
 def _lively(recording: Recording, membranes: np.ndarray, example: int) -> list[int]:
-    """Returns the neurons that are drawn where none are named."""
+    """Returns the neurons that are drawn by default."""
     varies = np.zeros(membranes.shape[1])
     if recording.spikes is not None:
         varies = _of_example(recording, "spikes", example).var(0)
     order = np.lexsort((-np.ptp(membranes, axis=0), -varies))
-    return np.sort(order[:_SHOWN]).tolist()
+    return [int(neuron) for neuron in np.sort(order[:_SHOWN])]

@@ -21,14 +21,14 @@ def rates(records: Iterable[Record], *, ax: Axes | None = None) -> Axes:
 
     Args:
       records: the metrics of training steps, ``[metrics, ...]``, whose "spikes" are rates by layer; or the lines of a
-        run's metrics.jsonl, whose "spike_rates" are. Records without are left out.
-      ax: the axes to draw on; None: those of a new figure.
+        run's metrics.jsonl, whose "spike_rates" are. Records without these are left out.
+      ax: the axes to draw on; None means those of a new figure.
 
     Returns:
-      The axes: a line a layer, against the records' "epoch" where they have one, else against their number.
+      The axes: one line per layer, against the records' "epoch" where they have one, otherwise against their number.
 
     Raises:
-      ValueError: no record holds rates by layer.
+      ValueError: no record contains rates by layer.
     """
     ax, kept = axes(ax, 7.5), _with(records, ("spike_rates", "spikes"))
     _draw(ax, kept, {name: 1 for _, values in kept for name in values})
@@ -37,22 +37,22 @@ def rates(records: Iterable[Record], *, ax: Axes | None = None) -> Axes:
 
 
 def flips(records: Iterable[Record], *, signs: Any = None, ax: Axes | None = None) -> Axes:
-    """Draws how often the signs of each layer flip over a run, on a logarithmic axis; records without a flip are gaps.
+    """Draws how often the signs of each layer flip over a run, on a logarithmic axis; records without flips are gaps.
 
-    Use it to see whether layers still learn, and whether one flips to and fro.
+    Use it to see whether layers still learn, and whether one flips back and forth.
 
     Args:
       records: the metrics of training steps, ``[metrics, ...]``, whose "flips" are counts by sign leaf; or the lines of
-        a run's metrics.jsonl, whose "flip_ratios" are flips a weight and update. Records without are left out.
-      signs: the tree of signs, ``state.signs``: counts are divided by the number of weights of their leaf. Ratios are
-        not.
-      ax: the axes to draw on; None: those of a new figure.
+        a run's metrics.jsonl, whose "flip_ratios" are flips per weight and update. Records without these are left out.
+      signs: the tree of signs, ``state.signs``: counts, but not ratios, are divided by the number of weights of their
+        leaf.
+      ax: the axes to draw on; None means those of a new figure.
 
     Returns:
-      The axes: a line a layer, against the records' "epoch" where they have one, else against their number.
+      The axes: one line per layer, against the records' "epoch" where they have one, otherwise against their number.
 
     Raises:
-      ValueError: no record holds flips by layer, or signs lack a leaf of theirs.
+      ValueError: no record contains flips by layer, or signs lacks one of their leaves.
     """
     ax, kept = axes(ax, 7.5), _with(records, ("flip_ratios", "flips"))
     names = {name for _, values in kept for name in values}
@@ -68,7 +68,7 @@ def flips(records: Iterable[Record], *, signs: Any = None, ax: Axes | None = Non
 
 
 def _with(records: Iterable[Record], keys: Sequence[str]) -> list[tuple[Record, Record]]:
-    """Returns the records that hold values by layer under one of the keys, each with those."""
+    """Returns the records that hold values by layer under one of the keys, each with these values."""
     found = (
         (record, next((record[key] for key in keys if isinstance(record.get(key), Mapping)), None))
         for record in records
@@ -101,5 +101,5 @@ def _sizes(signs: Any) -> dict[str, int]:
 
 
 def _in_order(name: str) -> list[Any]:
-    """A key that puts conv_10 behind conv_2."""
+    """A sort key that puts conv_10 after conv_2."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,6 +1,6 @@
 """Weights that are signs: booleans (True = +1, False = -1), at rest or packed, and how they are changed.
 
-The only room that knows in which of its forms a binary weight is held.
+This is the only room that knows the forms in which a binary weight is held.
 """
 
 from bsojax._validate import leaf_name as leaf_name

@@ -1,4 +1,4 @@
-"""A layer's kernel in training: what is differentiated, and the packed signs that it may stand for."""
+"""A layer's kernel in training: the part that is differentiated, and the packed signs that it may represent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,12 @@ class Kernel:
     """A kernel as a synapse sees it.
 
     Attributes:
-      view: the floating weights; or, beside packed signs, a probe of their shape whose values nothing reads. In either
-        case the gradient of the weights is its gradient.
-      packed: the signs at one bit each, which the synapse unpacks when it needs them; None: the view is the kernel.
-      signs: booleans of which the view was made, so that nothing is learned of it; None: it was made of numbers.
+      view: the floating weights or, where signs are packed, a probe of their shape whose values nothing reads. In
+        either case the gradient of the weights is its gradient.
+      packed: the signs at one bit each, which the synapse unpacks when it needs them; None where the view is the
+        kernel.
+      signs: the booleans from which the view was made, so that nothing is learned from it; None where it was made from
+        numbers.
     """
 
     view: jax.Array
@@ -42,16 +44,16 @@ class Kernel:
         return self.view.astype(dtype) if self.packed is None else to_weights(self.packed, dtype)
 
     def kept(self) -> "Kernel":
-        """What a backward pass must keep of it: not the probe, a constant, but for its dtype."""
+        """What a backward pass must keep of it: of the probe, which is constant, only the dtype."""
         return Kernel(self.view) if self.packed is None else Kernel(self.view[:0], self.packed)
 
     def gradient(self, gradient: jax.Array) -> "Kernel":
-        """The cotangent of this kernel, of which a backward pass has the weights' gradient."""
+        """The cotangent of this kernel, given the weights' gradient in a backward pass."""
         return Kernel(gradient.astype(self.view.dtype), None)
 
 
 def as_kernel(value: Any, dtype: chex.ArrayDType) -> Kernel:
-    """Returns what a layer finds in its variable, or a user hands to a synapse, as a kernel of a dtype."""
+    """Returns a layer's variable, or the kernel that a user passes to a synapse, as a kernel of the given dtype."""
     if isinstance(value, Kernel):
         return value
     if is_packed(value) or is_sign(value):
@@ -61,15 +63,15 @@ def as_kernel(value: Any, dtype: chex.ArrayDType) -> Kernel:
 
 
 def differentiable(tree: Any, dtype: chex.ArrayDType) -> tuple[Any, Callable[[Any], Any]]:
-    """Returns the tree to take gradients for, and a function that makes of it what layers take.
+    """Returns the tree to differentiate, and a function that converts it to the form that layers take.
 
     Args:
       tree: signs, packed or not, and real parameters.
       dtype: the floating dtype of the signs' gradients.
 
     Returns:
-      The tree with boolean signs as weights of +1 and -1, and probes of zeros in the place of PackedSigns; and what
-      puts each probe together with the PackedSigns that it stands for.
+      The tree with boolean signs as weights of +1 and -1, and probes of zeros in place of PackedSigns; and a function
+      that joins each probe with the PackedSigns that it represents.
     """
     views = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, dtype) if is_packed(leaf) else to_weights(leaf, dtype),

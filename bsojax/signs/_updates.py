@@ -1,4 +1,4 @@
-"""Updates of trees that hold signs: made from flips, applied, counted, and refused where they would destroy a sign."""
+"""Updates of trees that hold signs: made from flips, applied, counted, and refused where they destroy a sign."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from bsojax.signs._packed import PackedSigns, bits_of, is_packed, is_sign, signs
 
 
 def deltas(signs: chex.ArrayTree, flips: chex.ArrayTree, dtype: Any = jnp.int8) -> optax.Updates:
-    """Returns what to add to a tree of signs so that the chosen weights flip and no other changes.
+    """Returns what to add to a tree of signs so that exactly the chosen weights flip.
 
     Args:
       signs: boolean arrays, floating arrays of +1 and -1, and PackedSigns.
       flips: boolean arrays of the same shapes.
-      dtype: of the deltas of boolean signs: -1 where a True flips, +1 where a False flips, 0 elsewhere.
+      dtype: the dtype of the deltas of boolean signs: -1 where a True flips, +1 where a False flips, 0 elsewhere.
 
     Returns:
-      A tree like the signs. Floating weights get ``-2 * weight`` where they flip, in their own dtype; PackedSigns what
-      to add to their bytes, modulo 256, as PackedSigns.
+      A tree like the signs. Floating weights get ``-2 * weight`` where they flip, in their own dtype; PackedSigns get
+      what to add to their bytes, modulo 256, as PackedSigns.
     """
 
     def delta(leaf: Any, flips: jax.Array) -> Any:
@@ -36,7 +36,7 @@ def deltas(signs: chex.ArrayTree, flips: chex.ArrayTree, dtype: Any = jnp.int8) 
 
 
 def deltas_like(signs: chex.ArrayTree, updates: optax.Updates) -> optax.Updates:
-    """Returns deltas of booleans as deltas of the form in which signs are held: packed where those are."""
+    """Returns deltas of booleans in the form in which signs are held: packed where those are packed."""
     leaves, found = _leaves(signs, updates)
     made = [
         _packed_delta(leaf, bits_of(update != 0)) if is_packed(leaf) else update
@@ -47,7 +47,7 @@ def deltas_like(signs: chex.ArrayTree, updates: optax.Updates) -> optax.Updates:
 
 
 def no_flips(signs: chex.ArrayTree) -> optax.Updates:
-    """Returns deltas that flip nothing, of the form in which signs are held."""
+    """Returns deltas that flip nothing, in the form in which signs are held."""
 
     def nothing(leaf: Any) -> Any:
         if isinstance(leaf, PackedSigns):
@@ -58,7 +58,7 @@ def no_flips(signs: chex.ArrayTree) -> optax.Updates:
 
 
 def flip_bits(signs: chex.ArrayTree, updates: optax.Updates) -> list[jax.Array]:
-    """Returns which signs deltas flip, as packed bits, an array for each leaf; packed signs are not unpacked."""
+    """Returns which signs the deltas flip, as packed bits, one array per leaf; packed signs are not unpacked."""
     return [
         leaf.bits ^ (leaf.bits + update.bits) if is_packed(leaf) else bits_of(update != 0)
         for leaf, update in zip(*_leaves(signs, updates), strict=True)
@@ -94,9 +94,9 @@ def check_updates(params: chex.ArrayTree, updates: chex.ArrayTree) -> None:
 
 
 def apply_updates(params: optax.Params, updates: optax.Updates) -> optax.Params:
-    """As ``optax.apply_updates``, refusing an update that would silently destroy a sign leaf.
+    """Like ``optax.apply_updates``, but refuses an update that would silently destroy a sign leaf.
 
-    Use it in place of optax's wherever parameters hold signs. The check is of dtypes and shapes alone, at trace time.
+    Use it in place of optax's wherever parameters hold signs. It checks only dtypes and shapes, at trace time.
 
     Args:
       params: a tree of boolean signs and real parameters.
@@ -131,6 +131,6 @@ def _with_paths(tree: Any) -> list[tuple[Any, Any]]:
 
 
 def _leaves(tree: Any, other: Any) -> tuple[list[Any], list[Any]]:
-    """The leaves of two trees of the same structure, packed signs as one leaf each; JAX refuses another structure."""
+    """The leaves of two trees of equal structure, packed signs as one leaf each; JAX refuses unequal structures."""
     structure: Any = jax.tree.structure(tree, is_leaf=is_packed)
     return structure.flatten_up_to(tree), structure.flatten_up_to(other)

@@ -1,7 +1,7 @@
-"""What XLA on a CPU needs in order to be fast and small; on other platforms these functions are the plain ones.
+"""What makes XLA on a CPU fast and small; on other platforms these functions are the plain ones.
 
 Each function names the issue or the measurement that made it necessary. ``with plain():`` turns all of them off for
-what is traced inside, to see what they still gain with another version of XLA, or to find out who is at fault.
+whatever is traced inside, to see what they still gain with another version of XLA, or to find the cause of a fault.
 """
 
 from bsojax.xla_cpu._convolutions import convolve as convolve

@@ -1,4 +1,4 @@
-"""Convolutions: XLA's own, and on a CPU along rows where that keeps all cores busy."""
+"""Convolutions: XLA's own and, on a CPU, along rows where that keeps all cores busy."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class ConvGeometry(NamedTuple):
 
     Attributes:
       strides: steps of the window along each dimension.
-      padding: zeros before and after each dimension; negative ones crop.
+      padding: zeros before and after each dimension; negative numbers crop.
       dilation: spacing of the kernel's elements along each dimension.
       groups: the number of groups of channels that do not see each other.
     """
@@ -36,12 +36,12 @@ class ConvGeometry(NamedTuple):
 
     @property
     def of_rows(self) -> "ConvGeometry":
-        """Of a convolution of signals: that of the same signals as images of one row."""
+        """The geometry, for a convolution of signals, of the same signals as images of one row."""
         return ConvGeometry((1, *self.strides), ((0, 0), *self.padding), (1, *self.dilation), self.groups)
 
     @property
     def of_planes(self) -> "ConvGeometry":
-        """Of a convolution of volumes: that of its planes, but for the depth."""
+        """The geometry, for a convolution of volumes, of its planes, without the depth."""
         return ConvGeometry(self.strides[1:], self.padding[1:], self.dilation[1:], self.groups)
 
 
@@ -56,7 +56,7 @@ def convolve(geometry: ConvGeometry, image: jax.Array, kernel: jax.Array) -> jax
 
 
 def convolve_on_cpu(geometry: ConvGeometry, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the convolution as a CPU does it fastest."""
+    """Returns the convolution in the way that is fastest on a CPU."""
     if image.ndim == 3:
         return convolve_on_cpu(geometry.of_rows, image[:, None], kernel[None])[:, 0]
     if is_depthwise(geometry.groups, image.shape, kernel.shape):
@@ -78,10 +78,10 @@ def plain_convolve(
     dilation: tuple[int, ...],
     groups: int = 1,
 ) -> jax.Array:
-    """Returns the convolution as XLA has it; arguments as the fields of ConvGeometry."""
+    """Returns XLA's own convolution; the arguments are the fields of ConvGeometry."""
     if any(min(side) < 0 for side in padding):
-        # By hand: where a negative padding before an axis meets a positive one after it, XLA's convolution on a CPU
-        # reads past the image (jaxlib 0.10). Padded first, then cropped: the crop may be wider than the image.
+        # Padded by hand: where a negative padding before an axis meets a positive one after it, XLA's convolution on a
+        # CPU reads past the image (jaxlib 0.10). Padded first, then cropped: the crop may be wider than the image.
         for bound in (max, min):
             sides = [(bound(before, 0), bound(after, 0), 0) for before, after in padding]
             image = lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), *sides, (0, 0, 0)))

@@ -1,7 +1,7 @@
 """The gradients of convolutions as ordinary forward convolutions.
 
-Inside ``lax.scan``, and any other loop, XLA on a CPU runs its own backward convolutions some hundred times slower than
-the same convolutions outside of it (jax issue 12868).
+Inside ``lax.scan`` and any other loop, XLA on a CPU runs its own backward convolutions about a hundred times slower
+than the same convolutions outside the loop (jax issue 12868).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from bsojax.xla_cpu._rows import kernel_gradient
 from bsojax.xla_cpu._switch import by_platform
 
 SMALL = 2**17
-"""Below so many elements of an image its memory is not worth a branch of its own for each gradient (measured)."""
+"""With fewer elements, an image's memory does not justify a branch of its own for each gradient (measured)."""
 
 Gradients = tuple[jax.Array, jax.Array]
 Shape = tuple[int, ...]
@@ -36,11 +36,11 @@ def conv_gradients(
     """Returns the gradients of image and kernel, the latter taken at the trace.
 
     Args:
-      geometry: of the convolution.
-      trace: what stands for the image in the kernel's gradient, ``(batch, *space, in)``.
-      kernel: a tree of arrays that is the kernel once ``weights`` has made numbers of it; on a CPU no earlier than the
-        gradient is there, so that unpacked signs do not wait in memory for it.
-      shape: of the kernel, ``(*size, in // groups, out)``.
+      geometry: the geometry of the convolution.
+      trace: what replaces the image in the kernel's gradient, ``(batch, *space, in)``.
+      kernel: a tree of arrays that ``weights`` turns into the kernel; on a CPU not before the gradient is there, so
+        that unpacked signs do not occupy memory while waiting for it.
+      shape: the kernel's shape, ``(*size, in // groups, out)``.
       g: the gradient of the convolution.
       weights: a function of kernel that returns an array of that shape.
     """
@@ -74,8 +74,8 @@ def one_after_the_other(
 ) -> Gradients:
     """Returns ``of_value(kernel, g)`` and ``of_kernel(trace, g)``, no part of which starts before g is there.
 
-    From so many elements of an image on as SMALL says, one is done before the other starts, so that they share their
-    memory. The kernel's first: nothing asks for the value's in a first layer, and it must not be computed there.
+    For images of SMALL elements or more, one is finished before the other starts, so that they share their memory. The
+    kernel's gradient comes first: in a first layer nothing needs the value's, and it must not be computed there.
     """
 
     def both(trace: jax.Array, kernel: Any, g: jax.Array) -> Gradients:
@@ -83,20 +83,21 @@ def one_after_the_other(
         return of_value(kernel, g), kernel_grad
 
     if isinstance(size, int) and size < SMALL:  # a symbolic batch has no size to compare
-        return not_before(g, both, trace, kernel, g)
+        grads: Gradients = not_before(g, both, trace, kernel, g)
+        return grads
     kernel_grad = not_before(g, of_kernel, trace, g)
     return not_before(kernel_grad, of_value, kernel, g), kernel_grad
 
 
 def gradients_by_transposition(geometry: ConvGeometry, trace: jax.Array, kernel: jax.Array, g: jax.Array) -> Gradients:
-    """The gradients of image and kernel as XLA derives them: the reference."""
+    """The gradients of image and kernel as XLA derives them, for reference."""
     of_value = jax.linear_transpose(lambda value: plain_convolve(value, kernel, *geometry), trace)
     of_kernel = jax.linear_transpose(lambda weights: plain_convolve(trace, weights, *geometry), kernel)
     return of_value(g)[0], of_kernel(g)[0]
 
 
 def value_gradient(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Array) -> jax.Array:
-    """The gradient of a value of this shape; the kernel is turned behind a barrier, or XLA would turn it back."""
+    """The gradient of a value of the given shape; the kernel is turned behind a barrier, or XLA would turn it back."""
     if geometry.groups > 1:
         spread, around = spread_for_transposition(geometry, shape, kernel.shape, g)
         return depthwise_transposition(around, spread, jnp.flip(kernel, range(kernel.ndim - 2)), shape[-1])
@@ -104,12 +105,12 @@ def value_gradient(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: j
 
 
 def turned(kernel: jax.Array) -> jax.Array:
-    """A kernel with its space reversed, and its channels swapped."""
+    """A kernel spatially reversed and with its channels swapped."""
     return jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-2, -1)
 
 
 def transposed_on_cpu(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g: jax.Array) -> jax.Array:
-    """The transposition of a convolution over an image of this shape, applied to g; its kernel comes turned."""
+    """The transpose of a convolution over an image of the given shape, applied to g; the kernel is already turned."""
     spread, around = spread_for_transposition(geometry, shape, kernel.shape, g)
     return convolve_on_cpu(around, spread, kernel)
 
@@ -117,7 +118,7 @@ def transposed_on_cpu(geometry: ConvGeometry, shape: Shape, kernel: jax.Array, g
 def spread_for_transposition(
     geometry: ConvGeometry, shape: Shape, kernel_shape: Shape, g: jax.Array
 ) -> tuple[jax.Array, ConvGeometry]:
-    """Returns g with zeros for what strides left out, and the convolution that makes an image of this shape of it."""
+    """Returns g with zeros for what strides left out, and the convolution that turns it into an image of this shape."""
     spread, rest = _spread(geometry, shape, kernel_shape, g)
     padding = tuple(
         (reach - before, reach - after + unseen)
@@ -127,7 +128,7 @@ def spread_for_transposition(
 
 
 def kernel_gradient_on_cpu(geometry: ConvGeometry, trace: jax.Array, shape: Shape, g: jax.Array) -> jax.Array:
-    """The gradient of a kernel of this shape."""
+    """The gradient of a kernel of the given shape."""
     if geometry.groups > 1:
         return depthwise_kernel_gradient(geometry, trace, shape, g)
     if trace.ndim == 3:
@@ -151,9 +152,9 @@ def kernel_gradient_on_cpu(geometry: ConvGeometry, trace: jax.Array, shape: Shap
 
 
 def _spread(geometry: ConvGeometry, shape: Shape, kernel_shape: Shape, g: jax.Array) -> tuple[jax.Array, list[int]]:
-    """The gradient of the output with zeros for the places that strides leave out, and rows that no window reached.
+    """The output's gradient with zeros for the places that strides skip, and the rows that no window reached.
 
-    The latter get no gradient, but the shapes must agree.
+    These rows get no gradient, but the shapes must agree.
     """
     between = [(0, 0, stride - 1) for stride in geometry.strides]
     strided = max(geometry.strides) > 1

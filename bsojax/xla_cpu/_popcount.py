@@ -1,9 +1,9 @@
-"""Products of spikes and signs by counting bits: for XLA on a CPU, which takes several times as long for float32 ones.
+"""Products of spikes and signs by counting bits, for XLA on a CPU, where float32 products take several times as long.
 
 The product of spikes p of 0 and 1 with signs w is ``2 * popcount(p & w) - popcount(p)``. Means of four spikes are whole
-quarters, which are three planes of bits. Sums of either are exact in float32, in whatever order, so that the results
-are those of the float product. Whether an array holds such numbers is looked at when the program runs; for any other
-it takes the float product.
+quarters, which are three planes of bits. Sums of either are exact in float32 in any order, so the results equal those
+of the float product. Whether an array holds such numbers is checked when the program runs; for all others it uses the
+float product.
 """
 
 import functools
@@ -20,24 +20,25 @@ from bsojax.xla_cpu._convolutions import ConvGeometry, convolve, convolve_on_cpu
 from bsojax.xla_cpu._switch import by_platform
 
 WORD = 32
-"""Bits of a word; JAX has none of 64 unless it is told to."""
+"""Bits of a word; JAX has no 64-bit words by default."""
 
 UNROLLED = 24
-"""About so many words are counted in one expression: the signs of so many stay in the first cache (measured)."""
+"""About this many words are counted in one expression: the signs of this many stay in the first cache (measured)."""
 
 LEAST = 16
-"""From so many on XLA (jaxlib 0.10) keeps slices that it reads; fewer it cuts anew for each element, in seven times the
-time."""
+"""From this many on, XLA (jaxlib 0.10) stores the slices that it reads; fewer it slices again for each element, in
+seven times the time."""
 
 PARTS = 4
-"""Of means of so many spikes the bits are counted."""
+"""For means of this many spikes the bits are counted."""
 
 MANY, MANY_OF_MEANS, OUTPUTS = 512, 2048, 64
-"""From so many inputs an output on counting spikes is worth it, in a convolution of means of them too, with so many
-outputs (measured with and without the instruction that counts the bits of a vector)."""
+"""The fewest inputs per output for which counting spikes pays off, the fewest for which counting means of them does in
+a
+convolution, and the fewest outputs (measured with and without the instruction that counts the bits of a vector)."""
 
 EXACT = 2**24
-"""Whole numbers below it are exact in float32."""
+"""Whole numbers below this are exact in float32."""
 
 Numbers = Callable[[jax.Array], jax.Array]
 
@@ -103,20 +104,20 @@ def _multiply_signs_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> 
 
 
 def _is_worth_counting(values: jax.Array, shape: tuple[int, ...]) -> bool:
-    """Whether the product of values and signs of a shape may be counted, and is faster so."""
+    """Whether the product of values with signs of this shape may be counted, and is faster that way."""
     if values.dtype != jnp.float32 or not all(isinstance(size, int) for size in values.shape):
         return False  # a symbolic batch, of jax.export, has no size; numbers of 16 bits may be summed in 16 bits
     return MANY <= math.prod(shape[:-1]) < EXACT // PARTS and shape[-1] >= OUTPUTS
 
 
 def _counted(values: jax.Array, signs: jax.Array, seen: Numbers, otherwise: Numbers, means: bool) -> jax.Array:
-    """Returns what signs make of spikes, or means of them, and of other numbers what is done otherwise.
+    """Returns the product of signs with spikes, or means of them, by counting, and with other numbers by otherwise.
 
     Args:
-      values: of shape ``(..., in)``.
-      signs: of shape ``(places, in, out)``.
-      seen: of words, ``(..., words)``, those that each output sees, ``(..., places * words)``.
-      otherwise: the same for any numbers.
+      values: shape ``(..., in)``.
+      signs: shape ``(places, in, out)``.
+      seen: maps words, ``(..., words)``, to those that each output sees, ``(..., places * words)``.
+      otherwise: the product for any other numbers.
       means: whether means of spikes are counted too.
     """
     columns = words_of_signs(signs)
@@ -133,9 +134,10 @@ def _counted(values: jax.Array, signs: jax.Array, seen: Numbers, otherwise: Numb
         return (total.astype(values.dtype) / parts).reshape(*shape, -1)
 
     if not means:
-        return lax.cond(others, otherwise, lambda _: numbers(add(0, spikes, nothing), 1), values)
+        products: jax.Array = lax.cond(others, otherwise, lambda _: numbers(add(0, spikes, nothing), 1), values)
+        return products
 
-    # One loop for both, which runs once for spikes: they are the last plane of means.
+    # One loop for both; for spikes it runs once, since they are the last plane of means.
     planes, countable = lax.cond(others, _planes_of_means, _plane_of_spikes, values, spikes, others)
 
     def count(_: jax.Array) -> jax.Array:
@@ -143,17 +145,18 @@ def _counted(values: jax.Array, signs: jax.Array, seen: Numbers, otherwise: Numb
         first = jnp.where(others, 0, len(planes) - 1)
         return numbers(lax.fori_loop(first, len(planes), body, nothing), PARTS)
 
-    return lax.cond(countable, count, otherwise, values)
+    products = lax.cond(countable, count, otherwise, values)
+    return products
 
 
 def _plane_of_spikes(values: jax.Array, spikes: jax.Array, others: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the planes of spikes, of which only the last holds any, and that they can be counted."""
+    """Returns the planes of spikes, of which only the last contains any, and whether they can be counted."""
     empty = [jnp.zeros_like(spikes)] * (PARTS.bit_length() - 1)
     return jnp.stack([*empty, spikes]), ~others
 
 
 def _planes_of_means(values: jax.Array, spikes: jax.Array, others: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the planes of means of spikes, and whether all values are such."""
+    """Returns the planes of means of spikes, and whether all values are such means."""
     parts = values * PARTS
     whole = parts.astype(jnp.uint32)
     planes = [words_of_spikes((whole >> plane) & 1 == 1) for plane in range(PARTS.bit_length())]
@@ -163,7 +166,7 @@ def _planes_of_means(values: jax.Array, spikes: jax.Array, others: jax.Array) ->
 def words_of_spikes(bits: jax.Array) -> jax.Array:
     """Returns booleans, ``(..., size)``, as words of 32 bits, ``(..., ceil(size / 32))``.
 
-    Bit i of a word is i times the number of words further on than the first, so that words are read side by side.
+    Bit i of a word lies i times the number of words after the first bit, so that words are read side by side.
     """
     apart = _apart(bits, bits.ndim - 1).astype(jnp.uint32)
     places = lax.broadcasted_iota(jnp.uint32, apart.shape, apart.ndim - 2)
@@ -171,9 +174,9 @@ def words_of_spikes(bits: jax.Array) -> jax.Array:
 
 
 def words_of_signs(signs: jax.Array) -> jax.Array:
-    """Returns booleans, ``(places, in, out)``, as words of as many inputs of the same order, ``(places * words, out)``.
+    """Returns booleans, ``(places, in, out)``, as words of the inputs in the same order, ``(places * words, out)``.
 
-    Place by place, and not as a sum: so XLA moves the words out of a loop over time steps.
+    Place by place rather than as a sum: this way XLA moves the words out of a loop over time steps.
     """
     apart = _apart(signs, 1)
     parts = (apart[:, place].astype(jnp.uint32) << place for place in range(WORD))
@@ -181,7 +184,7 @@ def words_of_signs(signs: jax.Array) -> jax.Array:
 
 
 def _apart(bits: jax.Array, axis: int) -> jax.Array:
-    """Returns bits with an axis as two: which bit, and of which word; False where there is none."""
+    """Returns bits with one axis split in two: the bit within a word, and the word; False where there is no bit."""
     count = -(-bits.shape[axis] // WORD)
     missing = count * WORD - bits.shape[axis]
     filled = jnp.pad(bits, [(0, missing if dim == axis else 0) for dim in range(bits.ndim)])
@@ -200,10 +203,10 @@ def _patches(geometry: ConvGeometry, size: tuple[int, ...], words: jax.Array) ->
 
 
 def _count(total: jax.Array, rows: jax.Array, columns: jax.Array, plane: int | jax.Array) -> jax.Array:
-    """Returns a total, int32, and what a plane adds: the product of bits, ``(rows, words)``, and ``(words, out)``."""
+    """Returns a total, int32, plus that of a plane: the product of bits, ``(rows, words)`` and ``(words, out)``."""
     chunks = -(-rows.shape[1] // UNROLLED)
     size = max(LEAST, -(-rows.shape[1] // chunks))
-    missing = chunks * size - rows.shape[1]  # without spikes they count nothing
+    missing = chunks * size - rows.shape[1]  # padding without spikes counts nothing
     rows, columns = jnp.pad(rows, ((0, 0), (0, missing))), jnp.pad(columns, ((0, missing), (0, 0)))
 
     def add(chunk: int | jax.Array, total: jax.Array) -> jax.Array:
@@ -217,7 +220,7 @@ def _count(total: jax.Array, rows: jax.Array, columns: jax.Array, plane: int | j
 
 
 def _as_varying(array: jax.Array, *others: jax.Array) -> jax.Array:
-    """Returns an array as one that may differ between the devices of a mesh where another does."""
+    """Returns an array marked as one that may differ between the devices of a mesh where another one does."""
     for axis in set().union(*(_jax.varying_axes(other) or () for other in others)):
         array = _jax.marked_varying(array, axis)
     return array

@@ -1,6 +1,6 @@
-"""Small two-dimensional convolutions as one-dimensional ones along rows, and as matrix products: for XLA on a CPU.
+"""Small two-dimensional convolutions as one-dimensional ones along rows and as matrix products, for XLA on a CPU.
 
-XLA (jaxlib 0.10) runs small two-dimensional convolutions on one core, and splits the others over all of them.
+XLA (jaxlib 0.10) runs small two-dimensional convolutions on one core, and distributes the others over all of them.
 """
 
 import math
@@ -10,23 +10,23 @@ import jax.numpy as jnp
 from jax import lax
 
 SMALL_OUTPUTS, SMALL_KERNEL = 128, 2**17
-"""Below so many output channels, or elements of the kernel, a two-dimensional convolution has one core (measured)."""
+"""With fewer output channels or kernel elements, a two-dimensional convolution runs on one core (measured)."""
 
 FEW_INPUTS = 64
-"""Below so many input channels it is cheaper to gather rows of the input than to add rows of the output (measured)."""
+"""With fewer input channels it is cheaper to gather rows of the input than to add rows of the output (measured)."""
 
 Padding = tuple[tuple[int, int], ...]
 
 
 WORTH = 2**23
-"""Below so many multiply-adds a second core gains nothing."""
+"""With fewer multiply-adds a second core gains nothing."""
 
 LARGE = 2**23
-"""From so many elements on, an intermediate array costs more memory than the second core is worth."""
+"""From this many elements on, an intermediate array costs more memory than the second core is worth."""
 
 
 def is_better_by_rows(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> bool:
-    """Whether a convolution of stride 1 would have one core, and can have all without much more memory."""
+    """Whether a convolution of stride 1 would run on one core, and can use all without much more memory."""
     if not all(isinstance(size, int) for size in image_shape):
         return False  # a symbolic batch, of jax.export, has no size to compare
     height, width, inputs, outputs = kernel_shape
@@ -51,9 +51,10 @@ def convolve_rows(image: jax.Array, kernel: jax.Array, padding: Padding) -> jax.
         padded = jnp.pad(image, ((0, 0), padding[0], (0, 0), (0, 0)))
         gathered = jnp.concatenate([padded[:, first : first + rows] for first in range(size)], axis=-1)
         joined = kernel.transpose(1, 0, 2, 3).reshape(-1, size * inputs, outputs)
-        # Behind a barrier, or the compiler would gather once more for each element of the kernel.
+        # Behind a barrier, or the compiler would gather again for each element of the kernel.
         return _along_rows(lax.optimization_barrier(gathered), joined, padding[1])
-    # All rows of the kernel over all rows of the image; what belongs to one row of the output is then added up.
+    # All rows of the kernel over all rows of the image; the parts that belong to one row of the output are then added
+    # up.
     apart = _along_rows(image, kernel.transpose(1, 2, 0, 3).reshape(-1, inputs, size * outputs), padding[1])
     apart = apart.reshape(*apart.shape[:3], size, outputs)
     padded = jnp.pad(apart, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
@@ -66,7 +67,7 @@ def convolve_rows(image: jax.Array, kernel: jax.Array, padding: Padding) -> jax.
 def kernel_gradient(
     image: jax.Array, g: jax.Array, kernel_shape: tuple[int, ...], padding: Padding
 ) -> jax.Array | None:
-    """Returns the gradient of the kernel of a convolution of stride 1, or None where XLA's own form is the better one.
+    """Returns the gradient of the kernel of a convolution of stride 1, or None where XLA's own form is better.
 
     Args:
       image: shape ``(batch, height, width, in)``.
@@ -85,7 +86,7 @@ def kernel_gradient(
 def kernel_gradient_by_rows(
     image: jax.Array, g: jax.Array, kernel_shape: tuple[int, ...], padding: Padding
 ) -> jax.Array:
-    """Returns it as a convolution along the width for each row of the kernel; arguments as in kernel_gradient."""
+    """Returns the gradient as a convolution along the width per row of the kernel; arguments as in kernel_gradient."""
     height, _, inputs, outputs = kernel_shape
     batch, rows, columns, _ = g.shape
     # The batch before the rows: joined in this order they stay split over the devices of a mesh.
@@ -111,17 +112,18 @@ def kernel_gradient_by_rows(
 def kernel_gradient_by_patches(
     image: jax.Array, g: jax.Array, kernel_shape: tuple[int, ...], padding: Padding
 ) -> jax.Array:
-    """Returns it as one matrix product; arguments as in kernel_gradient."""
+    """Returns the gradient as one matrix product; arguments as in kernel_gradient."""
     rows, columns = g.shape[1:3]
     padded = jnp.pad(image, ((0, 0), *padding, (0, 0)))
     places = [(row, column) for row in range(kernel_shape[0]) for column in range(kernel_shape[1])]
     seen = [padded[:, row : row + rows, column : column + columns] for row, column in places]
     patches = lax.optimization_barrier(jnp.concatenate(seen, axis=-1)).reshape(g.size // g.shape[-1], -1)
-    return (patches.T @ g.reshape(-1, g.shape[-1])).reshape(kernel_shape)
+    gradient: jax.Array = (patches.T @ g.reshape(-1, g.shape[-1])).reshape(kernel_shape)
+    return gradient
 
 
 def _gathers(kernel_shape: tuple[int, ...]) -> bool:
-    """Whether rows of the input are gathered, rather than rows of the output added."""
+    """Whether rows of the input are gathered instead of rows of the output added."""
     return kernel_shape[2] < min(FEW_INPUTS, kernel_shape[3])
 
 

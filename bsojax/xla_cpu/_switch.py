@@ -1,21 +1,22 @@
-"""The off-switch, and the choice between a CPU's way and the plain one."""
+"""The off-switch, and the choice between the CPU version and the plain one."""
 
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+R = TypeVar("R")
 _PLAIN = contextvars.ContextVar("bsojax_plain_xla", default=False)
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Within, what is traced does without anything that is meant for XLA on a CPU.
+    """A context in which tracing uses nothing that is meant for XLA on a CPU.
 
-    Use it with a step that is made, and first called or lowered, inside: one that was compiled before stays what it is,
-    as does one that was compiled inside when it is called outside.
+    Use it with a step that is created, and first called or lowered, inside the context: a step that was compiled before
+    stays as it is, and so does one that was compiled inside and is called outside.
 
     Example:
       >>> import jax, jax.numpy as jnp, bsojax
@@ -33,8 +34,9 @@ def plain() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def by_platform(*operands: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+def by_platform(*operands: Any, cpu: Callable[..., R], default: Callable[..., R]) -> R:
     """Returns ``cpu(*operands)`` where the program runs on a CPU, and ``default(*operands)`` elsewhere."""
     if _PLAIN.get():
         return default(*operands)
-    return jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
+    result: R = jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
+    return result

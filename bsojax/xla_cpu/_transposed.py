@@ -1,4 +1,4 @@
-"""Transposed convolutions and their gradients: a convolution whose image and result have changed places."""
+"""Transposed convolutions and their gradients: convolutions in which image and result trade places."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +21,18 @@ def convolve_transposed(geometry: ConvGeometry, space: Shape, value: jax.Array, 
     """Returns the transposed convolution of a value, ``(batch, *space, in)``, with a kernel, ``(*size, in, out)``.
 
     Args:
-      geometry: of the convolution that would make a value of this shape from the result.
-      space: of the result.
+      geometry: the geometry of the convolution that would compute a value of this shape from the result.
+      space: the spatial shape of the result.
       value: the input.
-      kernel: applied to the value that is spread by the strides; that of the convolution above, turned.
+      kernel: applied to the value after it is spread by the strides; the kernel of that convolution, turned.
     """
     shape = (value.shape[0], *space, kernel.shape[-1])
 
     def plain(value: jax.Array, kernel: jax.Array) -> jax.Array:
         result = jax.ShapeDtypeStruct(shape, value.dtype)
-        return jax.linear_transpose(lambda result: plain_convolve(result, turned(kernel), *geometry), result)(value)[0]
+        spreading = jax.linear_transpose(lambda result: plain_convolve(result, turned(kernel), *geometry), result)
+        spread: jax.Array = spreading(value)[0]
+        return spread
 
     return by_platform(
         value,

@@ -215,4 +215,4 @@ for _ in range(6):
 #
 # - [A memory budget](4-memory-budget.py): how many bits the momentum needs.
 # - [Your own flip rule, trace rule, neuron and norm](8-your-own-rules.py).
-# - [Beyond one class an image](../USING.md): losses, metrics, dropout, several inputs and heads.
+# - [Beyond one class an image](../how-to/index.md): losses, metrics, dropout, several inputs and heads.

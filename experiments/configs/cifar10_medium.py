@@ -9,7 +9,7 @@ from experiments.config import Config
 
 CONFIG = Config(
     dataset="cifar10",
-    channels=(32, 32, "M", 64, 64, "M", 128, 128),
+    channels=(32, "M", 64, "M", 64, "M", 128),
     num_steps=2,
     batch_size=128,
     epochs=20,

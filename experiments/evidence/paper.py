@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.configs import CONFIGS
+from experiments.evidence.compared import FEW, OURS, RULES
 from experiments.evidence.results import TARGETS, Reached, Row, Studies
-from experiments.evidence.studies import FEW, OURS, RULES
 from experiments.evidence.tables import beats, rules_of
 from experiments.pages import table
 

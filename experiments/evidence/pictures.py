@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.evidence.compared import OURS, RULES
 from experiments.evidence.results import TARGETS, Study
-from experiments.evidence.studies import OURS, RULES
 from experiments.pages import BLUE, GREY, ORANGE, figure, finish
 from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread

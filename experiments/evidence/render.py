@@ -14,16 +14,28 @@ import tyro
 
 from experiments import pages, regret
 from experiments.configs import CONFIGS
-from experiments.evidence import paper, pictures, studies, tables
+from experiments.evidence import answer, paper, pictures, studies, tables
+from experiments.evidence.compared import OURS, RULES, TUNED_ON
 from experiments.evidence.measure import WINDOW
 from experiments.evidence.results import TARGETS, Studies, Study, load
-from experiments.evidence.studies import OURS, RULES, TUNED_ON, labels_of
+from experiments.evidence.studies import labels_of
 from experiments.pages import joined, picture
 from experiments.rules.flips import CalibratedTBso, TBso
 
 TEMPLATE = Path(__file__).with_name("page.md")
 README_TABLE = re.compile(r"(<!-- digits -->\n).*?(\n<!-- end -->)", re.DOTALL)
 REGRET = "python -m experiments.regret --output docs/results/regret.json --picture docs/pictures/regret.png"
+
+IN_README = (
+    "BPTT, latent, Adam",
+    "SLTT, latent",
+    "T-BSO, paper",
+    "T-BSO, calibrated",
+    "counter, 8 bits",
+    "counter, 6 bits",
+    "frozen signs",
+)
+"""The rows of the README's table."""
 
 Evidence = Mapping[str, Studies]
 """Every study, by its name."""
@@ -66,6 +78,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "growth": f"{CalibratedTBso.growth:g}",
         "window": f"{1 / (1 - CalibratedTBso.b1):.6g}",
         "averaged": str(WINDOW),
+        "answer": answer.answer(evidence),
         "paper": joined(paper.beside_ours(evidence["rivals"]), *(study.source for study in papers)),
         "claims": paper.claims(rivals),
         "overview": _picture("overview", rivals.values()),
@@ -75,6 +88,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "convergence": joined(paper.convergence(rivals), paper.fastest(judged), paper.alone(rivals)),
         "norms": joined(*map(_section, norms.values()), _picture("norms", norms.values())),
         "ablations": joined(*map(_section, evidence["ablations"].values())),
+        "longer": joined(*map(_section, evidence["longer"].values())),
         "savings": joined(*map(_section, evidence["savings"].values())),
         "regret": _regret(regrets) if regrets else f"not run yet: `{REGRET}`",
         "notes": (notes or "Not written yet (docs/notes/what-worked.md).").strip(),
@@ -98,20 +112,26 @@ def draw(folder: Path, evidence: Evidence) -> list[Path]:
     return [pages.save_picture(folder / f"{name}.png", drawing) for name, drawing in drawn.items()]
 
 
-def digits_table(rivals: Studies) -> str:
-    """The README's table: every rule on the digits, with real and with binary ends."""
-    heads = {"digits": "digits, %", "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %"}
+def readme_table(rivals: Studies) -> str:
+    """The README's table: some rules on three sets, and the bits a weight that each keeps in training."""
+    heads = {
+        "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %",
+        "spoken-digits": "spoken digits, %",
+        "digits": "digits, %",
+    }
     shown = [rivals.get(config, Study("rivals", config)) for config in heads]
-    rows = (
-        (label, *(study.rows[label].test.percent if label in study.rows else study.missing for study in shown))
-        for label in RULES
-    )
-    return pages.table(("rule", *heads.values()), rows)
+    rows = []
+    for label in IN_README:
+        found = (study.rows[label].bits for study in shown if label in study.rows and label != "frozen signs")
+        bits = next((f"{count:.0f}" for count in found if count is not None), "-")
+        accuracies = (study.rows[label].test.percent if label in study.rows else study.missing for study in shown)
+        rows.append((label, bits, *accuracies))
+    return pages.table(("rule", "bits a weight in training", *heads.values()), rows)
 
 
 def with_table(readme: str, rivals: Studies) -> str:
     """The README with today's table of the digits."""
-    return README_TABLE.sub(lambda found: found[1] + digits_table(rivals) + found[2], readme)
+    return README_TABLE.sub(lambda found: found[1] + readme_table(rivals) + found[2], readme)
 
 
 def setting_line(study: Study) -> str:

@@ -10,108 +10,30 @@ import numpy as np
 
 from experiments.config import Config
 from experiments.configs import CONFIGS
+from experiments.evidence.compared import (
+    COMPARED,
+    FAST,
+    FEW,
+    GRIDS,
+    LASTING,
+    LATENT_FREE,
+    LONG,
+    MORE_SEEDS,
+    MOST,
+    OURS,
+    RULES,
+    SEEDS,
+    SEEDS_OF,
+    SETTINGS_OF,
+    SPEED_EVALUATIONS,
+    TUNED_ON,
+    TUNING_SEED,
+)
 from experiments.evidence.measure import Job
 from experiments.evidence.runner import read
 
-SEEDS = (0, 1, 2)
-TUNING_SEED = 100
-
 ABLATION_EPOCHS = 3
 """Epochs of the ablations, which are many; the same for all."""
-
-RULES: dict[str, dict[str, Any]] = {
-    "BPTT, latent, SGD": {"optimizer": "bptt-sgd"},
-    "BPTT, latent, SGD without momentum": {"optimizer": "bptt-sgd", "latent_momentum": 0.0},
-    "BPTT, latent, Adam": {"optimizer": "bptt-adam"},
-    "BPTT, latent, Adam, read at an average": {"optimizer": "bptt-adam"},
-    "OTTT, latent": {"optimizer": "ottt"},
-    "NDOT, latent": {"optimizer": "ndot"},
-    "SLTT, latent": {"optimizer": "sltt"},
-    "SLTT, latent, read at an average": {"optimizer": "sltt"},
-    "Bop": {"optimizer": "bop"},
-    "BOAT": {"optimizer": "boat"},
-    "SGDAT": {"optimizer": "sgdat"},
-    "BOLD": {"optimizer": "bold"},
-    "BSO, paper": {"optimizer": "bso", "preset": "paper"},
-    "BSO with reset, paper": {"optimizer": "bso-reset", "preset": "paper"},
-    "T-BSO, paper": {"optimizer": "t-bso", "preset": "paper"},
-    "T-BSO, first recipe": {"optimizer": "t-bso", "anneal": "cosine", "deploy_c": 0.0},
-    "T-BSO, calibrated": {"optimizer": "t-bso"},
-    "T-BSO, calibrated, deployed as trained": {"optimizer": "t-bso", "deploy_c": 0.0},
-    "T-BSO, calibrated, int8": {"optimizer": "t-bso", "momentum_dtype": "int8", "packed": True},
-    "counter, 8 bits": {"optimizer": "counter", "bits": 8, "deploy_c": 0.0, "packed": True},
-    "counter, 6 bits": {"optimizer": "counter", "bits": 6, "deploy_c": 0.0, "packed": True},
-    "counter, 6 bits and a deployed one": {"optimizer": "counter", "bits": 6, "packed": True},
-    "counter, 5 bits": {"optimizer": "counter", "bits": 5, "deploy_c": 0.0, "packed": True},
-    "counter, 4 bits": {"optimizer": "counter", "bits": 4, "deploy_c": 0.0, "packed": True},
-    "frozen signs": {"frozen": True},
-}
-"""The rows of every comparison: what each changes in the config."""
-
-OURS = "T-BSO, calibrated"
-"""The row that is to be the best."""
-
-LATENT_FREE = tuple(label for label in RULES if "latent" not in label and label != "frozen signs")
-"""Rows that keep no latent weight."""
-
-GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "BPTT, latent, SGD": {"latent_learning_rate": (1.0, 10.0, 100.0)},
-    "BPTT, latent, SGD without momentum": {"latent_learning_rate": (10.0, 100.0, 1000.0)},
-    "BPTT, latent, Adam": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
-    "BPTT, latent, Adam, read at an average": {"average": (0.9, 0.97, 0.99)},
-    "OTTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
-    "NDOT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
-    "SLTT, latent": {"latent_learning_rate": (3e-3, 1e-2, 3e-2)},
-    "SLTT, latent, read at an average": {"average": (0.95, 0.985, 0.995)},
-    "Bop": {"b1": (0.99, 0.999), "threshold": (1e-6, 1e-5)},
-    "BOAT": {"threshold": (1.0, 1.5, 3.0)},
-    "SGDAT": {"threshold": (3.0, 10.0, 30.0)},
-    "BOLD": {"threshold": (3.0, 10.0, 30.0)},
-    "T-BSO, first recipe": {"growth": (0.1, 0.5), "threshold": (0.1, 0.3)},
-    "T-BSO, calibrated": {"growth": (0.25, 0.5, 1.0, 2.0)},
-    "counter, 8 bits": {"rho": (1.0, 2.5, 5.0)},
-    "counter, 6 bits": {"rho": (1.0, 2.5, 5.0)},
-    "counter, 5 bits": {"rho": (1.0, 2.5, 5.0)},
-    "counter, 4 bits": {"rho": (1.0, 2.5, 5.0)},
-}
-"""What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""
-
-SETTINGS_OF = {
-    "BPTT, latent, Adam, read at an average": "BPTT, latent, Adam",
-    "SLTT, latent, read at an average": "SLTT, latent",
-    "T-BSO, calibrated, deployed as trained": "T-BSO, calibrated",
-    "T-BSO, calibrated, int8": "T-BSO, calibrated",
-    "counter, 6 bits and a deployed one": "counter, 6 bits",
-}
-"""Rows that take over what was chosen for another, beside what their own grid says."""
-
-TUNED_ON = {"cifar10-small": "fashion-mnist"}
-"""Configs too slow to tune, and the config whose chosen settings they take over."""
-
-FEW = {
-    "cifar10-small": (
-        "BPTT, latent, Adam",
-        "T-BSO, paper",
-        "T-BSO, first recipe",
-        "T-BSO, calibrated",
-        "counter, 6 bits",
-        "frozen signs",
-    )
-}
-"""Configs too slow for every rule, and their rows."""
-
-FAST = (
-    "BPTT, latent, Adam",
-    "BPTT, latent, Adam, read at an average",
-    "SLTT, latent",
-    "T-BSO, calibrated",
-    "T-BSO, calibrated, deployed as trained",
-    "counter, 6 bits and a deployed one",
-)
-"""The rows of the study of speed."""
-
-SPEED_EVALUATIONS = {"digits": 2, "fashion-mnist-binary": 30, "spoken-digits": 3, "fashion-mnist": 6, "n-mnist": 1}
-"""Evaluations an epoch in the study of speed: one every 25 batches or so."""
 
 JobsOf = Callable[[str], list[Job]]
 """The jobs of a study on a config."""
@@ -128,11 +50,33 @@ def tuning(name: str) -> list[Job]:
 
 
 def rivals(name: str) -> list[Job]:
-    """Every rule, or those in FEW, with its best settings, over the seeds."""
+    """Every rule, or those in FEW, with its best settings, over the seeds; the best of them over more seeds."""
+    labels = FEW.get(name, tuple(RULES))
+    settings = {label: {**RULES[label], **chosen(name, label)} for label in labels}
+    more = leaders(name) if name not in FEW else ()
     return [
-        Job(label, _with(name, seed=seed, **RULES[label], **chosen(name, label)), memory=seed == SEEDS[0])
-        for label, seed in itertools.product(FEW.get(name, tuple(RULES)), SEEDS)
+        Job(label, _with(name, seed=seed, **settings[label]), memory=seed == SEEDS[0])
+        for label in labels
+        for seed in SEEDS_OF.get(name, SEEDS) + (MORE_SEEDS if label in more else ())
     ]
+
+
+def leaders(name: str) -> list[str]:
+    """Returns the rows of a comparison that were best on validation data over SEEDS, ours and the best latent rule.
+
+    None while some have not been run.
+    """
+    path = path_of("rivals", name)
+    rows = read(path)["rows"] if path.exists() else {}
+    scores = {}
+    for label in RULES:
+        runs = {run["seed"]: run for run in rows.get(label, {"runs": []})["runs"]}
+        if not runs.keys() >= set(SEEDS):
+            return []
+        scores[label] = float(np.mean([runs[seed]["validation"][-1][1] for seed in SEEDS]))
+    best_first = sorted(scores, key=lambda label: -scores[label])
+    latent = next(label for label in best_first if label not in LATENT_FREE)
+    return list(dict.fromkeys((*best_first[:MOST], OURS, latent)))
 
 
 def chosen(name: str, label: str) -> dict[str, float]:
@@ -179,6 +123,14 @@ def speed(name: str) -> list[Job]:
     return [
         Job(label, _with(name, seed=seed, evaluations=SPEED_EVALUATIONS[name], **RULES[label], **chosen(name, label)))
         for label, seed in itertools.product(FAST, SEEDS)
+    ]
+
+
+def longer(name: str) -> list[Job]:
+    """Some rules in longer runs, each with the settings that were chosen for the short one."""
+    return [
+        Job(f"{label}, {epochs} epochs", _with(name, seed=seed, epochs=epochs, **RULES[label], **chosen(name, label)))
+        for epochs, label, seed in itertools.product(LONG[name], LASTING, SEEDS)
     ]
 
 
@@ -258,13 +210,11 @@ def _with(name: str, **changes: Any) -> Config:
     return dataclasses.replace(CONFIGS[name][1], **changes)
 
 
-COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", "n-mnist")
-"""The configs on which all rules are compared."""
-
 PLAN: dict[str, tuple[JobsOf, Sequence[str]]] = {
     "tuning": (tuning, COMPARED),
     "rivals": (rivals, (*COMPARED, *FEW)),
     "speed": (speed, COMPARED),
+    "longer": (longer, tuple(LONG)),
     "norms": (norms, ("digits", "spoken-digits")),
     "savings": (savings, ("digits", "fashion-mnist")),
     "ablations": (ablations, ("fashion-mnist-binary",)),

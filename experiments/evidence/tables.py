@@ -1,13 +1,15 @@
 """The tables of the studies, and the sentences that follow from their numbers."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from experiments import pages
+from experiments.evidence.compared import FAST, FEW, GRIDS, LATENT_FREE, LONG, OURS, RULES
 from experiments.evidence.results import SPEED_TARGETS, TARGETS, Columns, Row, Study
-from experiments.evidence.studies import FAST, FEW, GRIDS, LATENT_FREE, OURS, RULES, best, text_of, tried
+from experiments.evidence.studies import best, text_of, tried
 from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
@@ -194,6 +196,10 @@ GROUPS = {
             f".*{_STALE}|{re.escape(_PAPER)}|{re.escape(_CALIBRATED)}",
             [(f"T-BSO, paper, {_STALE}", _PAPER), (f"{OURS}, {_STALE}", _CALIBRATED)],
         ),
+    ),
+    "longer": tuple(
+        Group(f"Longer runs, {epochs} epochs", f".*, {epochs} epochs")
+        for epochs in sorted({*itertools.chain(*LONG.values())})
     ),
     "savings": (
         Group("Momentum, T-BSO calibrated", "[^,]* momentum", saves=True),

@@ -33,12 +33,18 @@ def writer(folder: Path, wanted: bool, start: Progress | None) -> Iterator[Write
     with SummaryWriter(str(folder / "tensorboard"), purge_step=purge, filename_suffix=suffix) as events:
 
         def write(record: dict[str, Any]) -> None:
-            for name, value in record.items():
+            for name, value in _numbers(record).items():
                 if name != "updates" and math.isfinite(value):
                     events.add_scalar(name, value, record["updates"])
             events.flush()
 
         yield write
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a record, those of layers too: "spike_rates/neuron_0"."""
+    layers = {f"{name}/{layer}": n for name, by in record.items() if isinstance(by, dict) for layer, n in by.items()}
+    return {name: value for name, value in record.items() if not isinstance(value, dict)} | layers
 
 
 def check_installed() -> None:

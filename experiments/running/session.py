@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 
 import bsojax
-from experiments import curves
+from experiments import curves, layers
 from experiments.build import Run, prepare
 from experiments.display import Bar, memory_table, result_table
 from experiments.environment import environment
@@ -59,8 +59,12 @@ def execute(run: Run, train: Train, folder: Path, console: Console, stop: Stop) 
         if is_first():
             bsojax.save_model(folder / MODEL, run.model, state)
             curves.draw(folder / "curves.png", histories, split, control="frozen control")
+            layers.draw(folder / "layers.png", lines)
             write_json(finished, summary_file)  # last: it says that all is there
     console.print(result_table(summary_file["results"], split))
+    for name, result in summary_file["results"].items():
+        for line in layers.advice(name, result):
+            console.print(line, style="bold red", soft_wrap=True, highlight=False)
     console.print(memory_table(memory, run.num_signs, num_params, config.batch_size))
     console.print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return summary_file
@@ -90,7 +94,8 @@ def _trained(run: Run, train: Train, label: str, folder: Path, console: Console,
         with _noting(checkpoints):
             state, lines = train(run, bar.chunk, on_record, start, keeper)
     last = {"accuracy": "eval_accuracy", "loss": "eval_loss", "train_accuracy": "accuracy"}
-    return state, lines, {name: lines[-1][key] for name, key in last.items()} | totals(run, lines)
+    ends = layers.extremes(lines[-1])
+    return state, lines, {name: lines[-1][key] for name, key in last.items()} | totals(run, lines) | ends
 
 
 @contextlib.contextmanager

@@ -55,16 +55,16 @@ def run(
     """Returns logits and spikes of a batch, as the reference does, from compiled C.
 
     Args:
-      graph: of whole numbers.
-      text: the same in C by the name "net", observed.
+      graph: a graph of whole numbers.
+      text: the same graph in C under the name "net", observed.
       x: as the reference takes it, in the dtype of the network's inputs.
       compiler: a C compiler.
-      flags: what it is given besides.
-      runner: a program that runs what was compiled, such as an emulator of another machine.
+      flags: further options for it.
+      runner: a program that runs the compiled one, such as an emulator of another machine.
 
     Raises:
       FileNotFoundError: there is no such compiler.
-      RuntimeError: it, or the program, fails.
+      RuntimeError: it or the program fails.
     """
     _validate.found_compiler(compiler, shutil.which(compiler))
     frames = graph.num_steps if graph.is_sequence else 1
@@ -87,7 +87,7 @@ def _ran(command: Sequence[str], folder: str, given: bytes) -> bytes:
 
 
 def _read(graph: Graph, told: bytes, examples: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Logits and spikes from what the program told: of each example the spikes of each block and layer, then logits."""
+    """Logits and spikes from the program's output: per example the spikes of each block and layer, then logits."""
     blocks, steps = (graph.num_steps, 1) if graph.is_sequence else (1, graph.num_steps)
     layers = [(place, node) for place, node in enumerate(graph.nodes) if isinstance(node, Neurons)]
     words = [steps * node.shape[0] * node.shape[1] * words_of(node.shape[2]) for _, node in layers]

@@ -1,4 +1,4 @@
-"""Weights and tables as C has them: signs as bits, in the order in which they are read."""
+"""Weights and tables in the form that C reads: signs as bits, in the order in which they are read."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ WORD = 32
 
 
 def lanes_for(channels: int, groups: int = 1) -> int:
-    """How many outputs are computed side by side: as many as vectors hold, and few that do not exist."""
+    """How many outputs are computed side by side: as many as vectors hold, with little padding."""
     if groups > 1:
         each = channels // groups
         return min(64, each & -each)
@@ -14,7 +14,7 @@ def lanes_for(channels: int, groups: int = 1) -> int:
 
 
 def padded(channels: int, lanes: int) -> int:
-    """Channels, with those that fill up the last lanes."""
+    """The number of channels, including those that fill up the last lanes."""
     return -(-channels // lanes) * lanes
 
 
@@ -29,7 +29,7 @@ def patch_words(elements: int, channels: int) -> int:
 
 
 def signs_for_spikes(kernel: np.ndarray, lanes: int) -> np.ndarray:
-    """Signs beside gathered spikes: uint32 of shape ``(blocks, words, lanes)``."""
+    """Signs for gathered spikes: uint32 of shape ``(blocks, words, lanes)``."""
     high, wide, channels, out = kernel.shape
     elements = kernel.reshape(high * wide, channels, out)
     if channels < WORD:
@@ -48,12 +48,14 @@ def signs_for_spikes(kernel: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def signs_for_numbers(kernel: np.ndarray, groups: int, lanes: int) -> np.ndarray:
-    """Signs beside numbers: uint32 of shape ``(groups, elements * channels, words of padded outputs)``."""
+    """Signs for numbers: uint32 of shape ``(groups, elements * channels, words of padded outputs)``."""
     out = kernel.shape[-1] // groups
     rows = kernel.reshape(-1, groups, out).transpose(1, 0, 2)
     bits = np.zeros((*rows.shape[:2], words_of(padded(out, lanes)) * WORD), np.bool_)
     bits[..., :out] = rows
-    return (bits.reshape(*rows.shape[:2], -1, WORD) << np.arange(WORD, dtype=np.uint32)).sum(-1, dtype=np.uint32)
+    places = bits.reshape(*rows.shape[:2], -1, WORD) << np.arange(WORD, dtype=np.uint32)
+    words: np.ndarray = places.sum(-1, dtype=np.uint32)
+    return words
 
 
 def weights(kernel: np.ndarray, groups: int, lanes: int) -> np.ndarray:
@@ -64,7 +66,7 @@ def weights(kernel: np.ndarray, groups: int, lanes: int) -> np.ndarray:
 
 
 def table(values: np.ndarray, lanes: int) -> np.ndarray:
-    """Gains or shifts, with zeros for channels that do not exist."""
+    """Gains or shifts, with zeros for padding channels."""
     return np.pad(values, ((0, 0), (0, padded(values.shape[1], lanes) - values.shape[1])))
 
 

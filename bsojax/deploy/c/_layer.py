@@ -19,7 +19,7 @@ from bsojax.deploy.c._pools import digits, numbers, same
 from bsojax.deploy.c._text import Function, Parts
 
 MOST_DIGITS = 4
-"""Inputs of more binary digits meet signs one by one, as numbers."""
+"""Inputs with more binary digits are combined with signs one by one, as numbers."""
 
 
 def layer(parts: Parts, each: Pass) -> None:
@@ -55,7 +55,7 @@ def layer(parts: Parts, each: Pass) -> None:
 
 
 def _show(parts: Parts, place: int) -> None:
-    """Hands the spikes of neurons to whoever compares them."""
+    """Passes the spikes of neurons to whatever compares them."""
     found = parts.used(parts.maps[place])
     size = f"{found.shape[0] * found.shape[1]}, {found.shape[2]}"
     parts.calls.append(lambda: f"NAME_ON_SPIKES({place}, {found.pointer}, {size});")
@@ -70,7 +70,7 @@ def _read_alone(parts: Parts, node: Any, function: Function) -> Function:
 
 
 def _sums(function: Function, each: Pass, node: Synapse) -> int:
-    """The sums of a synapse; returns how many bits they have lost of those that their current would drop."""
+    """The sums of a synapse; returns how many of the bits that their current would drop are already dropped."""
     parts, lanes, place = function.parts, function.lanes, each.places[0]
     found, kernel = parts.maps[node.source], node.kernel
     if found.buffer is None and node.is_binary and node.groups == 1 and 0 < parts.input_digits <= MOST_DIGITS:
@@ -184,7 +184,7 @@ def _fire(function: Function, place: int, node: Neurons, each: Pass) -> None:
 
 
 def _count(function: Function, place: int, node: Neurons) -> None:
-    """Spikes counted over time, of each pixel or of all of them, for a readout that needs no more."""
+    """Spikes counted over time, per pixel or over all pixels, for a readout that needs no more."""
     parts, lanes, channels = function.parts, function.lanes, node.shape[-1]
     stride = padded(channels, lanes)
     each_pixel = any(isinstance(reader, Synapse) and reader.source == place for reader in parts.graph.nodes)
@@ -211,7 +211,7 @@ def _tell(function: Function, channels: int) -> None:
 
 
 def counted_readout(parts: Parts, each: CountedReadout) -> None:
-    """Logits from spikes that were counted over time: one product in the place of one a time step."""
+    """Logits from spikes that were counted over time: a single product instead of one per time step."""
     place = each.places[-2]
     synapse, readout, found = parts.graph.nodes[place], parts.graph.nodes[each.places[-1]], parts.counts[each.neurons]
     assert isinstance(synapse, Synapse)

@@ -1,4 +1,4 @@
-"""Where maps lie while they are needed: one piece of memory, whose places are used again."""
+"""Where maps are placed while they are needed: in one piece of memory whose places are reused."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ class Buffer:
 
     Attributes:
       words: its size in words of 32 bits.
-      first, last: the passes that write it first and read it last.
+      first, last: the passes that first write it and last read it.
       offset: its place, once it has one.
     """
 
@@ -29,10 +29,10 @@ class Map:
     Attributes:
       kind: the C type of its elements.
       shape: rows, columns, channels.
-      planes: of spikes, the binary digits of their sum.
-      stride: of numbers, those from one pixel to the next.
+      planes: for spikes, the binary digits of their sum.
+      stride: for numbers, how many there are from one pixel to the next.
       is_still: whether it is the same at every time step and held once.
-      buffer: where it lies; None: it is the input.
+      buffer: the buffer that holds it; None for the input.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Map:
 
     @property
     def pointer(self) -> str:
-        """Where it lies, as an expression."""
+        """A C expression that points to it."""
         if self.buffer is None:
             return "x"
         return f"({self.kind} *)(scratch->memory + {self.buffer.offset})"
@@ -69,7 +69,7 @@ def size(kind: str, shape: Shape, planes: int, stride: int, steps: int) -> int:
 
 
 def place(buffers: list[Buffer]) -> int:
-    """Gives each buffer a place that no other has at the same time; returns the words that all of them take."""
+    """Gives each buffer a place that no other has at the same time; returns the total number of words."""
     placed: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda buffer: -buffer.words):
         beside = [other for other in placed if buffer.first <= other.last and other.first <= buffer.last]

@@ -1,4 +1,4 @@
-"""Each pass as a C function, and the call of it."""
+"""Each pass as a C function, and the call to it."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""From a graph to stages: what is computed in one pass over a map, and where its results lie."""
+"""From a graph to stages: what is computed in one pass over a map, and where its results are placed."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class Pass:
     """Nodes that are computed together, pixel by pixel, through all time steps of a block.
 
     Attributes:
-      places: of the nodes, each of which but the first reads the one before.
-      keeps: of those whose map others read too.
+      places: the places of the nodes, each of which except the first reads the one before.
+      keeps: the places of those whose map other passes read too.
       counts: whether the spikes at its end are only counted over time.
     """
 
@@ -38,7 +38,7 @@ class CountedReadout:
     """A readout of spikes that were counted over all time steps of a block.
 
     Attributes:
-      places: of its nodes; the last one is the network's.
+      places: the places of its nodes; the last one is the network's.
       neurons: the place of the neurons.
     """
 
@@ -55,7 +55,7 @@ def plan(graph: Graph) -> tuple[Pass | CountedReadout, ...]:
         if place in done:
             continue
         if isinstance(node, Synapse) and holds_wide_sums(graph.nodes, place):
-            # Such sums are wide: they are not held, but made for each current that reads them.
+            # Such sums are wide: they are not held, but computed for each current that reads them.
             done.add(place)
             passes += [_extended(graph.nodes, readers, done, (place, reader)) for reader in readers[place]]
         elif isinstance(node, Synapse | Current | Add | Neurons):
@@ -72,7 +72,7 @@ def plan(graph: Graph) -> tuple[Pass | CountedReadout, ...]:
 
 
 def readers_of(nodes: Sequence[Node]) -> list[list[int]]:
-    """For each node the places of those that read it."""
+    """For each node the places of the nodes that read it."""
     readers: list[list[int]] = [[] for _ in nodes]
     for place, node in enumerate(nodes):
         for source in sources(node):
@@ -81,7 +81,7 @@ def readers_of(nodes: Sequence[Node]) -> list[list[int]]:
 
 
 def _extended(nodes: Sequence[Node], readers: list[list[int]], done: set[int], places: tuple[int, ...]) -> Pass:
-    """Returns the longest pass that begins with some nodes."""
+    """Returns the longest pass that begins with the given nodes."""
     done.update(places)
     while (following := _next(nodes, readers, done, places[-1])) is not None:
         places = (*places, following)
@@ -93,7 +93,7 @@ def _extended(nodes: Sequence[Node], readers: list[list[int]], done: set[int], p
 
 
 def _next(nodes: Sequence[Node], readers: list[list[int]], done: set[int], last: int) -> int | None:
-    """The node that is computed from the last one of a pass while it is at hand."""
+    """The node that can be computed from a pass's last node while its result is at hand."""
     tail = nodes[last]
     for kind in (Add, Neurons) if isinstance(tail, Current | Add) else (Current,) if isinstance(tail, Synapse) else ():
         for reader in readers[last]:
@@ -104,7 +104,7 @@ def _next(nodes: Sequence[Node], readers: list[list[int]], done: set[int], last:
 
 
 def counted_by(nodes: Sequence[Node], readers: list[list[int]], place: int) -> tuple[int, ...] | None:
-    """For neurons that nothing reads but a readout that is linear over time, its nodes; else None."""
+    """For neurons read only by a readout that is linear over time, the readout's nodes; otherwise None."""
     found, shape = [place], nodes[place].shape
     while len(readers[found[-1]]) == 1:
         found += readers[found[-1]]

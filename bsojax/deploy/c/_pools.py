@@ -1,4 +1,4 @@
-"""Maps in another form: pooled, and spikes unpacked to numbers."""
+"""Maps in other forms: pooled, or with spikes unpacked to numbers."""
 
 import math
 
@@ -8,7 +8,7 @@ from bsojax.deploy.c._text import Parts
 
 
 def numbers(parts: Parts, place: int, *, dense: bool = True) -> Map:
-    """The map of a node as numbers, one beside the other; spikes are unpacked."""
+    """The map of a node as numbers, next to each other; spikes are unpacked."""
     found = parts.maps[place]
     if not found.is_spikes and (found.stride == found.shape[-1] or not dense):
         return found
@@ -37,7 +37,7 @@ def same(found: Map) -> str:
 
 
 def digits(parts: Parts, place: int) -> Map:
-    """The input as planes of bits, for signs: they meet whole numbers of few digits as they meet sums of spikes."""
+    """The input as bit planes, for signs: whole numbers of few digits are treated like sums of spikes."""
     found, planes = parts.maps[place], parts.input_digits
     words = size("word", found.shape, planes, 0, 1 if found.is_still else parts.block)
     made = Map("word", found.shape, planes, 0, found.is_still, parts.buffer(words))

@@ -1,4 +1,4 @@
-"""A C source that grows, pass by pass."""
+"""A growing C source, pass by pass."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from bsojax.deploy.c._maps import Buffer, Map, size
 
 @dataclasses.dataclass
 class Parts:
-    """A C source that grows.
+    """A growing C source.
 
     Attributes:
       graph: the network.
-      block: time steps that are computed at once: all of them of a static frame, 1 of a sequence.
-      input_digits: binary digits of the largest input; 0: inputs may be negative.
-      observed: whether spikes that are only counted are held too, for whoever compares them.
+      block: time steps that are computed at once: all of them for a static frame, 1 for a sequence.
+      input_digits: binary digits of the largest input; 0 where inputs may be negative.
+      observed: whether spikes that are only counted are held too, to be compared.
       constants, functions: definitions.
-      calls: makes the call of each pass, once buffers have their places.
+      calls: functions that write the call of each pass, once buffers have their places.
       maps: by the place of their node.
-      counts: those of spikes, by the place of their neurons.
-      buffers: of the scratch memory.
+      counts: the maps of counted spikes, by the place of their neurons.
+      buffers: those of the scratch memory.
       membranes: the number of elements of each array of membranes that is kept between calls.
       constant_bytes: the size of all constants.
     """
@@ -42,7 +42,7 @@ class Parts:
     constant_bytes: int = 0
 
     def constant(self, kind: str, name: str, values: np.ndarray) -> str:
-        """Adds an array of constants, once where several passes read it; returns its name."""
+        """Adds an array of constants, only once where several passes read it; returns its name."""
         if (made := c_array(kind, name, values)) not in self.constants:
             self.constants.append(made)
             self.constant_bytes += 4 * values.size
@@ -63,7 +63,7 @@ class Parts:
         return self.maps[place]
 
     def used(self, found: Map) -> Map:
-        """Notes that the next call reads a map."""
+        """Records that the next call reads a map."""
         if found.buffer is not None:
             found.buffer.last = max(found.buffer.last, len(self.calls))
         return found
@@ -71,13 +71,13 @@ class Parts:
 
 @dataclasses.dataclass
 class Function:
-    """A pass as it is written.
+    """A pass as it is being written.
 
     Attributes:
       parts: the source.
-      name: of the function.
+      name: the name of the function.
       lanes: outputs that are computed side by side.
-      parameters: types and names, and what they are called with.
+      parameters: types and names, and the arguments passed for them.
       before: lines in front of the loop over pixels.
       each_pixel: lines for each pixel.
       each_block: lines for each block of outputs of a pixel.

@@ -1,4 +1,4 @@
-"""A network as C99: one header, one source, no dependency but stdint.h."""
+"""A network as C99: one header, one source, no dependency except stdint.h."""
 
 import dataclasses
 import importlib.resources
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bsojax.deploy._graph import Graph
 from bsojax.deploy.c._maps import place
-from bsojax.deploy.c._passes import Parts, add_pass
+from bsojax.deploy.c._passes import add_pass
 from bsojax.deploy.c._plan import plan
+from bsojax.deploy.c._text import Parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Source:
     Attributes:
       header, source: the text of NAME.h and NAME.c.
       constant_bytes: the size of its weights and tables.
-      scratch_bytes: the size of NAME_scratch, the memory that it works in.
+      scratch_bytes: the size of NAME_scratch, its working memory.
     """
 
     header: str
@@ -34,10 +35,10 @@ def source(
     """Returns a network in C.
 
     Args:
-      graph: of whole numbers.
-      name: the prefix of all that the header declares.
+      graph: a graph of whole numbers.
+      name: the prefix of everything that the header declares.
       input_type: the C type of inputs.
-      input_digits: binary digits of the largest input; 0: inputs may be negative.
+      input_digits: binary digits of the largest input; 0 where inputs may be negative.
       membrane_bits: the width of membranes.
       observed: whether NAME_ON_SPIKES(place, map, pixels, channels) is called with the spikes of each layer.
     """
@@ -77,7 +78,7 @@ def source(
 
 
 def write(text: Source, folder: Path, name: str) -> None:
-    """Writes NAME.h and NAME.c into a folder, which is made where it is missing."""
+    """Writes NAME.h and NAME.c into a folder, which is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.h").write_text(text.header)
     (folder / f"{name}.c").write_text(text.source)

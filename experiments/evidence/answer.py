@@ -1,0 +1,117 @@
+"""What RESULTS.md opens with: which rule to take, how much better it is, at how many bits, and than which it is not."""
+
+import math
+from collections.abc import Mapping
+
+from experiments import pages
+from experiments.evidence.compared import COMPARED, LATENT_FREE, OURS, RULES
+from experiments.evidence.results import SPEED_TARGETS, Row, Studies, Study
+from experiments.evidence.tables import REFERENCE, rules_of
+from experiments.spread import Spread
+
+COUNTER = "counter, 8 bits"
+"""The rule to take where memory decides."""
+
+FIRST = "T-BSO, first recipe"
+"""What fewer bits must not fall behind of."""
+
+CLEAR = 2.0
+"""Standard errors of a difference from which on it counts as one."""
+
+
+def answer(evidence: Mapping[str, Studies]) -> str:
+    """A line a config, and the sentences that follow from them."""
+    compared = {config: evidence["rivals"].get(config, Study("rivals", config)) for config in COMPARED}
+    whole = {config: study for config, study in compared.items() if set(study.rows) >= set(rules_of(config))}
+    heads = (
+        "set", f"{OURS}, %", f"{COUNTER}, %", "best with latent weights, %", "difference (standard error)",
+        f"batches to the highest target, as a multiple: {REFERENCE} / {OURS}", "fewest bits without loss",
+    )  # fmt: skip
+    lines: list[tuple[str, ...]] = []
+    for config, study in compared.items():
+        if config not in whole:
+            lines.append((config, study.missing))
+            continue
+        rival = best_latent(study)
+        lines.append(
+            (
+                config,
+                *(study.rows[label].test.percent for label in (OURS, COUNTER)),
+                f"{study.rows[rival].test.percent} ({rival})",
+                "{:+.2f} ({:.2f})".format(*difference(study.rows[OURS], study.rows[rival])),
+                times_faster(evidence["speed"].get(config, Study("speed", config))),
+                fewest_bits(study),
+            )
+        )
+    return pages.joined(pages.table(heads, lines), _verdict(whole)) if whole else pages.table(heads, lines)
+
+
+def best_latent(study: Study) -> str:
+    """The rule with latent weights whose mean on the test set is highest, a choice that flatters it."""
+    latent = [label for label in RULES if "latent" in label and label in study.rows]
+    return max(latent, key=lambda label: study.rows[label].test.mean)
+
+
+def difference(ours: Row, other: Row) -> tuple[float, float]:
+    """The difference of two means on the test set and its standard error, in points; NaN for single runs."""
+    one, two = ours.test, other.test
+    error = math.sqrt(sum(spread.deviation**2 / spread.count for spread in (one, two)))
+    return 100 * (one.mean - two.mean), 100 * error
+
+
+def times_faster(study: Study) -> str:
+    """How many times as many batches the reference takes to the highest target of a config as ours."""
+    if not {OURS, REFERENCE} <= set(study.rows):
+        return study.missing
+    target = SPEED_TARGETS[study.config][-1]
+    ours, other = (study.rows[label].smoothed_to(target) for label in (OURS, REFERENCE))
+    if ours.by_all and other.by_all:
+        return f"{other.batches / ours.batches:.2f} (to {target:.0%})"
+    return f"- ({target:.0%} reached by {ours.seeds} of {ours.of} seeds, {other.seeds} of {other.of})"
+
+
+def fewest_bits(study: Study) -> str:
+    """The fewest bits a weight with which a latent-free rule is not clearly below the first recipe."""
+    kept = [label for label in LATENT_FREE if label in study.rows and study.rows[label].bits is not None]
+    level = [label for label in kept if not _clearly_below(study.rows[label], study.rows[FIRST])]
+    label = min(level, key=lambda label: study.rows[label].bits or math.inf)
+    return f"{study.rows[label].bits:.0f} ({label})"
+
+
+def _clearly_below(one: Row, other: Row) -> bool:
+    ahead, error = difference(one, other)
+    return ahead < -CLEAR * error
+
+
+def _verdict(whole: Mapping[str, Study]) -> str:
+    ahead: list[str] = []
+    behind: list[str] = []
+    level: list[str] = []
+    beaten_by: dict[str, list[str]] = {}
+    for config, study in whole.items():
+        rows = study.rows
+        apart, error = difference(rows[OURS], rows[best_latent(study)])
+        (ahead if apart > CLEAR * error else behind if apart < -CLEAR * error else level).append(config)
+        for label in RULES:
+            if label != OURS and _clearly_below(rows[OURS], rows[label]):
+                beaten_by.setdefault(label, []).append(config)
+    tops = [config for config, study in whole.items() if _at_the_top(study.tests(RULES))]
+    parts = [
+        f"Against the best rule that keeps latent weights, chosen by its test accuracy, {OURS} is ahead by more than "
+        f"{CLEAR:g} standard errors on {_listed(ahead)}, behind on {_listed(behind)}, and neither on {_listed(level)}.",
+        f"It has the highest mean of all rules, or one within the standard error of it, on {_listed(tops)}.",
+    ]
+    if beaten_by:
+        named = "; ".join(f"{label} ({', '.join(configs)})" for label, configs in beaten_by.items())
+        parts.append(f"Clearly above it: {named}.")
+    return " ".join(parts)
+
+
+def _at_the_top(tests: Mapping[str, Spread]) -> bool:
+    ours, top = tests[OURS], max(tests.values(), key=lambda spread: spread.mean)
+    error = math.sqrt(ours.deviation**2 / ours.count + top.deviation**2 / top.count)
+    return top.mean - ours.mean <= error
+
+
+def _listed(configs: list[str]) -> str:
+    return ", ".join(configs) or "none"
