@@ -7,7 +7,7 @@ TESTS ?= -m "not slow"
 # What `make deploy` takes to devices; it trains the default network first where there is none.
 RUN_FOLDER ?= runs/digits
 
-.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint docs docs-serve evidence bench bench-peers scaling faults
+.PHONY: setup train deploy test test-slow test-all test-newest test-nir lint docs docs-serve evidence bench bench-peers scaling faults tpu
 
 setup: .venv/.ready
 
@@ -106,3 +106,15 @@ scaling: setup
 faults: setup
 	$(RUN) -m benchmarks.faults
 	$(RUN) -m benchmarks.render
+
+tpu: setup .venv-tpu/.ready
+	.venv-tpu/bin/python -m benchmarks.tpu
+	$(RUN) -m benchmarks.render
+
+# What .venv has, and libtpu: a JAX that finds it looks for a TPU at every start.
+.venv-tpu/.ready: .venv/.ready
+	$(RUN) -m venv --clear .venv-tpu
+	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-tpu/path
+	mv .venv-tpu/path "$$(.venv-tpu/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check 'jax[tpu]'
+	touch $@

@@ -55,12 +55,13 @@ def built(output: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def tracked(under: str = ".") -> set[str]:
-    """Returns the files of the repository, or of the sdist where this is one."""
+    """Returns the files that git knows; of an unpacked sdist, which it does not know, those that are there."""
     listed = subprocess.run(["git", "ls-files", under], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode == 0:
+    if listed.returncode == 0 and listed.stdout:
         return set(listed.stdout.splitlines())
-    files = (path for path in (ROOT / under).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(ROOT)) for path in files}
+    files = (path.relative_to(ROOT) for path in (ROOT / under).rglob("*") if path.is_file())
+    made = re.compile(r"(.*/)?(__pycache__|\.venv[^/]*|\.[a-z]+_cache|\.hypothesis)/|(runs|data|dist|site)/")
+    return {str(path) for path in files if not made.match(str(path))}
 
 
 def wrong_files(sdist: Path, wheel: Path) -> list[str]:

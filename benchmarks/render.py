@@ -25,6 +25,7 @@ from benchmarks import (
     votes,
 )
 from benchmarks.peers import table as peers
+from benchmarks.tpu import page as tpu
 from experiments import pages
 
 Results = dict[str, dict[str, Any]]
@@ -40,7 +41,13 @@ def main(root: Path = Path()) -> None:
     for name in PICTURES.keys() & results.keys():
         drawing = PICTURES[name](results[name]["result"])
         pages.save_picture(root / "docs" / "pictures" / f"bench-{name}.png", drawing)
-    for name, page in {"BENCHMARKS": benchmarks, "SCALING": devices, "RELIABILITY": reliability}.items():
+    written = {
+        "BENCHMARKS": benchmarks,
+        "SCALING": devices,
+        "RELIABILITY": reliability,
+        "ACCELERATORS": accelerators,
+    }
+    for name, page in written.items():
         pages.write(root / "docs" / f"{name}.md", page(results))
 
 
@@ -80,6 +87,18 @@ def reliability(results: Results) -> str:
         "versions": f"With {', '.join(f'{name} {number}' for name, number in found)}." if found else "",
     }
     return pages.filled(TEMPLATES / "RELIABILITY.md", values)
+
+
+def accelerators(results: Results) -> str:
+    """Returns docs/ACCELERATORS.md."""
+    if "tpu" not in results:
+        parts = dict.fromkeys(tpu.PARTS, "") | {"source": "Not measured yet: `make tpu`."}
+        return pages.filled(TEMPLATES / "ACCELERATORS.md", parts)
+    file = results["tpu"]
+    counted = results["scaling"]["result"]["traffic"] if "scaling" in results else []
+    values = {name: pages.joined(*tell(file["result"]["rows"], counted)) for name, tell in tpu.PARTS.items()}
+    values["source"] = pages.source("../benchmarks/results/tpu.json", file)
+    return pages.filled(TEMPLATES / "ACCELERATORS.md", values)
 
 
 def _part(results: Results, name: str, tell: Callable[[Any], Iterable[str]], command: str) -> str:

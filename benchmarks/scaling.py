@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import re
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bsojax
+from benchmarks.hlo import Array, Program
 from benchmarks.measure import planned_bytes, save
 from experiments.pages import table
 
@@ -22,7 +23,6 @@ COUNTS = (1, 2, 4, 8)
 STEPS, NUM_STEPS = 10, 4
 MIB = 2**20
 FILE = Path("benchmarks") / "results" / "scaling.json"
-BYTES = {"f32": 4, "s32": 4, "u32": 4, "u8": 1, "s8": 1, "pred": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def main() -> None:
 def measure() -> dict[str, Any]:
     """Returns traffic, memory and agreement, as JSON values; there must be eight devices."""
     compiled = {
-        (name, devices, way): WAYS[way](job, devices).compile()
+        (name, devices, way): WAYS[way](job, jax.devices()[:devices]).compile()
         for name, job in JOBS.items()
         for way in WAYS
         for devices in (COUNTS if way.startswith("jit") else (max(COUNTS),))
@@ -60,7 +60,7 @@ def measure() -> dict[str, Any]:
         "T": NUM_STEPS,
         "jobs": {name: dataclasses.asdict(job) | {"signs": signs(job)} for name, job in JOBS.items()},
         "traffic": [
-            {"job": name, "exchange": way} | traffic(program.as_text(), max(COUNTS))
+            {"job": name, "exchange": way} | traffic(Program(program.as_text()), max(COUNTS))
             for (name, devices, way), program in compiled.items()
             if devices == max(COUNTS)
         ],
@@ -94,9 +94,9 @@ def batch(job: Job, sharding: Any = None) -> tuple[jax.ShapeDtypeStruct, jax.Sha
     return x, jax.ShapeDtypeStruct((job.batch,), jnp.int32, sharding=sharding)
 
 
-def by_jit(job: Job, devices: int, split: bool) -> Any:
+def by_jit(job: Job, devices: Sequence[jax.Device], split: bool) -> Any:
     """Returns the lowered step under jit over a mesh."""
-    mesh = bsojax.data_mesh(jax.devices()[:devices])
+    mesh = bsojax.data_mesh(devices)
     state, step = make(job, mesh=mesh if split else None)
     shardings = bsojax.state_shardings(state, mesh, split_optimizer=split)
     placed = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), state, shardings)
@@ -104,12 +104,12 @@ def by_jit(job: Job, devices: int, split: bool) -> Any:
     return jitted.lower(placed, *batch(job, NamedSharding(mesh, P("batch"))))
 
 
-def by_shard_map(job: Job, devices: int, vote: bool) -> Any:
+def by_shard_map(job: Job, devices: Sequence[jax.Device], vote: bool) -> Any:
     """Returns the lowered step under shard_map; with votes each device has an optimizer state of its own."""
     state, step = make(job, axis_name="batch", vote=vote)
     places = jax.tree.map(lambda _: P(), state)
     if vote:
-        own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype), state.opt_state)
+        own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(devices), *leaf.shape), leaf.dtype), state.opt_state)
         state, places = dataclasses.replace(state, opt_state=own), dataclasses.replace(places, opt_state=P("batch"))
 
     def local_step(state: bsojax.TrainState, x: jax.Array, y: jax.Array) -> Any:
@@ -121,11 +121,20 @@ def by_shard_map(job: Job, devices: int, vote: bool) -> Any:
         return state, metrics
 
     specs = {"in_specs": (places, P("batch"), P("batch")), "out_specs": (places, P())}
-    mesh = bsojax.data_mesh(jax.devices()[:devices])
-    return jax.jit(jax.shard_map(local_step, mesh=mesh, check_vma=not vote, **specs)).lower(state, *batch(job))
+    mesh = bsojax.data_mesh(devices)
+    placed = jax.tree.map(
+        lambda at, part: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, at)), part
+        ),
+        places,
+        state,
+        is_leaf=lambda node: isinstance(node, P),
+    )
+    jitted = jax.jit(jax.shard_map(local_step, mesh=mesh, check_vma=not vote, **specs))
+    return jitted.lower(placed, *batch(job, NamedSharding(mesh, P("batch"))))
 
 
-WAYS: dict[str, Callable[[Job, int], Any]] = {
+WAYS: dict[str, Callable[[Job, Sequence[jax.Device]], Any]] = {
     "jit, replicated optimizer": functools.partial(by_jit, split=False),
     "jit, split optimizer": functools.partial(by_jit, split=True),
     "shard_map, gradients": functools.partial(by_shard_map, vote=False),
@@ -133,28 +142,27 @@ WAYS: dict[str, Callable[[Job, int], Any]] = {
 }
 
 
-def traffic(text: str, devices: int) -> dict[str, int]:
-    """Returns the bytes that a device sends a time step in a ring, by what they are, read from a compiled program.
+def traffic(program: Program, devices: int) -> dict[str, int]:
+    """Returns the bytes that a device sends a time step in a ring, by what they are.
 
     An all-reduce of b bytes sends ``2 (n - 1) / n * b``, an all-gather or all-to-all of b bytes ``(n - 1) / n * b``.
     """
     sent = {"gradients": 0.0, "statistics": 0.0, "flips": 0.0, "other": 0.0}
-    for line in text.splitlines():
-        found = re.search(r" = (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter)(?:-start)?\(", line)
-        if found is None or "/body/" not in line:  # outside of the loop: once a batch
+    for kind, arrays, in_loop in program.collectives():
+        if not in_loop:  # once a batch
             continue
-        kind = found.group(2)
-        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", found.group(1)):
-            shape = [int(size) for size in sizes.split(",") if size]
-            count, share = int(np.prod(shape)), (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
-            if kind == "all-reduce" and dtype == "f32" and len(shape) > 1 and count > 1:
-                what = "gradients"
-            elif kind == "all-reduce" and dtype == "f32" and count > 1:
-                what = "statistics"
-            else:
-                what = "flips" if dtype in ("u8", "s8", "pred") and count > 1 else "other"
-            sent[what] += share * BYTES[dtype] * count
+        share = (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
+        for array in arrays:
+            sent[_meaning(kind, array)] += share * array.size
     return {what: round(size) for what, size in sent.items()}
+
+
+def _meaning(kind: str, array: Array) -> str:
+    """What an exchanged array is."""
+    several = math.prod(array.shape) > 1
+    if kind == "all-reduce" and array.dtype == "f32" and several:
+        return "gradients" if len(array.shape) > 1 else "statistics"
+    return "flips" if array.dtype in ("u8", "s8", "pred") and several else "other"
 
 
 def memory(program: Any) -> dict[str, int]:

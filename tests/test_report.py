@@ -19,7 +19,7 @@ def record(epoch, accuracy, loss=0.5, skipped=0):
     return {
         "loss": loss, "accuracy": accuracy, "flips": 10, "flips_per_batch": 2.0, "flip_ratio": 0.1, "spike_rate": 0.2,
         "skipped": skipped, "epoch": float(epoch), "updates": 20 * epoch, "eval_loss": loss, "eval_accuracy": accuracy,
-        "seconds": 1.5,
+        "seconds": 1.5, "spike_rates": {"lif": 0.25}, "flip_ratios": {"conv/kernel": 0.5},
     }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_events_for_tensorboard_hold_the_records_and_void_what_is_done_again(tmp
     at = Progress(None, None, records=(record(1, 0.5),))
     with writer(tmp_path, True, at) as write:
         write(record(2, 0.75))
-    values = []
+    values, of_layers = [], {}
     for path in sorted((tmp_path / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
         content, place = path.read_bytes(), 0
         while place < len(content):
@@ -96,9 +96,11 @@ def test_events_for_tensorboard_hold_the_records_and_void_what_is_done_again(tmp
             values += [
                 (event.step, value.simple_value) for value in event.summary.value if value.tag == "eval_accuracy"
             ]
+            of_layers |= {value.tag: value.simple_value for value in event.summary.value if "/" in value.tag}
             values += ["void"] if event.session_log.status == 1 else []
             place += 16 + size
     assert values == [(20, 0.5), (40, 0.25), "void", (40, 0.75)]
+    assert of_layers == {"spike_rates/lif": 0.25, "flip_ratios/conv/kernel": 0.5}
 
 
 def test_events_that_nobody_wants_are_not_written(tmp_path):

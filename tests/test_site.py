@@ -40,8 +40,10 @@ FLAGS = (
 
 
 def public_names(module):
+    """The names of a module and what they stand for, but for modules and for classes of other libraries."""
     for name, value in vars(module).items():
-        if not name.startswith("_") and not isinstance(value, types.ModuleType):
+        elsewhere = isinstance(value, type) and not value.__module__.startswith("bsojax")
+        if not name.startswith("_") and not isinstance(value, types.ModuleType) and not elsewhere:
             yield f"{module.__name__}.{name}", value
 
 

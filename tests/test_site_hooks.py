@@ -11,7 +11,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("USING.md", "how-to/freeze.md", "how-to/index.md", "tutorials/1-first.md", "pictures/bits.png")
+PAGES = ("EXTENDING.md", "how-to/freeze.md", "how-to/index.md", "tutorials/1-first.md", "pictures/bits.png")
 CONFIG = types.SimpleNamespace(
     config_file_path=str(ROOT / "mkdocs.yml"), docs_dir=str(ROOT / "docs"), repo_url="https://code.example/bsojax"
 )
@@ -24,7 +24,7 @@ def site_files(names=PAGES):
 @pytest.mark.parametrize(
     ("link", "expected"),
     [
-        ("../USING.md#targets", "../USING.md#targets"),
+        ("../EXTENDING.md#targets", "../EXTENDING.md#targets"),
         ("../pictures/bits.png", "../pictures/bits.png"),
         ("../tutorials/1-first.py", "../tutorials/1-first.md"),
         ("../../README.md", "https://code.example/bsojax/blob/main/README.md"),
@@ -46,9 +46,9 @@ def test_links_that_leave_the_pages_lead_to_the_repository(link, expected):
 
 def test_a_folder_in_the_navigation_stands_for_its_pages():
     navigation = pytest.importorskip("website.navigation")
-    config = types.SimpleNamespace(nav=[{"How-to": ["USING.md", "how-to/"]}, {"Explanation": "explanation/"}])
+    config = types.SimpleNamespace(nav=[{"How-to": ["EXTENDING.md", "how-to/"]}, {"Explanation": "explanation/"}])
     navigation.on_files(site_files(), config)
-    assert config.nav == [{"How-to": ["USING.md", "how-to/index.md", "how-to/freeze.md"]}]
+    assert config.nav == [{"How-to": ["EXTENDING.md", "how-to/index.md", "how-to/freeze.md"]}]
 
 
 def test_names_in_code_lead_to_the_reference_but_not_those_in_headings_links_and_programs():
@@ -103,7 +103,6 @@ print("*two* words")
 
 # %% tags=["keep-colors"]
 plt.plot([1, 2])
-plt.show()
 """
 
 
@@ -117,6 +116,7 @@ def test_a_notebook_becomes_a_page_with_what_it_prints_and_draws(tmp_path):
     assert page.startswith("# A title\n\n````python\nimport matplotlib")
     assert "````{ .text .output }\n*two* words\n````" in page
     assert "![What the cell draws](1-first-2-0.png#keep-colors)" in page
+    assert "matplotlib.lines" not in page
     assert files.get_file_from_path("tutorials/1-first-2-0.png").content_bytes.startswith(b"\x89PNG")
     assert files.get_file_from_path("tutorials/1-first.py") is None
 

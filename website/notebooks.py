@@ -31,7 +31,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         parts = []
         for number, cell in enumerate(notebook.cells):
             parts.append(cell.source if cell.cell_type == "markdown" else fenced("python", cell.source))
-            for index, output in enumerate(cell.get("outputs", [])):
+            outputs = cell.get("outputs", [])
+            if any("image/png" in output.get("data", {}) for output in outputs):
+                outputs = [output for output in outputs if not is_plain_result(output)]
+            for index, output in enumerate(outputs):
                 name = f"{stem.removeprefix(FOLDER)}-{number}-{index}.png"
                 for part in shown(output, name, "keep-colors" in cell.metadata.get("tags", [])):
                     if isinstance(part, bytes):
@@ -52,6 +55,11 @@ def run(notebook: NotebookNode, name: str) -> None:
             client.execute()
         except nbclient.exceptions.CellExecutionError as error:
             raise PluginError(f"{name}: a cell failed.\n{error}") from error
+
+
+def is_plain_result(output: NotebookNode) -> bool:
+    """Whether an output is the text of the last expression: below a picture, the name of an object of matplotlib."""
+    return output.output_type == "execute_result" and "image/png" not in output.data
 
 
 def fenced(language: str, text: str) -> str:

@@ -76,10 +76,8 @@ def bso(
 
     Example:
       >>> import jax.numpy as jnp, bsojax
-      >>> signs = {"kernel": jnp.array([True, False])}
-      >>> tx = bsojax.bso(threshold=0.01, b1=0.9)
-      >>> grads = {"kernel": jnp.array([1.0, 1.0])}
-      >>> updates, state = tx.update(grads, tx.init(signs), signs)
+      >>> signs, tx = {"kernel": jnp.array([True, False])}, bsojax.bso(threshold=0.01, b1=0.9)
+      >>> updates, state = tx.update({"kernel": jnp.array([1.0, 1.0])}, tx.init(signs), signs)
       >>> bsojax.apply_updates(signs, updates)["kernel"].tolist()
       [False, False]
 

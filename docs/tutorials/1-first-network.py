@@ -137,8 +137,8 @@ ax = plots.flips(history, signs=state.signs)
 # %% [markdown]
 # ## Statistics, then accuracy
 #
-# Each flip changes the current that a norm sees by 2 at once, so the norm's running averages lag behind. Always
-# re-estimate them before you evaluate or save; it takes forward passes alone.
+# A flip changes a weight by 2 at once, and with it the currents that a norm sees, so the norm's running averages lag
+# behind. Always re-estimate them before you evaluate or save; it takes forward passes alone.
 
 # %%
 state = bsojax.refresh_statistics(model, state, [x_train[i : i + BATCH] for i in range(0, len(x_train), BATCH)], T)

@@ -262,7 +262,7 @@ print(f"with nonsense for padding: {again['accuracy']:.1%}, the loss is the same
 #
 # ## Where to go next
 #
-# - [Beyond one class an image](../USING.md): regression, several labels, several inputs, streams without an end.
+# - [How-to](../how-to/index.md): regression, several labels, several inputs, streams without an end.
 # - [Parts of your own](../EXTENDING.md): a data set that `python -m experiments.train` knows by name, with checkpoints
 #   and reports.
 # - [Your own model and your own optax chain](3-your-own-model.py).

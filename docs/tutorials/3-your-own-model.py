@@ -129,14 +129,14 @@ for c, (_, accuracy, history) in found.items():
     print(f"c = {c}: {flips / weights:6.2f} flips a weight, test accuracy {accuracy:.1%}")
 
 # %% [markdown]
-# The threshold plays the part that a learning rate plays for real weights. Too high, and nothing flips any more: the
-# last row is close to frozen signs. Too low, and weights flip back and forth with the noise. (Three epochs and one seed
-# cannot rank the rows in the middle.) `bsojax.calibrated` goes another way: no threshold, but a momentum whose window
-# grows with the run, so that its noise falls.
+# The threshold plays the part that a learning rate plays for real weights. Too high, and hardly anything flips any
+# more; too low, and weights flip back and forth with the noise. Both ends cost accuracy. (Three epochs and one seed
+# show the ends, and cannot rank neighbours.) `bsojax.calibrated` goes another way: no threshold, but a momentum whose
+# window grows with the run, so that its noise falls.
 #
 # The same in the momenta themselves. Nothing is right of the line: a weight that passes it flips, and `weight *
-# momentum` changes its sign with it. With the low threshold, most weights have found the side that their momentum
-# wants, left of 0; with the high one, half of them wait on the wrong side.
+# momentum` changes its sign with it. With the low threshold, most weights are on the side that their momentum
+# wants, left of 0; with the high one, many wait on the wrong side, for a momentum that is sure.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
@@ -215,4 +215,4 @@ for _ in range(6):
 #
 # - [A memory budget](4-memory-budget.py): how many bits the momentum needs.
 # - [Your own flip rule, trace rule, neuron and norm](8-your-own-rules.py).
-# - [Beyond one class an image](../USING.md): losses, metrics, dropout, several inputs and heads.
+# - [Beyond one class an image](../how-to/index.md): losses, metrics, dropout, several inputs and heads.

@@ -54,7 +54,7 @@ def fresh():
 alone, step = fresh(), bsojax.make_train_step(model, tx, T)
 for batch in batches:
     alone, metrics = step(alone, *batch)
-print(f"one device: loss {metrics['loss']:.6f}, on {alone.signs['dense_1']['kernel'].devices()}")
+print(f"one device: loss {metrics['loss']:.6f}, the network is on {len(alone.step.devices())} device")
 
 # %% [markdown]
 # ## A mesh: the batch is split, the network is not
@@ -159,12 +159,15 @@ print(f"votes: loss {metrics['loss']:.6f}")
 # ## Several hosts
 #
 # On several hosts every process runs the *same* program; each sees its own devices and, once they have found each
-# other, all of them. With the repository's command line, for two hosts:
+# other, all of them. With the repository's command line, on the first of two hosts, whose address the other can reach:
 #
 # ```bash
-# # on the first host, whose address the others can reach
 # python -m experiments.train digits --output /shared/run --coordinator first-host:1234 --num-processes 2 --process-id 0
-# # on the second
+# ```
+#
+# and on the second:
+#
+# ```bash
 # python -m experiments.train digits --output /shared/run --coordinator first-host:1234 --num-processes 2 --process-id 1
 # ```
 #

@@ -44,10 +44,11 @@ def train(model, flip):
 
 
 # %% [markdown]
-# For comparison, first what the library brings: LIF neurons, `BatchNorm`, and `calibrated`.
+# For comparison, first what the library brings: LIF neurons, `BatchNorm`, and `calibrated`. `binary_ends=True` makes
+# every layer binary, so that the signs must do the work.
 
 # %%
-mlp = bsojax.models.SpikingMLP(features=(64, 64, 64))
+mlp = bsojax.models.SpikingMLP(features=(64, 64), binary_ends=True)
 built_in, accuracy, built_in_history = train(mlp, bsojax.calibrated(T, updates))
 print(f"built in: {accuracy:.1%}")
 
@@ -98,7 +99,8 @@ plots.flips(built_in_history, ax=axes[0]).set_title("calibrated")
 plots.flips(history, ax=axes[1]).set_title("the most wrong: a fixed share")
 
 # %% [markdown]
-# Always run the control. A network whose signs never flip learns too, by its first layer, readout and norms.
+# Always run the control. A network whose signs never flip learns too, here by its norms alone, and more where its first
+# layer and readout are real.
 #
 # ## A trace rule
 #
