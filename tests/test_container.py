@@ -122,8 +122,8 @@ def test_what_a_file_is_instead_is_said(tmp_path):
     assert "'counts', not 'model'" in refusal(path, crafted({**GOOD, "kind": "counts"}))
     assert "format version is 2, and this bsojax knows 1; update bsojax" in refusal(path, crafted(GOOD, version=2))
     assert "update bsojax" in refusal(path, crafted(b"\xff of a later day", version=7))
-    assert "no file of bsojax" in refusal(path, b"PK\x03\x04" + bytes(100))
-    assert "no file of bsojax" in refusal(path, b"")
+    assert "not a bsojax file" in refusal(path, b"PK\x03\x04" + bytes(100))
+    assert "not a bsojax file" in refusal(path, b"")
     path.unlink()
     with pytest.raises(FileNotFoundError):
         _container.read(path, "model")
