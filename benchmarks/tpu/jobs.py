@@ -44,14 +44,14 @@ class Job:
 
 
 def jobs() -> Iterator[Job]:
-    """Gives out all compilations in the order in which they are made: the first cost least and answer most."""
+    """Yields all compilations in the order in which they are made: those that cost least and answer most come first."""
     yield from on_one_chip(DIGITS)
     yield from on_many_chips(DIGITS)
     yield from the_papers_network()
 
 
 def on_one_chip(network: str) -> Iterator[Job]:
-    """Gives out those of one chip: over T, of some kinds, and over what the state is held in."""
+    """Yields those of one chip: over T, for some kinds of step, and over the dtypes of the state."""
     for num_steps in (2, 32, 8):
         yield Job(network, num_steps=num_steps)
     for num_steps in (2, 32):
@@ -63,7 +63,7 @@ def on_one_chip(network: str) -> Iterator[Job]:
 
 
 def on_many_chips(network: str) -> Iterator[Job]:
-    """Gives out those of a mesh of chips, by each way, over several hosts and over two slices."""
+    """Yields those of a mesh of chips, in each way, over several hosts and over two slices."""
     for topology, chips in (("v5e:2x2", 1), ("v5e:2x2", 4), ("v5e:4x4", 16)):
         yield Job(network, JIT, topology, chips)
     for way in (PMAP, SHARDED, SPLIT, VOTES):
@@ -75,7 +75,7 @@ def on_many_chips(network: str) -> Iterator[Job]:
 
 
 def the_papers_network() -> Iterator[Job]:
-    """Gives out those of the paper's network, minutes each."""
+    """Yields those of the paper's network, which take minutes each."""
     yield Job(VGG11)
     yield Job(VGG11, dtype=HALF)
     yield Job(VGG11, num_steps=32)

@@ -1,4 +1,4 @@
-"""What docs/ACCELERATORS.md says of the compilations."""
+"""What docs/ACCELERATORS.md says about the compilations."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ Counted = list[dict[str, Any]]
 
 
 def memory(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Gives out the bytes of one chip against T."""
+    """Yields the bytes of one chip against T."""
     del counted
     alone = [row for row in rows if row["job"]["way"] in (jobs.ONE, jobs.BPTT) and _is_v5e(row)]
     steps = sorted({row["job"]["num_steps"] for row in alone})
@@ -30,7 +30,7 @@ def memory(rows: Rows, counted: Counted) -> Iterator[str]:
 
 
 def _growth(network: str, rows: Rows) -> str:
-    """What T changes, in bytes, of each kind of step that was compiled at several T."""
+    """How many bytes T adds to each kind of step that was compiled at several T."""
     said = []
     for name in dict.fromkeys(kind(row["job"]) for row in rows):
         sizes = {row["job"]["num_steps"]: total(row) for row in rows if kind(row["job"]) == name}
@@ -41,10 +41,10 @@ def _growth(network: str, rows: Rows) -> str:
 
 
 def arithmetic(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Gives out operations and bytes moved in a time step, by chip and kind."""
+    """Yields the operations and bytes moved in a time step, by chip and kind."""
     del counted
     yield table(
-        ("network", "step", "chip", "MiB", "GFLOP", "MiB moved", "FLOP a byte", "seconds to compile"),
+        ("network", "step", "chip", "MiB", "GFLOP", "MiB moved", "FLOP per byte", "seconds to compile"),
         [
             (row["job"]["network"], f"{kind(row['job'])}, T = {row['job']['num_steps']}", row["chip"],
              _megabytes(row), f"{row['flops'] / 1e9:,.2f}", f"{row['bytes accessed'] / MIB:,.1f}",
@@ -56,11 +56,11 @@ def arithmetic(rows: Rows, counted: Counted) -> Iterator[str]:
 
 
 def meshes(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Gives out what chips exchange and hold, beside what docs/SCALING.md counts for as many."""
+    """Yields what chips exchange and hold, beside the counts of docs/SCALING.md for as many devices."""
     many = [row for row in _compiled(rows) if row["job"]["way"] not in (jobs.ONE, jobs.BPTT)]
     expected = {(row["job"], row["exchange"]): row for row in counted}
     yield table(
-        ("network", "way", "chips", "hosts", "MiB a chip", "exchanges", "gradients", "statistics", "flips", "other",
+        ("network", "way", "chips", "hosts", "MiB per chip", "exchanges", "gradients", "statistics", "flips", "other",
          "all", "SCALING.md"),
         [
             (row["job"]["network"], row["job"]["way"], _chips(row), str(row["hosts"]), _megabytes(row),
@@ -74,7 +74,7 @@ def meshes(rows: Rows, counted: Counted) -> Iterator[str]:
 
 
 def program(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Gives out what the programs do in a loop."""
+    """Yields what the programs do in a loop."""
     del counted
     yield table(
         ("network", "step", "chip", "products by dtype", "copies of 1 MiB or more", "carried, MiB", "in memory, MiB",
@@ -93,7 +93,7 @@ def program(rows: Rows, counted: Counted) -> Iterator[str]:
 
 
 def failures(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Gives out what could not be compiled, with the compiler's word."""
+    """Yields what could not be compiled, with the compiler's message."""
     del counted
     failed = [row for row in rows if "error" in row]
     yield table(
@@ -147,7 +147,7 @@ def _chips(row: Mapping[str, Any]) -> str:
 
 
 def _expected(counted: Mapping[str, Any] | None, chips: int) -> str:
-    """What docs/SCALING.md counts for eight devices, as it is for so many in a ring."""
+    """The count of docs/SCALING.md for eight devices, converted to this many in a ring."""
     if counted is None:
         return ""
     sent = sum(counted[name] for name in ("gradients", "statistics", "flips", "other"))
