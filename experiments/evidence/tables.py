@@ -90,7 +90,7 @@ def beats(study: Study, labels: Iterable[str]) -> tuple[bool | None, str]:
     }
     if close := [label for label, (lead, deviation) in leads.items() if lead <= deviation + ROUNDING]:
         named = "; ".join(f"{label} ({said[label]})" for label in close)
-        return False, f"**No**; its lead is not larger than the spread over {named}."
+        return False, f"**No**; it does not lead these by more than the spread: {named}."
     nearest = min(leads, key=lambda label: leads[label][0] - leads[label][1])
     return True, f"**Yes**; {nearest} comes closest, {said[nearest]}."
 
