@@ -59,7 +59,7 @@ class Session:
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise ValueError(f"--coordinator: must be host:port, or auto, got {self.coordinator!r}.")
         if self.num_processes is None or self.process_id is None:
-            raise ValueError("--coordinator: also needs --num-processes and --process-id.")
+            raise ValueError("--coordinator: needs --num-processes and --process-id too.")
         if not 0 <= self.process_id < self.num_processes:
             raise ValueError(f"--process-id: must be in 0 .. {self.num_processes - 1}, got {self.process_id}.")
 

@@ -180,7 +180,7 @@ bad_settings = {
     "seed": (["--seed", "-1"], "--seed: must be in"),
     "learning rate": (["--learning-rate", "inf"], "--learning-rate: must be a finite number"),
     "latent learning rate": (["--latent-learning-rate", "-1"], "--latent-learning-rate: must be a finite number"),
-    "evaluations": (["--evaluations", "100"], "--evaluations: 100 an epoch are more than its batches"),
+    "evaluations": (["--evaluations", "100"], "--evaluations: 100 per epoch are more than its batches"),
     "training examples": (["--train-examples", "0"], "--train-examples: must be at least 1"),
     "a trace through time": (["--optimizer", "bptt-adam", "--trace", "ottt"], "--trace: 'bptt-adam' differentiates"),
     "no model to start from": (["--start", "nowhere.msgpack"], "--start: there is no model at nowhere.msgpack"),
