@@ -1,4 +1,4 @@
-"""VGG-11 on an accelerator: images a second, peak memory, where the time goes, and how near the machine's limits.
+"""VGG-11 on an accelerator: images per second, peak memory, where the time goes, and how near the machine's limits.
 
 ``python -m benchmarks.accelerator`` writes benchmarks/results/accelerator.json; on a GPU some minutes. Absolute times
 are those of the device that the file names. ``--batches 2 --image 8`` tries it on a CPU.
@@ -53,7 +53,7 @@ class Options:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Returns the limits of the machine, a row a kind of step and batch, and the flip update."""
+    """Returns the limits of the machine, one row per kind of step and batch, and the flip update."""
     kinds = {
         "float32, highest precision": (jnp.float32, "highest"),
         "float32, tf32 products": (jnp.float32, "default"),
@@ -79,7 +79,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def one_step(options: Options, batch: int, dtype: Any) -> dict[str, Any]:
-    """Returns images a second, memory, and the ten longest operations of one kind of step."""
+    """Returns images per second, memory, and the ten longest operations of one kind of step."""
     network = {"channels": options.channels} if options.channels else {}
     model = bsojax.models.SpikingVGG(**network)
     tx = bsojax.split_optimizer(flip=bsojax.t_bso(5e-7, options.num_steps), real=optax.sgd(0.1))
@@ -131,7 +131,7 @@ def longest(once: Callable[[], Any], count: int = 10) -> list[dict[str, Any]]:
 
 
 def matrix_rate(options: Options, dtype: Any, precision: str) -> float:
-    """Returns the measured operations a second of a square matrix product."""
+    """Returns the measured operations per second of a square matrix product."""
     size = options.matrix
     matrix = jnp.ones((size, size), dtype)
     product = jax.jit(functools.partial(jnp.matmul, precision=precision))
@@ -139,7 +139,7 @@ def matrix_rate(options: Options, dtype: Any, precision: str) -> float:
 
 
 def bandwidth(options: Options) -> float:
-    """Returns the measured bytes a second of reading an array and writing one of its size."""
+    """Returns the measured bytes per second of reading an array and writing one of its size."""
     array = jnp.ones((4 * options.weights,), jnp.float32)
     scaled = jax.jit(lambda values: 2 * values)
     return 2 * array.nbytes / timed(lambda: scaled(array), options.repeats).median
@@ -174,12 +174,12 @@ def flip_update(options: Options, bytes_a_second: float) -> dict[str, Any]:
 
 
 def timed(once: Callable[[], Any], repeats: int) -> Spread:
-    """Returns the seconds of so many calls, after two to warm up."""
+    """Returns the seconds of this many calls, after two to warm up."""
     return Spread.of(interleave({"": once}, rounds=repeats)[""])
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     rows = [
         (
             row["step"],
@@ -190,12 +190,12 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
         )
         for row in result["rows"]
     ]
-    yield table(("step", "batch", "images a second", "peak MiB", "longest operations"), rows)
+    yield table(("step", "batch", "images per second", "peak MiB", "longest operations"), rows)
     flips = [
         (dtype, f"{1e3 * found['seconds']['median']:.3f}", f"{found['share of bandwidth']:.0%}")
         for dtype, found in result["flip update"].items()
     ]
-    yield table(("momentum", "flip update, ms", "of the measured bandwidth"), flips)
+    yield table(("momentum", "flip update, ms", "share of the measured bandwidth"), flips)
 
 
 if __name__ == "__main__":

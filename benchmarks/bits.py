@@ -1,4 +1,4 @@
-"""Bits that a binary weight takes in training: its sign, its momentum, and what else its optimizer keeps for it."""
+"""Bits that a binary weight takes in training: its sign, its momentum, and the rest of its optimizer state."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ NUM_STEPS = 4
 
 
 def measure() -> dict[str, Any]:
-    """Returns bits a weight of the paper's VGG-11, by what they hold."""
+    """Returns the bits per weight of the paper's VGG-11, by what they hold."""
     rows: dict[str, dict[str, float]] = {
         # Its sign follows from the latent weight, although the rivals of the experiments hold it beside that.
         "latent float32 weights, Adam": _bits(latent_weights(optax.adam(1e-2), seed=0), packed=False) | {"signs": 0.0},
@@ -37,7 +37,7 @@ def _bits(flip: optax.GradientTransformation, *, packed: bool) -> dict[str, floa
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     rows = [
         (name, *(f"{found[key]:.3f}" for key in ("signs", "momentum", "optimizer_other")), f"{sum(found.values()):.3f}")
         for name, found in result["rows"].items()
@@ -45,14 +45,14 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
     yield f"{result['network']}, {result['weights']:,} binary weights."
     yield table(("state", "sign", "momentum, with scales", "other optimizer state", "all"), rows)
     yield (
-        "Latent weights are other state, with Adam's two moments; their sign follows from them. What "
-        "accuracy fewer bits cost is in RESULTS.md."
+        "Latent weights and Adam's two moments count as other state; the sign follows from the latent weight. "
+        "RESULTS.md shows what fewer bits cost in accuracy."
     )
     yield "![Bits a weight](pictures/bench-bits.png)"
 
 
 def draw(result: dict[str, Any]) -> Any:
-    """Draws the bits of a weight as bars of their parts."""
+    """Draws the bits per weight as bars of their parts."""
     drawing = figure(8, 3.2)
     axes = drawing.subplots()
     names = list(result["rows"])[::-1]

@@ -1,6 +1,6 @@
-"""Compiles one training step in a process of its own and prints what that took; benchmarks.compile_time runs it.
+"""Compiles one training step in its own process and prints what that took; benchmarks.compile_time runs it.
 
-It uses public names of bsojax alone, so that it serves every checkout of the library that PYTHONPATH may name.
+It uses only public names of bsojax, so that it works with any checkout of the library that PYTHONPATH names.
 """
 
 import functools

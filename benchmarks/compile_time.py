@@ -1,6 +1,6 @@
 """How long compiling a training step takes, and how often it calls the model: ``python -m benchmarks.compile_time``.
 
-With ``--against`` another checkout of this repository is measured too, in turn with this one, by the same script.
+With ``--against``, another checkout of this repository is measured too, in turns with this one, by the same script.
 """
 
 import json
@@ -48,13 +48,13 @@ def main(against: Path | None = None, rounds: int = 5, output: Path = RESULTS / 
         raise SystemExit(f"error: --rounds: must be at least 1, got {rounds}.")
     checkouts = {HERE: ROOT} | ({THERE: against.resolve()} if against is not None else {})
     if against is not None and not (against / "bsojax").is_dir():
-        raise SystemExit(f"error: --against: {against} is no checkout of this repository: it holds no bsojax.")
+        raise SystemExit(f"error: --against: {against} is not a checkout of this repository: it holds no bsojax.")
     said = command() if against is None else command().replace(str(against), "CHECKOUT")
     save(output, measure(checkouts, rounds), command=said)
 
 
 def measure(checkouts: Mapping[str, Path], rounds: int, jobs: Mapping[str, Any] = JOBS) -> dict[str, Any]:
-    """Returns a row a job and checkout: seconds of each part, calls of the model, and all seconds over the last's.
+    """Returns one row per job and checkout: seconds of each part, calls of the model, and the total over the last's.
 
     Args:
       checkouts: folders that hold the library, by name.
@@ -85,7 +85,7 @@ def measure(checkouts: Mapping[str, Path], rounds: int, jobs: Mapping[str, Any] 
 
 
 def compiled(checkout: Path, arguments: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what a process of its own says that imports the library of a checkout.
+    """Returns the output of a separate process that imports the library of a checkout.
 
     Raises:
       subprocess.CalledProcessError: it failed.
@@ -99,14 +99,14 @@ def compiled(checkout: Path, arguments: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     told = "; ".join(
         f"{name}: SpikingVGG{tuple(job['channels'])} on {job['image']}, batch {job['batch']}, T = {job['num_steps']}"
         for name, job in result["jobs"].items()
     )
     yield (
-        f"Median seconds to trace, lower and compile a training step with nothing cached ({told}), in processes of "
-        f"their own, {result['rounds']} rounds in turn; the ratio is of all seconds to those of the last checkout."
+        f"Median seconds to trace, lower and compile a training step with nothing cached ({told}), in separate "
+        f"processes, {result['rounds']} rounds in turn; the ratio is that of the total to the last checkout's total."
     )
     yield table(
         ("step", "checkout", *(f"{part}, s" for part in PARTS), "all, ratio", *(f"model {name}" for name in COUNTS)),

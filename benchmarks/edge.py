@@ -1,7 +1,7 @@
 """Deployed networks on one core: C code against JAX, and against onnxruntime where it is installed.
 
-A layer is convolution, norm and neurons at one time step, of spikes; networks are whole, at four time steps. All
-answer alike before they are timed.
+A layer is a convolution, a norm and neurons on spikes, at one time step; networks are complete, at four time steps.
+All forms are checked to agree before they are timed.
 """
 
 import functools
@@ -47,7 +47,7 @@ class Layer(nn.Module):
 
 
 def measure(rounds: int = 15) -> dict[str, Any]:
-    """Returns of each layer and network the spread of the times over that of the native C code, and those in ms.
+    """Returns for each layer and network the spread of the times relative to the native C code, and the times in ms.
 
     Raises:
       RuntimeError: there is no C compiler.
@@ -102,7 +102,7 @@ def _one(
 
 
 def _jax(model: nn.Module, state: bsojax.TrainState, x: np.ndarray, num_steps: int, wanted: np.ndarray) -> Call:
-    """The evaluation compiled for float32 weights, which are constants, so that none is made of a sign anew."""
+    """The evaluation compiled for constant float32 weights, so that none is converted from a sign again."""
     variables = {**state.variables, "signs": bsojax.to_weights(state.signs)}
 
     @jax.jit
@@ -130,7 +130,7 @@ def _processor() -> str:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     names = list(dict.fromkeys(name for row in result["rows"].values() for name in row["best"]))
     yield f"{result['processor']}; {result['compiler']}; one core, one frame at a time; {result['rounds']} rounds."
     best = [
@@ -145,5 +145,5 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
         (name, *(ratio_text(row["ratios"][form]) if form in row["ratios"] else "" for form in names[1:]))
         for name, row in result["rows"].items()
     ]
-    yield table(("times as long as native C", *names[1:]), compared)
+    yield table(("time, ratio to native C", *names[1:]), compared)
     yield load_text(result)

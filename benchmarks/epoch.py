@@ -1,4 +1,4 @@
-"""What it costs to hear of an epoch while it runs: chunks with a bar against one call, and against single batches."""
+"""The cost of reporting progress during an epoch: chunks with a bar against one call, and against single batches."""
 
 import dataclasses
 import io
@@ -23,14 +23,14 @@ from experiments.pages import table
 from experiments.spread import Spread
 
 EMPTY_CHUNKS = 100
-"""Chunks without a batch whose median time is what a chunk costs by itself."""
+"""Number of chunks without a batch; their median time is the cost of a chunk itself."""
 
 ROUNDS = 31
-"""Epochs of each way: an overhead of a hundredth hides in the noise of few."""
+"""Epochs of each way: with few, an overhead of one per cent is lost in noise."""
 
 
 def measure(rounds: int = ROUNDS) -> list[dict[str, Any]]:
-    """Measures the digits job with T-BSO and with backpropagation through time; a result each (see measure_job)."""
+    """Measures the digits job with T-BSO and with backpropagation through time; one result each (see measure_job)."""
     config = CONFIGS["digits"][1]
     return [measure_job(job, rounds) for job in (config, dataclasses.replace(config, optimizer="bptt-adam"))]
 
@@ -39,7 +39,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
     """Returns ratios of the time of an epoch, as JSON values.
 
     "chunks_to_one_call": as trained, in chunks with a bar on a terminal, over one call of the same compiled program;
-    less 1 it is the overhead of hearing of an epoch. "batches_to_chunks": a step a batch, its metrics fetched at once,
+    minus 1, it is the overhead of reporting progress. "batches_to_chunks": a step a batch, its metrics fetched at once,
     over the epoch as trained. Each with the median over the rounds, the quartiles, and the ratio of the shortest times,
     which others on the machine disturb least. "chunk_cost": the time of chunks without a batch, as many as an epoch
     has, over that of one call: the host's work, of which the most is done while the device trains on the next chunk.
@@ -50,7 +50,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
 
     Raises:
       ValueError: there are too few rounds, or the training split does not lie on the device.
-      RuntimeError: the ways did not lead to the same bits, or the program was compiled more than once.
+      RuntimeError: the ways did not give bit-identical results, or the program was compiled more than once.
     """
     if rounds < MIN_ROUNDS:
         raise ValueError(f"rounds: at least {MIN_ROUNDS}, for a median and its quartiles, got {rounds}.")
@@ -77,7 +77,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
     empty = _empty_chunk(run, device, bar)
     states = [way.state for way in ways.values()]
     if not all(_same_bits(states[0], state) for state in states):
-        raise RuntimeError("the ways through an epoch did not lead to the same bits.")
+        raise RuntimeError("the ways through an epoch did not give bit-identical results.")
     compiled = device.program._cache_size()  # type: ignore[attr-defined]
     if compiled != 1:
         raise RuntimeError(f"the program was compiled {compiled} times.")
@@ -94,7 +94,7 @@ def measure_job(config: Config, rounds: int = ROUNDS) -> dict[str, Any]:
 
 
 class _Way:
-    """One way through an epoch, gone again and again; its state goes on where it stopped."""
+    """One way through an epoch, repeated; its state continues where it stopped."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Way:
         self._ahead = ahead
 
     def seconds(self) -> float:
-        """Trains an epoch; the bar's start and end are not counted, of which a run has one."""
+        """Trains an epoch; the bar's start and end, of which a run has only one, are not counted."""
         if self._bar is None:
             return self._train(lambda _: None)
         with self._bar as bar:
@@ -155,7 +155,7 @@ def _same_bits(one: Any, other: Any) -> bool:
 
 
 def tell(result: list[dict[str, Any]]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     rows = []
     for found in result:
         one, batches = found["chunks_to_one_call"], found["batches_to_chunks"]
@@ -172,14 +172,14 @@ def tell(result: list[dict[str, Any]]) -> Iterator[str]:
     header = (
         "job",
         "batches in chunks",
-        "as trained, over one call: overhead (quartiles)",
-        "of it, empty chunks",
-        "batch by batch, over as trained",
+        "as trained, relative to one call: overhead (quartiles)",
+        "of this, empty chunks",
+        "batch by batch, relative to as trained",
     )
     yield table(header, rows)
     yield (
-        "Shuffling, front end and training of an epoch are one compiled program, called in chunks so that the bar "
-        "moves. The overhead is the time of an epoch as trained over that of a single call of the same program."
+        "Shuffling, front end and training of an epoch are one compiled program, called in chunks so that the progress "
+        "bar moves. The overhead is the time of an epoch as trained, relative to a single call of the same program."
     )
 
 

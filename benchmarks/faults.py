@@ -1,4 +1,4 @@
-"""Faults tried on runs, and what became of them: ``python -m benchmarks.faults`` runs the tests that try them."""
+"""Faults tested on runs, and the outcomes: ``python -m benchmarks.faults`` runs the tests."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from experiments.pages import table
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("tests/test_faults.py", "tests/test_checkpoints.py", "tests/test_not_finite.py", "tests/test_processes.py")
 REPORT = "BSOJAX_FAULT_REPORT"
-"""The environment variable that tells the tests where to report; tests/faults.py reads it."""
+"""The environment variable that names the file for the tests' report; tests/faults.py reads it."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the result from the report of a run of the tests; runs them where none is named.
+    """Writes the result from the report of a run of the tests; runs the tests if no report is named.
 
     Args:
       arguments: the file into which the tests have reported, or nothing.
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def tell(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     tried, survived = (sum(row[key] for row in rows) for key in ("tried", "survived"))
     lines = [[str(row[key]) for key in ("fault", "what", "tried", "survived", "lost")] for row in rows]
     lines.append(["**all**", "", str(tried), str(survived)])
     yield table(("fault", "what happens", "tried", "survived", "batches lost"), lines)
     yield (
-        '"Lost" is how many batches were trained again at most, each saved after every batch in these tests, by two '
-        "processes after every epoch; otherwise it is what was done since the last checkpoint. Data lost: "
-        f"{tried - survived} of {tried} times. Records and states at the end are those of a run that nothing happened "
-        "to, bit for bit, in every row that ends a run."
+        '"Lost" is the largest number of batches that were trained again. These tests save after every batch, those of '
+        "two processes after every epoch; in general it is what was done since the last checkpoint. Data were lost "
+        f"{tried - survived} of {tried} times. In every row that ends a run, records and states at the end are bit for "
+        "bit those of an undisturbed run."
     )
 
 

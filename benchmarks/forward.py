@@ -1,4 +1,4 @@
-"""Products of spikes and signs on a CPU: what a float32 matmul leaves to win, for signs unpacked, int8 and popcounts.
+"""Products of spikes and signs on a CPU: how far a float32 matmul can be beaten, by unpacked signs, int8 and popcounts.
 
 A product of 0/1 spikes and +-1 signs is ``2 * popcount(spikes & signs) - popcount(spikes)``, exact in integers.
 """
@@ -79,9 +79,9 @@ def words(bits: jax.Array) -> jax.Array:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     rows, inputs, outputs = result["shape"]
-    yield f"{rows} x {inputs} spikes by {inputs} x {outputs} signs; all but bfloat16 give the same numbers."
+    yield f"{rows} x {inputs} spikes times {inputs} x {outputs} signs; all but bfloat16 give identical numbers."
     found = [(name, ratio_text(spread)) for name, spread in result["rows"].items()]
     yield table(("product", "time, ratio to float32"), found)
     yield load_text(result)

@@ -1,7 +1,7 @@
 """Reads the text of a compiled program: what devices exchange, how matrices are multiplied, what is copied in a loop.
 
 XLA prints a program as computations of instructions. Sizes are those of the arrays as written, except where a layout
-has tiles, as a TPU's do: then ``Array.padded`` is what the array takes in memory, with its last axes filled up.
+has tiles, as a TPU's do: then ``Array.padded`` is what the array takes in memory, with its last axes padded.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import NamedTuple
 BITS = {"pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128} | {
     f"{sign}{bits}": max(bits, 8) for sign in "su" for bits in (4, 8, 16, 32, 64)
 }
-"""Bits of an element in memory, by dtype; what is none of these (tokens) takes none."""
+"""Bits of an element in memory, by dtype; any other (tokens) takes none."""
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 PRODUCTS = ("convolution", "dot")
@@ -25,14 +25,14 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 
 class Array(NamedTuple):
-    """An array as an instruction's type writes it.
+    """An array as written in an instruction's type.
 
     Attributes:
       dtype: as XLA names it, such as "f32" or "pred".
       shape: its sizes.
-      order: its axes from the one that lies densest in memory to the outermost; empty where none is given.
-      tile: sizes to which the densest axes are filled up, the densest last; empty where there are no tiles.
-      space: the memory it lies in: 0 is the device's main memory, 1 a TPU's on-chip one.
+      order: its axes from the one that lies densest in memory to the outermost; empty if none is given.
+      tile: sizes to which the densest axes are padded, the densest last; empty if there are no tiles.
+      space: the memory that holds it: 0 is the device's main memory, 1 a TPU's on-chip one.
     """
 
     dtype: str
@@ -64,7 +64,7 @@ class Instruction(NamedTuple):
       arrays: what it gives: one array, or the arrays of a tuple.
       operands: names of the instructions that it takes.
       text: what follows the opcode.
-      computation: the name of that which it belongs to.
+      computation: the name of its computation.
     """
 
     name: str
@@ -76,13 +76,13 @@ class Instruction(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """The operation of the program before compilation, as JAX names it; empty where it is lost."""
+        """The operation of the program before compilation, as JAX names it; empty if it is lost."""
         found = re.search(r'op_name="([^"]*)"', self.text)
         return found[1] if found else ""
 
 
 class Collective(NamedTuple):
-    """An exchange between devices: its kind, what it gives, and whether it lies in a loop."""
+    """An exchange between devices: its kind, its results, and whether it is in a loop."""
 
     kind: str
     arrays: tuple[Array, ...]
@@ -92,7 +92,7 @@ class Collective(NamedTuple):
 class Product(NamedTuple):
     """A convolution or matrix product: dtypes of its operands and its result, the precision, and where it comes from.
 
-    The precision is "default" where the text has none: on a TPU, one pass of the matrix unit over bfloat16 operands.
+    The precision is "default" if the text has none: on a TPU, one pass of the matrix unit over bfloat16 operands.
     """
 
     operands: tuple[str, ...]
@@ -103,7 +103,7 @@ class Product(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """An array that is written once more in another order or shape, not only moved between memories."""
+    """An array that is written again in another order or shape, not only moved between memories."""
 
     before: Array
     after: Array
@@ -170,7 +170,7 @@ class Program:
         ]
 
     def copies(self) -> list[Copy]:
-        """Returns the copies and transpositions that stand alone, but for moves between memories."""
+        """Returns the copies and transpositions that are separate operations, except moves between memories."""
         found = []
         for one in self:
             if one.opcode in MOVES and (one.computation not in self._fused or self._only_moves(one.computation)):

@@ -1,6 +1,6 @@
-"""How a benchmark measures: callables timed in turn on a machine that others use too, compiled bytes, resident memory.
+"""How a benchmark measures: callables timed in turns on a shared machine, compiled bytes, resident memory.
 
-What it found goes into a file of benchmarks/results, with the command, the versions and the machine at its head.
+The results go into a file of benchmarks/results, with the command, the versions and the machine at its head.
 
 Nothing here needs JAX to be imported before it is used: the peers' processes measure with it too.
 """
@@ -18,7 +18,7 @@ from experiments.spread import Spread
 RESULTS = Path("benchmarks") / "results"
 
 MIN_ROUNDS = 5
-"""Fewer rounds have no quartiles worth the name."""
+"""Fewer rounds give no useful quartiles."""
 
 QUIET = 0.25
 """Cores that other processes may keep busy before a measurement counts as disturbed."""
@@ -45,9 +45,9 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Returns the seconds of each callable in each round, where a round runs each of them once.
 
-    Use it to compare ways of doing the same on a machine that others use too: what disturbs a round disturbs all of
-    its calls alike, so compare within a round (see ``ratios``). The order turns by one from round to round, so that
-    none profits from always following another.
+    Use it to compare ways of doing the same on a shared machine: what disturbs a round disturbs all of its calls
+    alike, so compare within a round (see ``ratios``). The order rotates by one from round to round, so that none
+    profits from always following another.
 
     Args:
       calls: by name; each does its work once and returns its result.
@@ -90,11 +90,11 @@ def ratios(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Sp
     The baseline's own is 1. A ratio is formed within a round, before any median: a slow spell then touches both sides.
 
     Args:
-      values: by name, one value > 0 a round, as interleave returns.
+      values: by name, one value > 0 per round, as interleave returns.
       baseline: one of the names.
 
     Raises:
-      KeyError: the baseline is none of the names.
+      KeyError: the baseline is not one of the names.
       ValueError: a name has another number of rounds, or a baseline's value is not > 0.
     """
     if baseline not in values:
@@ -112,11 +112,11 @@ def ratios(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Sp
 
 
 class CompiledBytes(NamedTuple):
-    """What a compiled step takes while it runs, as the compiler plans it: exact and repeatable.
+    """The memory of a compiled step while it runs, as the compiler plans it: exact and repeatable.
 
     Attributes:
       arguments: bytes of its inputs; donated ones hold its outputs too.
-      temporaries: bytes of all else that lives during the step.
+      temporaries: bytes of everything else that exists during the step.
     """
 
     arguments: int
@@ -150,7 +150,7 @@ def planned_bytes(program: Any) -> CompiledBytes:
 
 
 class MemoryMark(NamedTuple):
-    """What a process held at a moment, to measure from.
+    """What a process held at one moment, as a reference.
 
     Attributes:
       resident: bytes in memory then.
@@ -166,11 +166,11 @@ class MemoryMark(NamedTuple):
 def mark_memory() -> MemoryMark:
     """Marks the resident memory of this process and starts its peak again from there.
 
-    Use it once all is imported: what a library loads is not what it trains with.
+    Use it after all imports, so that loaded libraries are not counted.
 
     Raises:
-      OSError: the system does not tell: it needs Linux, and the right to write to /proc/self/clear_refs where the peak
-        so far lies above what is resident now.
+      OSError: the system does not report it: needs Linux, and the right to write to /proc/self/clear_refs if the
+        peak so far is above what is resident now.
     """
     resident = status_bytes("VmRSS")
     try:
@@ -195,7 +195,7 @@ def status_bytes(field: str) -> int:
 
 
 class LoadMark(NamedTuple):
-    """The clocks of the machine and of this process at a moment, to measure from.
+    """The clocks of the machine and of this process at one moment, as a reference.
 
     Attributes:
       wall, machine, own: seconds: of the wall clock, of all cores' work, of this process's work on them.
@@ -215,16 +215,16 @@ class LoadMark(NamedTuple):
 def wait_until_idle(
     patience: float, cores: float = QUIET, *, sample: float = 1.0, sleep: Callable[[float], Any] = time.sleep
 ) -> float:
-    """Waits until other processes keep fewer than so many cores busy; returns how many they kept at the last look.
+    """Waits until other processes keep fewer than this many cores busy; returns how many they kept at the end.
 
     Args:
-      patience: seconds after which it returns all the same.
-      cores: how much is quiet enough.
-      sample: seconds a look takes.
-      sleep: waits for so many seconds.
+      patience: seconds after which it returns anyway.
+      cores: the limit.
+      sample: seconds of one observation.
+      sleep: waits for a number of seconds.
 
     Raises:
-      OSError: the system does not tell: it needs Linux.
+      OSError: the system does not report it: this needs Linux.
     """
     start = time.perf_counter()
     while True:
@@ -239,7 +239,7 @@ def mark_load() -> LoadMark:
     """Marks the machine's load, to say afterwards how disturbed a measurement was.
 
     Raises:
-      OSError: the system does not tell: it needs Linux.
+      OSError: the system does not report it: this needs Linux.
     """
     user, nice, system, _idle, _waiting, irq, softirq, *_ = map(int, _STAT.read_text().split("\n", 1)[0].split()[1:])
     machine = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
@@ -247,12 +247,12 @@ def mark_load() -> LoadMark:
 
 
 def save(path: Path, result: Any, **head: Any) -> None:
-    """Writes what was measured, as JSON values, with what it depends on.
+    """Writes what was measured, as JSON values, and what it depends on.
 
     Args:
       path: the file, whose folder is made.
       result: what was measured.
-      **head: what stands at the head in the place of what ``environment`` says.
+      **head: entries of the head that replace those of ``environment``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**environment(), "device": machine(), **head, "result": result}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Memory of one training step of the paper's VGG-11 against T: bytes that the compiler plans, nothing is run."""
+"""Memory of one training step of the paper's VGG-11 against T: bytes that the compiler plans; nothing is run."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ BATCH = 128
 TIME_STEPS = (2, 4, 8, 16, 32)
 MIB = 2**20
 NEURONS = 409_600
-"""Neurons of the VGG-11 at 32 x 32 an example: each has a current, a membrane and a trace."""
+"""Neurons of the VGG-11 per example of 32 x 32: each has a current, a membrane and a trace."""
 
 
 def measure() -> dict[str, Any]:
@@ -84,7 +84,7 @@ def through_time(num_steps: int, *, batch: int = BATCH) -> CompiledBytes:
 
 
 def floor(itemsize: int) -> dict[str, int]:
-    """Returns the bytes without which our step cannot be, at the given bytes a number of the activations.
+    """Returns the least bytes that our step needs, for activations of the given bytes per number.
 
     Membrane and trace are the carry of the loop over time steps, the current is what the backward pass of the norm
     needs; sign and momentum are the state, the gradient of all weights must be known finite before one flips.
@@ -105,7 +105,7 @@ def _bytes(model: nn.Module, tx: optax.GradientTransformation, step: Any, batch:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     steps = sorted({row["T"] for row in result["rows"]})
     cells: dict[str, dict[int, int]] = {}
     for row in result["rows"]:
@@ -126,8 +126,8 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
     growth = max(ours.values()) - min(ours.values())
     yield (
         f"Floors: {told}. From T = {steps[0]} to T = {steps[-1]} the float32 step grows by {growth} bytes: "
-        "T-BSO keeps a second moment a layer and time step, and that is all that grows. The released PyTorch code is "
-        'reported at 2.9 GB for BSO and 3.1 GB for T-BSO. "Automatic differentiation" is the same step with a norm '
+        "T-BSO keeps one second moment per layer and time step, and nothing else grows. The released PyTorch code is "
+        'reported to take 2.9 GB for BSO and 3.1 GB for T-BSO. "Automatic differentiation" is the same step with norm '
         "and neurons written plainly (benchmarks/plain.py)."
     )
     yield "![Memory against T](pictures/bench-memory.png)"

@@ -1,4 +1,4 @@
-"""The same norm and neurons written plainly, with the gradients that automatic differentiation finds: the reference."""
+"""The same norm and neurons written plainly, with the gradients of automatic differentiation: the reference."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from bsojax.nn import NEURONS, SPIKE_RATES, charge, reset
 
 
 class PlainBatchNorm(bsojax.BatchNorm):
-    """BatchNorm whose gradient flows through its statistics by itself."""
+    """BatchNorm whose gradient flows through its statistics automatically."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, time_step: Any = None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Evaluation on a CPU by counting bits against float32 products: layers and whole networks, the same numbers."""
+"""Evaluation on a CPU by counting bits, compared with float32 products: layers and whole networks."""
 
 import unittest.mock
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ NUM_STEPS = 4
 BATCHES = (1, 32)
 RATE = 0.15
 LAYERS = ((256, 16), (512, 8), (512, 4))
-"""Channels and side of the image of 3 x 3 convolutions of VGG-11."""
+"""Channels and image side of the 3 x 3 convolutions of VGG-11."""
 
 FEATURES = 512
 NETWORKS = {
@@ -56,7 +56,7 @@ def measure(rounds: int = 9) -> dict[str, Any]:
 
 
 def inputs(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, jax.Array]]:
-    """Gives out spikes of some time steps, and means of four of them, as average pooling makes them."""
+    """Yields spikes of some time steps, and means of four of them, as average pooling makes them."""
     spikes = np.random.default_rng(0).random((NUM_STEPS, *shape, 4)) < RATE
     yield f"{name}, spikes", jnp.asarray(spikes[..., 0], jnp.float32)
     yield f"{name}, means of four", jnp.asarray(spikes.mean(-1), jnp.float32)
@@ -96,7 +96,7 @@ def both(program: Callable[[], Any], *arguments: Any) -> dict[str, Callable[[], 
 
 
 def compared(name: str, batch: int, calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Any]:
-    """Returns the milliseconds of a time step of both ways, and how many times faster signs are."""
+    """Returns the milliseconds per time step of both ways, and how many times faster counting is."""
     floats, bits = (jax.tree.leaves(call()) for call in calls.values())
     if not all(map(np.array_equal, floats, bits)):
         raise RuntimeError(f"{name}, batch {batch}: the results differ.")
@@ -111,11 +111,12 @@ def compared(name: str, batch: int, calls: dict[str, Callable[[], Any]], rounds:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     yield (
-        "Evaluation counts bits where weights are signs and inputs spikes or means of four of them, if the layer is "
-        "large enough, and else takes float32 products; the results are equal. Median milliseconds of a time step, of "
-        f"{result['num_steps']}, at a spike rate of {result['rate']:g}; {result['rounds']} rounds."
+        "In a large enough layer whose weights are signs and whose inputs are spikes or means of four spikes, "
+        "evaluation counts bits; elsewhere it computes float32 products. The results are equal. Median milliseconds "
+        f"per time step, over {result['num_steps']} time steps, at a spike rate of {result['rate']:g}; "
+        f"{result['rounds']} rounds."
     )
     found = [
         (

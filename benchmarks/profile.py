@@ -19,7 +19,7 @@ from experiments.pages import table
 
 NUM_STEPS, CALLS, SHOWN = 8, 8, 25
 PERCENTILE = 12
-"""Of an operation's times: a low one, as what other processes disturb is only ever slower."""
+"""Quantile of an operation's times: a low one, since other processes only ever slow it down."""
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\S+) ([\w\-]+)\(")
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
@@ -28,7 +28,7 @@ _ORIGIN = re.compile(r'op_name="([^"]*)"')
 def measure() -> dict[str, Any]:
     """Returns the longest operations with their share of a step's time, and where in the program they come from.
 
-    The profiler does not name convolutions along rows, so they are what is left of the time of a step.
+    The profiler does not name convolutions along rows, so they are the remainder of a step's time.
     """
     model = bsojax.models.SpikingVGG(channels=CHANNELS)
     tx = bsojax.split_optimizer(flip=bsojax.t_bso(5e-7, NUM_STEPS), real=optax.adam(1e-3))
@@ -95,19 +95,20 @@ def events(folder: Path) -> dict[str, list[float]]:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     yield (
         f"The longest of {result['operations']} operations of the job above, T = {result['T']}, and their share of the "
-        f"time of a step. Two-dimensional convolutions and matrix products that the profiler names are "
-        f"{result['shares']['dense']:.0%} of it, all else that it names {result['shares']['others']:.0%}; what is "
-        f"left, {result['shares']['unnamed']:.0%}, are the convolutions along rows, which it does not name."
+        f"time of a step. Two-dimensional convolutions and matrix products that the profiler names take "
+        f"{result['shares']['dense']:.0%} of it, and everything else that it names {result['shares']['others']:.0%}; "
+        f"the remaining {result['shares']['unnamed']:.0%} are the convolutions along rows, which it does not name."
     )
     rows = [
         (f"{row['share']:.1%}", "dense" if row["dense"] else "", row["shape"], row["origin"]) for row in result["rows"]
     ]
     yield table(("share", "", "result", "origin"), rows)
     yield (
-        "A two-dimensional convolution with fewer than 128 outputs, or a kernel below 512 KiB, has one core in XLA on "
-        "a CPU (jaxlib 0.10), in a loop or not; so had all but one of this job's convolutions and gradients. Written "
-        "along rows (bsojax/xla_cpu/_rows.py) they have all cores: the last table of times above is with and without."
+        "On a CPU, XLA (jaxlib 0.10) runs a two-dimensional convolution with fewer than 128 outputs, or a kernel below "
+        "512 KiB, on one core, whether in a loop or not; this was true of all but one of this job's convolutions and "
+        "gradients. Written along rows (bsojax/xla_cpu/_rows.py) they use all cores: the last table of times above "
+        "compares both."
     )

@@ -29,7 +29,7 @@ from benchmarks.tpu import page as tpu
 from experiments import pages
 
 Results = dict[str, dict[str, Any]]
-"""What each file of benchmarks/results holds, by its name."""
+"""The content of each file of benchmarks/results, by name."""
 
 PICTURES = {"memory": memory.draw, "bits": bits.draw, "speed": speed.draw}
 TEMPLATES = Path(__file__).with_name("pages")
@@ -105,7 +105,7 @@ def _part(results: Results, name: str, tell: Callable[[Any], Iterable[str]], com
     if name not in results:
         return f"Not measured yet: `{command}`."
     file = results[name]
-    # The peers' files of before have no key of their own for the result.
+    # Earlier files of the peers have no separate key for the result.
     said = tell(file.get("result", file))
     return pages.joined(*said, pages.source(f"../benchmarks/results/{name}.json", file))
 

@@ -105,7 +105,7 @@ def by_jit(job: Job, devices: Sequence[jax.Device], split: bool) -> Any:
 
 
 def by_shard_map(job: Job, devices: Sequence[jax.Device], vote: bool) -> Any:
-    """Returns the lowered step under shard_map; with votes each device has an optimizer state of its own."""
+    """Returns the lowered step under shard_map; with votes, each device has its own optimizer state."""
     state, step = make(job, axis_name="batch", vote=vote)
     places = jax.tree.map(lambda _: P(), state)
     if vote:
@@ -143,13 +143,13 @@ WAYS: dict[str, Callable[[Job, Sequence[jax.Device]], Any]] = {
 
 
 def traffic(program: Program, devices: int) -> dict[str, int]:
-    """Returns the bytes that a device sends a time step in a ring, by what they are.
+    """Returns the bytes that a device sends per time step in a ring, by kind.
 
     An all-reduce of b bytes sends ``2 (n - 1) / n * b``, an all-gather or all-to-all of b bytes ``(n - 1) / n * b``.
     """
     sent = {"gradients": 0.0, "statistics": 0.0, "flips": 0.0, "other": 0.0}
     for kind, arrays, in_loop in program.collectives():
-        if not in_loop:  # once a batch
+        if not in_loop:  # once per batch
             continue
         share = (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
         for array in arrays:
@@ -222,7 +222,7 @@ def agree(job: Job, devices: int, way: str) -> dict[str, Any]:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     yield from _tell_traffic(result)
     yield from _tell_memory(result)
     yield from _tell_agreement(result)
@@ -232,10 +232,10 @@ def _tell_traffic(result: dict[str, Any]) -> Iterator[str]:
     yield "## Bytes exchanged"
     told = "; ".join(f"{name}: {job['signs']:,} signs, batch {job['batch']}" for name, job in result["jobs"].items())
     yield (
-        f"What a device sends a time step, in KiB, from the compiled step of 8 devices (T = {result['T']}; {told}). A "
+        f"KiB that a device sends per time step, from the compiled step of 8 devices (T = {result['T']}; {told}). A "
         "ring is assumed: an all-reduce sends twice 7/8 of its bytes, an all-gather or all-to-all 7/8. Statistics are "
-        "those of batches, with gradients of norms and biases; other are scalars, and what else is gathered. Nothing "
-        "was run on a network."
+        'those of batches, with gradients of norms and biases; "other" is scalars and whatever else is gathered. '
+        "Nothing was run over a network."
     )
     kinds = ("gradients", "statistics", "flips", "other")
     rows = [
@@ -248,7 +248,7 @@ def _tell_traffic(result: dict[str, Any]) -> Iterator[str]:
 
 def _tell_memory(result: dict[str, Any]) -> Iterator[str]:
     yield "## Memory of a device"
-    yield "Argument and temporary bytes of the compiled step, MiB; the batch stays the same and is split."
+    yield "Argument and temporary bytes of the compiled step, MiB; the global batch stays the same and is split."
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in result["memory"]:
         size = (row["arguments"] + row["temporaries"]) / MIB
@@ -262,11 +262,12 @@ def _tell_memory(result: dict[str, Any]) -> Iterator[str]:
 def _tell_agreement(result: dict[str, Any]) -> Iterator[str]:
     yield "## What the number of devices changes"
     yield (
-        "The digits network after 10 steps, against jit on one device. The number of devices changes the order of "
-        "float32 sums over the batch. That is rounding until a membrane or a momentum comes within rounding of its "
-        "threshold; then one spike or sign differs, and from there the runs part, as two runs do that differ in one "
-        "spike. Rows with differing signs show it: no float sum rules it out. In the jobs of tests/test_devices.py it "
-        "does not happen: there signs and spikes are equal, and all else within 1e-5 of its root mean square."
+        "The digits network after 10 steps, compared with jit on one device. The number of devices changes the order "
+        "of float32 sums over the batch. The difference is only rounding until a membrane or a momentum comes within "
+        "rounding of its threshold; then one spike or sign differs, and from then on the runs diverge, like any two "
+        "runs that differ in one spike. The rows with differing signs show this; with float sums it cannot be ruled "
+        "out. In the jobs of tests/test_devices.py it does not happen: there signs and spikes are equal, and the "
+        "rest is within 1e-5 of its root mean square."
     )
     names = ("flips", "signs that differ", "momentum, of its RMS", "loss", "accuracy")
     rows = [

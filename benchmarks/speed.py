@@ -92,7 +92,7 @@ def through_time(*, batch: int = BATCH, num_steps: int = NUM_STEPS) -> Callable[
 
 
 def repeated(step: Any, model: Any, tx: Any, batch: int, *, packed: bool = False) -> Callable[[], Any]:
-    """Returns a function that does one step more at every call; its state is its own."""
+    """Returns a function that does one more step at every call and keeps its own state."""
     x, y = jnp.asarray(np.random.default_rng(0).random((batch, *SHAPE)), jnp.float32), jnp.arange(batch) % 10
     state = [bsojax.init(model, tx, jax.random.key(0), x, packed=packed)]
 
@@ -104,11 +104,11 @@ def repeated(step: Any, model: Any, tx: Any, batch: int, *, packed: bool = False
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     network = result["network"]
     yield (
         f"SpikingVGG{tuple(network['channels'])} on {network['input']}, batch {network['batch']}, T = {network['T']} "
-        f"where nothing else is said; {result['rounds']} rounds. Each row is relative to the first of its table."
+        f"unless stated otherwise; {result['rounds']} rounds. Each row is relative to the first of its table."
     )
     for title, found in result["comparisons"].items():
         rows = [(name, ratio_text(spread)) for name, spread in found["rows"].items()]

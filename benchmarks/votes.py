@@ -1,7 +1,7 @@
-"""Accuracy where devices exchange votes on flips in the place of gradients: ``python -m benchmarks.votes``.
+"""Accuracy when devices exchange votes on flips instead of gradients: ``python -m benchmarks.votes``.
 
-Eight CPU devices that JAX makes of one host train on eight shares of each batch, by pmap. Runs that exchange gradients
-are those of a single device: tests/test_devices.py shows them to be the same.
+Eight CPU devices that JAX makes from one host train on eight shares of each batch, with pmap. Runs that exchange
+gradients are those of a single device: tests/test_devices.py shows that they are the same.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from experiments.train import train
 DEVICES = 8
 SEEDS = (0, 1, 2)
 THRESHOLDS = (0.3, 0.6)
-"""Thresholds of the calibrated preset, in deviations of the momentum's noise, tried with votes beside its 0.1."""
+"""Thresholds of the calibrated preset, in deviations of the momentum's noise, tried with votes besides its 0.1."""
 
 JOBS = ("digits", "fashion-mnist-binary")
 FILE = Path("benchmarks") / "results" / "votes.json"
@@ -40,7 +40,7 @@ FILE = Path("benchmarks") / "results" / "votes.json"
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A way to train: what devices exchange, with what threshold; frozen signs are the control."""
+    """A way to train: what devices exchange, and with which threshold; frozen signs are the control."""
 
     exchange: str
     threshold: float | None = None
@@ -56,7 +56,7 @@ WAYS = (
 
 
 def main(file: Path = FILE, seeds: int = len(SEEDS)) -> None:
-    """Trains all, writing the results after each run; of two commands that are stopped, the second goes on.
+    """Trains all, writing the results after each run; a stopped command continues where it was.
 
     Args:
       file: where results go; runs that it holds are not repeated.
@@ -77,7 +77,7 @@ def main(file: Path = FILE, seeds: int = len(SEEDS)) -> None:
 
 
 def plan(seeds: int) -> Iterator[tuple[str, Way, int]]:
-    """Gives out the runs: those of all ways with the first seed come first."""
+    """Yields the runs: those of all ways with the first seed come first."""
     for seed in SEEDS[:seeds]:
         for way in WAYS:
             for job in JOBS:
@@ -86,7 +86,7 @@ def plan(seeds: int) -> Iterator[tuple[str, Way, int]]:
 
 
 def describe(job: str) -> dict[str, Any]:
-    """Returns what a reader must know of a job, as JSON values."""
+    """Returns what a reader must know about a job, as JSON values."""
     config = CONFIGS[job][1]
     return {
         "dataset": config.dataset,
@@ -147,16 +147,16 @@ def shares(array: np.ndarray) -> np.ndarray:
 
 
 def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     told = "; ".join(
         f"{name}: {job['dataset']}, {job['network']} {job['channels']}, T = {job['T']}, batch {job['batch']} or "
-        f"{job['batch'] // result['devices']} examples a device, {job['epochs']} epochs"
+        f"{job['batch'] // result['devices']} examples per device, {job['epochs']} epochs"
         for name, job in result["jobs"].items()
     )
     yield (
         f"Accuracy at the last epoch, %, mean ± standard deviation over seeds ({told}; calibrated preset). Validation "
-        "is a held-out fifth of the training examples. A threshold is in deviations of the momentum's noise; other "
-        "than the preset's they were tried with one seed, to be chosen on validation."
+        "is a held-out fifth of the training examples. Thresholds are in standard deviations of the momentum's noise; "
+        "those other than the preset's were tried with one seed, to be chosen on validation data."
     )
     groups: dict[tuple[str, str, float | None], list[dict[str, Any]]] = {}
     for row in result["rows"]:

@@ -1,4 +1,4 @@
-"""Dropout, and noise at the input: one random key for the run, the same results after a resume and on any devices."""
+"""Dropout, and noise at the input: one random key per run, the same results after a resume and on any devices."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ x = (x / 16).astype("float32")
 class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
-        pixels = bsojax.encoders.rate_step(self.make_rng("pixels"), x)  # a spike with the probability of its grey
+        pixels = bsojax.encoders.rate_step(self.make_rng("pixels"), x)  # spikes with the probability of the grey value
         x = bsojax.LIF()(bsojax.BatchNorm()(bsojax.Dense(128)(pixels), train))
         x = bsojax.SpikingDropout(0.1)(x, deterministic=not train)  # the same neurons at all time steps
         x = bsojax.LIF()(bsojax.BatchNorm()(bsojax.BinaryDense(128)(x), train))
@@ -30,6 +30,6 @@ for _ in range(8):
     for i in range(0, 1440, BATCH):
         state, metrics = step(state, x[i : i + BATCH], y[i : i + BATCH], rngs=key)
 state = bsojax.refresh_statistics(Net(), state, [x[:720], x[720:1440]], T, rngs=key)
-for steps in (T, 4 * T):  # the longer it looks, the less noise is left
+for steps in (T, 4 * T):  # with more time steps, less noise is left
     accuracy = bsojax.make_eval_step(Net(), steps)(state, x[1440:], y[1440:], rngs=key)["accuracy"]
     print(f"{steps} time steps: {accuracy:.1%}")

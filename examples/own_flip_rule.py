@@ -1,4 +1,4 @@
-"""A flip rule of your own: an optax transform over booleans, in the place of T-BSO."""
+"""Your own flip rule: an optax transform over booleans, instead of T-BSO."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class TopState(NamedTuple):
 
 
 def flip_the_most_wrong(share, b1=0.95):
-    """Of each layer, flips the given share of the weights: those whose momentum speaks most against their sign."""
+    """In each layer, flips the given share of the weights: those whose momentum speaks most against their sign."""
 
     def init(signs):
         return TopState(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), signs))

@@ -1,4 +1,4 @@
-"""A neuron of your own: a resonator, whose state is two numbers and whose current makes it swing."""
+"""Your own neuron: a resonator, whose state is two numbers and whose current makes it oscillate."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ x = (x / 16).astype("float32")
 
 
 class Resonator(nn.Module):
-    """A damped oscillator that fires where its first coordinate passes 1 (Izhikevich, 2001)."""
+    """A damped oscillator that fires when its first coordinate passes 1 (Izhikevich, 2001)."""
 
     angle: float = 0.6
     decay: float = 0.8

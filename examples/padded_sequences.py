@@ -1,4 +1,4 @@
-"""Sequences of unequal length: the rows of a digit that hold ink, one row a time step, padded to few lengths."""
+"""Sequences of unequal length: the rows of a digit that hold ink, one row per time step, padded to a few lengths."""
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 rng = np.random.default_rng(0)
 train, test = np.arange(1440), np.arange(1440, len(y))
-updates = EPOCHS * (len(train) // BATCH)  # the loss looks at the last row of each digit: one update a batch
+updates = EPOCHS * (len(train) // BATCH)  # the loss looks at the last row of each digit: one update per batch
 real = optax.adam(optax.cosine_decay_schedule(1e-2, updates))
 tx = bsojax.split_optimizer(bsojax.calibrated(LONGEST, updates), real)
 state = bsojax.init(Net(), tx, jax.random.key(0), np.zeros((BATCH, 8), np.float32))

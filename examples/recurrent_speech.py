@@ -1,4 +1,4 @@
-"""Recurrent speech: spoken digits frame by frame, each as long as it lasts, through binary recurrent weights.
+"""Recurrent speech: spoken digits of unequal length, frame by frame, through binary recurrent weights.
 
 First: python -m experiments.prepare fsdd_sequence --source FREE_SPOKEN_DIGIT_DATASET
 """

@@ -1,4 +1,4 @@
-"""A residual network by hand: Spikes are added, joined and pooled as arrays are, with their traces."""
+"""A residual network written by hand: Spikes are added, joined and pooled like arrays, with their traces."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Several labels an example: of each digit, whether it is even, above four, and a prime."""
+"""Several labels per example: for each digit, whether it is even, above four, and prime."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ y = np.stack([digit % 2 == 0, digit > 4, np.isin(digit, [2, 3, 5, 7])], axis=1)
 
 
 def right(logits, y):
-    """Of each example, the share of labels that are right."""
+    """The share of right labels of each example."""
     return jnp.mean((logits > 0) == y, axis=-1)
 
 

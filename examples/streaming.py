@@ -1,4 +1,4 @@
-"""A stream without an end: digits go by row by row, and each row has a label; chunks of 16 rows, neurons go on."""
+"""An endless stream: digits arrive row by row, each row with a label; neurons carry on between chunks of 16 rows."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ images = (images / 16).reshape(-1, 8, 8).astype("float32")
 
 
 def stream(first, last):
-    """Rows of digits in a row, (time, streams, 8), and of each row the label of its digit, (time, streams)."""
+    """Consecutive rows of digits, (time, streams, 8), and for each row the label of its digit, (time, streams)."""
     chosen = np.random.default_rng(first).integers(first, last, (DIGITS, STREAMS))
     return images[chosen].transpose(0, 2, 1, 3).reshape(-1, STREAMS, 8), np.repeat(labels[chosen], 8, axis=0)
 
@@ -37,7 +37,7 @@ for _ in range(PASSES):
     neurons = bsojax.rest(Net(), x[0], train=True)
     for t in chunks:
         state, metrics = step(state, x[t : t + CHUNK], y[t : t + CHUNK], neurons=neurons)
-        neurons = metrics["neurons"]  # the next chunk goes on from here
+        neurons = metrics["neurons"]  # the next chunk continues from here
 state = bsojax.refresh_statistics(Net(), state, np.split(x, len(chunks)), CHUNK)
 
 x, y = stream(1400, len(labels))

@@ -1,4 +1,4 @@
-"""Transfer: a network that knows eight digits gets a readout for ten; its body is frozen, and then not."""
+"""Transfer: a network that knows eight digits gets a readout for ten; first its body is frozen, then trained."""
 
 import jax
 import numpy as np

@@ -29,16 +29,16 @@ from experiments.running.events import check_installed
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that is ready to start: everything that can be wrong has been checked.
+    """A run that is ready to start: everything that could be wrong has been checked.
 
     Attributes:
       config: its settings.
-      data: its data; its test part is what evaluations look at.
+      data: its data; evaluations use its test part.
       model: the network.
       state: the initial state; the first chunk donates it.
       step: a function of state, key and a stored batch: front end and training in one compiled step.
       epochs: that step over the training split.
-      evaluate: a function of state and a stored batch: metrics, and of how many examples they are the mean.
+      evaluate: a function of state and a stored batch: metrics, and over how many examples they are averaged.
       devices: where it runs; the state lies there.
     """
 
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def batches(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self.data.train) // self.config.batch_size
 
     @property
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def leaf_sizes(self) -> dict[str, int]:
-        """The number of binary weights of each leaf, by its name."""
+        """The number of binary weights of each leaf, by name."""
         leaves = jax.tree_util.tree_leaves_with_path(self.state.signs, is_leaf=is_packed)
         return {leaf_name(path): math.prod(leaf.shape) for path, leaf in leaves}
 
@@ -87,7 +87,7 @@ def prepare(config: Config, data: DataSet) -> Run:
       FileNotFoundError: there is no network to start from.
       ValueError: a setting is out of range, the batch is larger than the data set, or cannot be split over the devices,
         or the network to start from is another one.
-      ImportError: a package is missing that the settings need.
+      ImportError: a package that the settings need is missing.
     """
     config.check()
     if config.session.tensorboard:
@@ -99,9 +99,9 @@ def prepare(config: Config, data: DataSet) -> Run:
             f"'{config.dataset}'."
         )
     if config.evaluations > len(data.train) // config.batch_size:
-        raise ValueError(f"--evaluations: {config.evaluations} an epoch are more than its batches.")
+        raise ValueError(f"--evaluations: {config.evaluations} per epoch are more than its batches.")
     if config.rule().through_time and isinstance(_seen(data, config.batch_size), Padded):
-        raise ValueError(f"--optimizer: '{config.optimizer}' takes no padded sequences; choose a rule that is online.")
+        raise ValueError(f"--optimizer: '{config.optimizer}' does not accept padded sequences; choose an online rule.")
     devices = find_devices(config.session, config.batch_size)
     model = make_model(config, data.num_classes, make_neuron(config))
     tx = make_optimizer(config, count_updates(config, data))
@@ -132,10 +132,9 @@ def prepare(config: Config, data: DataSet) -> Run:
 
 
 def count_updates(config: Config, data: DataSet) -> int:
-    """Returns how often a run calls its optimizer; of padded sequences, how often that is to be expected.
+    """Returns how often a run calls its optimizer; for padded sequences, the expected number.
 
-    Nothing is updated behind the last example of a batch: schedules that counted the padding would not come to their
-    end.
+    Nothing is updated after a batch's longest sequence ends: schedules that counted padding would not reach their end.
     """
     count, size = len(data.train), config.batch_size
     if not isinstance(_seen(data, size), Padded):
@@ -148,7 +147,7 @@ def count_updates(config: Config, data: DataSet) -> int:
 
 
 def make_optimizer(config: Config, updates: int) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer of a config, whose schedules end after so many updates."""
+    """Returns the optimizer of a config, whose schedules end after this many updates."""
     rule = config.rule()
     never = bsojax.bso(threshold=math.inf)
     flip = never if config.frozen else rule.flip_optimizer(updates, config.num_steps, config.seed)
@@ -190,7 +189,7 @@ def _started_from(path: Path, model: nn.Module, state: bsojax.TrainState) -> bso
 
 
 def _chosen(config: Config, data: DataSet) -> DataSet:
-    """The data set with no more training examples than the config asks for."""
+    """The data set with at most as many training examples as the config gives."""
     if config.train_examples is None or config.train_examples >= len(data.train):
         return data
     order = np.random.default_rng(2026).permutation(len(data.train))
@@ -206,7 +205,7 @@ def frame_of(config: Config, data: DataSet) -> jax.ShapeDtypeStruct:
 
 
 def _seen(data: DataSet, size: int) -> Any:
-    """What a front end gives of a batch of so many examples, as shapes."""
+    """The shapes of a front end's output for a batch of this many examples."""
     example = data.train.example
     stored = jax.ShapeDtypeStruct((size, *example.shape), example.dtype)
     return jax.eval_shape(data.front_end.evaluate, stored)

@@ -20,31 +20,31 @@ Channels = tuple[int | Literal["M"], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """How a run is carried out: settings that do not change its result, and may differ when it is resumed."""
+    """How a run is carried out: settings that do not change its result and may differ when it is resumed."""
 
     resume: bool = False
-    """Go on with the run in --output, with its settings, from its newest good checkpoint; start it if there is none."""
+    """Continue the run in --output with its settings, from its newest good checkpoint; if there is no run, start it."""
     keep: int = 3
-    """Checkpoints that are kept: so many newest ones and, with --validation, the best one."""
+    """Number of newest checkpoints to keep; with --validation, the best one is kept too."""
     checkpoint_minutes: float = 10.0
-    """Save so often between evaluations; a checkpoint is written after each evaluation anyway."""
+    """Minutes between checkpoints; a checkpoint is also written after each evaluation."""
     max_skipped: int = 20
-    """Stop after so many batches in a row with an update that was skipped because something was not finite."""
+    """Stop after this many consecutive batches with an update skipped because a value was not finite."""
     tensorboard: bool = False
-    """Write events for TensorBoard too, into the run's folder."""
+    """Also write events for TensorBoard, into the run's folder."""
     devices: int | None = None
-    """Split each batch over so many devices; None: all that there are, or jax_default_device where it is set."""
+    """Number of devices over which each batch is split; None: all devices, or jax_default_device if it is set."""
     split_optimizer: bool = False
-    """Let each device keep a slice of the momentum in place of all of it."""
+    """Let each device keep only a slice of the momentum."""
     coordinator: str | None = None
-    """For a run of several processes: host:port of process 0, or auto where a cluster tells (TPU pods, Slurm)."""
+    """For a run of several processes: host:port of process 0, or auto if the cluster provides it (TPU pods, Slurm)."""
     num_processes: int | None = None
     """The number of processes of the run."""
     process_id: int | None = None
     """The number of this process, from 0."""
 
     def check(self) -> None:
-        """Raises TypeError or ValueError unless every setting has its type and range, naming the first that has not."""
+        """Raises TypeError or ValueError, naming the setting, if one has a wrong type or is out of range."""
         check_types(self)
         for name in ("keep", "max_skipped", "devices", "num_processes"):
             check_count(name, getattr(self, name))
@@ -53,13 +53,13 @@ class Session:
         if self.coordinator is None or self.coordinator == "auto":
             for name in ("num_processes", "process_id"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{flag(name)}: belongs to a --coordinator host:port, which is missing.")
+                    raise ValueError(f"{flag(name)}: needs --coordinator host:port, which is missing.")
             return
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise ValueError(f"--coordinator: must be host:port, or auto, got {self.coordinator!r}.")
         if self.num_processes is None or self.process_id is None:
-            raise ValueError("--coordinator: needs --num-processes and --process-id beside it.")
+            raise ValueError("--coordinator: also needs --num-processes and --process-id.")
         if not 0 <= self.process_id < self.num_processes:
             raise ValueError(f"--process-id: must be in 0 .. {self.num_processes - 1}, got {self.process_id}.")
 
@@ -71,89 +71,91 @@ class Config:
     dataset: str
     """The data set, by its TensorFlow Datasets name."""
     channels: tyro.conf.Suppress[Channels] = ()
-    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands; widths of mlp and rnn layers."""
+    """Channels of each convolution of the SpikingVGG, with "M" for each pooling; widths of mlp and rnn layers."""
     network: Literal["vgg", "mlp", "rnn", "resnet18", "resnet18-small"] = "vgg"
-    """The network; resnet18-small takes small images, resnet18 those of ImageNet, rnn sequences of features."""
+    """The network; resnet18-small is for small images, resnet18 for ImageNet, rnn for sequences of features."""
     binary_ends: bool = False
-    """Make the first layer and the readout binary too, so that flips alone do the learning."""
+    """Make the first layer and the readout binary too, so that only flips do the learning."""
     norm: Literal["shared", "per-step", "across-time", "fast", "none"] = "per-step"
-    """Running statistics of the norms: shared by the time steps, kept for each, batch renormalised by shared ones,
-    shared and following ten times faster; or no norm, and weights scaled by 1 / sqrt(fan-in)."""
+    """Running statistics of the norms: shared by the time steps (shared), kept for each time step (per-step), shared
+    with batch renormalisation (across-time), or shared and updated ten times faster (fast); none: no norm, but weights
+    scaled by 1 / sqrt(fan-in)."""
     optimizer: OptimizerName = "t-bso"
-    """What trains the signs. Latent-free: bso, bso-reset (momentum zeroed at a flip), t-bso, counter; of others bop,
-    boat, sgdat, bold. With latent weights: bptt-sgd, bptt-adam, and online ottt, ndot, sltt."""
+    """The rule that trains the signs. Without latent weights: bso, bso-reset (momentum zeroed at a flip), t-bso,
+    counter, and other authors' bop, boat, sgdat, bold. With latent weights: bptt-sgd, bptt-adam, and online ottt,
+    ndot, sltt."""
     preset: PresetName = "calibrated"
-    """Settings of bso, bso-reset and t-bso: the paper's, or ours: a momentum whose window grows with the run, and a
-    threshold in units of its noise."""
+    """Settings of bso, bso-reset and t-bso: the paper's (paper), or ours (calibrated), with a momentum whose window
+    grows with the run and a threshold in units of its noise."""
     threshold: float | None = None
-    """Flip threshold, in the rule's units; None: the rule's."""
+    """Flip threshold, in the rule's units; None: the rule's default."""
     b1: float | None = None
-    """Decay of the momentum, at the start where it changes; None: the rule's."""
+    """Decay of the momentum, or its initial value if it changes; None: the rule's default."""
     growth: float | None = None
-    """Updates by which the window of the momentum, 1 / (1 - b1), grows an update; None: the rule's."""
+    """Growth per update of the momentum's window, 1 / (1 - b1), in updates; None: the rule's default."""
     b2: float | None = None
-    """Decay of the second moment; None: the rule's."""
+    """Decay of the second moment; None: the rule's default."""
     rms_decay: float | None = None
-    """Decay of the root mean square by which each channel's gradient is divided; None: the rule's."""
+    """Decay of the root mean square by which each channel's gradient is divided; None: the rule's default."""
     anneal: Anneal | None = None
-    """How flips die out towards the end of the run: linear, cosine or none; None: the rule's."""
+    """How flips die out towards the end of the run: linear, cosine or none; None: the rule's default."""
     deploy_c: float | None = None
-    """How sure a rule must be of a sign to deploy it, in its own units; 0: it deploys what it trains. None: the
-    rule's."""
+    """How sure a rule must be of a sign to deploy it, in the rule's units; 0: deploy the trained signs. None: the
+    rule's default."""
     bits: int | None = None
-    """Bits a weight of a counter, its sign among them; None: the rule's."""
+    """Bits per weight of a counter, including its sign; None: the rule's default."""
     rho: float | None = None
-    """The size of a counter's steps; None: the rule's."""
+    """Size of a counter's steps; None: the rule's default."""
     rise: float | None = None
-    """By what share a flip raises a weight's threshold in sgdat; None: the rule's."""
+    """Fraction by which a flip raises a weight's threshold in sgdat; None: the rule's default."""
     momentum_dtype: MomentumDtype = "float32"
-    """Dtype of the momentum at rest (not for rules with latent weights, which refuse all but float32)."""
+    """Dtype in which the momentum is stored (rules with latent weights accept only float32)."""
     packed: bool = False
-    """Keep the signs at one bit each in training too, for the same result (not for rules with latent weights)."""
+    """Store the signs at one bit each in training too; the result is the same (not for rules with latent weights)."""
     latent_learning_rate: float | None = None
-    """Where the learning rate of latent weights (cosine decay) starts; None: the rule's."""
+    """Initial learning rate of latent weights (cosine decay); None: the rule's default."""
     latent_momentum: float | None = None
-    """Momentum of bptt-sgd; None: the rule's."""
+    """Momentum of bptt-sgd; None: the rule's default."""
     average: float | None = None
-    """Decay of an average of the latent weights at whose signs the network is evaluated; None: the rule's, 0, no
-    average."""
+    """Decay of an average of the latent weights, at whose signs the network is evaluated; None: the rule's default, 0,
+    which means no average."""
     learning_rate: float = 0.1
-    """Where the learning rate of the real parameters (SGD, cosine decay) starts."""
+    """Initial learning rate of the real parameters (SGD, cosine decay)."""
     num_steps: int = 4
     """Number of time steps T."""
     trace: Literal["ottt", "ndot", "ndot-released", "none"] | None = None
-    """Presynaptic trace of the weight gradient; None: the optimizer's, which is ottt for bso and t-bso."""
+    """Presynaptic trace of the weight gradient; None: the optimizer's default, which is ottt for bso and t-bso."""
     backward_steps: int | None = None
-    """Backpropagate at so many of the time steps only, drawn anew for each batch; None: at all."""
+    """Backpropagate at only this many of the time steps, drawn anew for each batch; None: at all."""
     batch_size: int = 32
-    """Examples a batch."""
+    """Examples per batch."""
     epochs: int = 15
     """Passes over the training examples."""
     evaluations: int = 1
-    """Evaluations an epoch."""
+    """Evaluations per epoch."""
     train_examples: int | None = None
-    """Train on so many examples only, drawn with a fixed seed; None: all."""
+    """Train on only this many examples, drawn with a fixed seed; None: all."""
     refresh: bool = True
     """Re-estimate the norms' statistics before every evaluation."""
     start: Path | None = None
-    """Start from the network in this file, a run's model.bsojax, instead of a random one."""
+    """Start from the network in this file, a run's model.bsojax, instead of from a random one."""
     seed: int = 0
     """Seed of the weights, the order of the examples and their augmentation."""
     frozen: bool = False
     """Never flip a sign: the control, in which only the real parameters learn."""
     control: bool = True
-    """Train the frozen control of the same seed afterwards, for the table."""
+    """Afterwards train the frozen control with the same seed, for the table."""
     validation: bool = False
-    """Hold out a fifth of the training examples and evaluate on it in place of the test set, to choose settings."""
+    """Hold out a fifth of the training examples and evaluate on it instead of the test set, to choose settings."""
     data_dir: Path | None = None
-    """Where prepared data sets lie; None: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """Folder of prepared data sets; None: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     output: Path | None = None
-    """The run's folder, which must not hold a run yet but for --resume; None: runs/NAME-DATE-TIME."""
+    """The run's folder, which must not hold a run yet, except with --resume; None: runs/NAME-DATE-TIME."""
     session: tyro.conf.OmitArgPrefixes[Session] = Session()
     """How the run is carried out."""
 
     def check(self) -> None:
-        """Raises TypeError or ValueError unless every setting has its type and range, naming the first that has not."""
+        """Raises TypeError or ValueError, naming the setting, if one has a wrong type or is out of range."""
         check_types(self)
         for name in ("num_steps", "batch_size", "epochs", "evaluations", "train_examples"):
             check_count(name, getattr(self, name))
@@ -180,15 +182,15 @@ class Config:
         self.rule()
         self.session.check()
         if self.output is None and self.session.resume:
-            raise ValueError("--resume: needs --output, the folder of the run to go on with.")
+            raise ValueError("--resume: needs --output, the folder of the run to continue.")
         if self.output is None and self.session.coordinator is not None:
-            raise ValueError("--output: a run of several processes needs it, a folder that all of them see.")
+            raise ValueError("--output: required for a run of several processes; give a folder that all of them see.")
 
     def rule(self) -> Rule:
-        """Returns what trains the signs, with its own settings.
+        """Returns the rule that trains the signs, with its settings.
 
         Raises:
-          ValueError: a setting is given that it does not have.
+          ValueError: a setting is given that the rule does not have.
         """
         usual, names = _defaults(), (*rules.SETTINGS, *rules.REFUSED)
         given = {name: getattr(self, name) for name in names if getattr(self, name) != usual[name]}
@@ -196,20 +198,20 @@ class Config:
 
     @property
     def updates_per_batch(self) -> int:
-        """How often the optimizer is called a batch."""
+        """How often the optimizer is called per batch."""
         return 1 if rules.RULES[self.optimizer].through_time else self.num_steps
 
     @property
     def label(self) -> str:
-        """What tables call the run's rule."""
+        """The name of the run's rule in tables."""
         return "frozen signs" if self.frozen else rules.kind_of(self.optimizer, self.preset).label
 
 
 def of_command_line(config: Config, base: Config, arguments: Sequence[str]) -> Config:
-    """Returns the settings of a command line, less those of a rule that the named config wrote for another rule.
+    """Returns the settings of a command line, without those that the named config sets for another rule.
 
-    cifar10-vgg11 sets the paper's threshold: with --preset calibrated or --optimizer bop it would be taken for another
-    quantity. Settings that the user gives are left as they are.
+    For example, cifar10-vgg11 sets the paper's threshold: with --preset calibrated or --optimizer bop, the number
+    would mean something else. Settings that the user gives are unchanged.
 
     Args:
       config: the named config with the user's changes.
@@ -217,11 +219,11 @@ def of_command_line(config: Config, base: Config, arguments: Sequence[str]) -> C
       arguments: what the user typed.
 
     Raises:
-      ValueError: a preset is given, and the rule has none.
+      ValueError: a preset is given, but the rule has none.
     """
     typed = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     if "--preset" in typed and config.optimizer not in rules.CALIBRATED:
-        raise ValueError(f"--preset: '{config.optimizer}' has its authors' settings alone; leave the flag out.")
+        raise ValueError(f"--preset: '{config.optimizer}' has only its authors' settings; omit the flag.")
     families = [each.preset if each.optimizer in rules.CALIBRATED else each.optimizer for each in (config, base)]
     if families[0] == families[1]:
         return config
@@ -234,16 +236,16 @@ def _defaults() -> dict[str, Any]:
 
 
 def check_types(settings: Config | Session) -> None:
-    """Raises TypeError unless every setting is of the type of its field, naming the first that is not."""
+    """Raises TypeError, naming the setting, if one does not have the type of its field."""
     for name, hint in typing.get_type_hints(type(settings)).items():
         if not is_of_type(getattr(settings, name), hint):
             raise TypeError(f"{flag(name)}: needs {_shown(hint)}, got {getattr(settings, name)!r}.")
 
 
 def is_of_type(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type, as the fields of a config name theirs.
+    """Whether a value has the type that a field of a config declares.
 
-    A bool is no number, and an int is a float if one can hold it.
+    A bool does not count as a number; an int counts as a float if a float can hold it.
     """
     kind, parts = typing.get_origin(hint), typing.get_args(hint)
     if kind in (typing.Union, types.UnionType):
@@ -270,12 +272,12 @@ def check_count(name: str, value: int | None) -> None:
 
 
 def of_json(values: Mapping[str, Any]) -> Config:
-    """Returns the config of JSON values as as_json gives them, but carried out in the usual way; not yet checked.
+    """Returns the config of JSON values as written by as_json, with the default session; not yet checked.
 
-    A setting that is missing has its default. The session is not taken over: it belongs to a machine.
+    A missing setting takes its default. The session is not read, because it belongs to a machine.
 
     Raises:
-      TypeError: there is a setting that no config has, or none of the data set.
+      TypeError: there is an unknown setting, or the data set is missing.
     """
     hints = typing.get_type_hints(Config)
     known = {name: value for name, value in values.items() if name != "session"}

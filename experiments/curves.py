@@ -18,7 +18,7 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str, control:
 
     Args:
       path: where the PNG goes.
-      runs: for each run a record an epoch, as train returns them; the first is drawn boldest.
+      runs: for each run one record per epoch, as train returns them; the first is drawn boldest.
       split: the name of the evaluation images.
       control: the label of the run that is grey.
     """
@@ -55,9 +55,9 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]], split: str, control:
 
 
 def lowest(runs: list[list[dict[str, Any]]]) -> float:
-    """Returns where the axis of accuracies begins: at 0, or where all runs become good so high that they part.
+    """Returns where the axis of accuracies begins: at 0, or, if all runs become good, high enough to tell them apart.
 
-    Of runs whose best accuracies are 99 and 98 % it shows what is above 92 %.
+    For runs whose best accuracies are 99 and 98 % it shows what is above 92 %.
     """
     worst = min((max(record["eval_accuracy"] for record in records) for records in runs if records), default=0.0)
     low = 1 - 4 * (1 - worst)

@@ -21,8 +21,8 @@ from experiments.running.command_line import BAD_INPUT
 def main(arguments: list[str] | None = None) -> None:
     """The command line.
 
-    Exit status: 0 where all that was asked is done; 2 for what cannot be, told in one line before anything is written;
-    1 where C differs from the reference, or could not be compiled.
+    Exit status: 0 if everything requested is done; 2 if it is not possible, reported in one line before anything is
+    written; 1 if the C code differs from the reference or could not be compiled.
     """
     tyro.cli(_deploy, prog="python -m experiments.deploy", description=__doc__, args=arguments)
 
@@ -39,19 +39,19 @@ def _deploy(
     membrane_bits: int = 32,
     data_dir: Path | None = None,
 ) -> None:
-    """Makes the network of a run one of whole numbers, writes it, and tells what that costs on the test data.
+    """Converts the network of a run to an integer network, writes it, and shows what that costs on the test data.
 
     Args:
       run: The folder of a run of experiments.train.
-      c: A folder for net.h and net.c, C99 without any dependency, and bytes.png.
-      net: A file for the network of whole numbers; bsojax.deploy.load reads it.
+      c: A folder for net.h and net.c (C99 without dependencies) and bytes.png.
+      net: A file for the integer network; bsojax.deploy.load reads it.
       nir: A file for the graph in the Neuromorphic Intermediate Representation.
       stablehlo: A file for the StableHLO program, which jax.export.deserialize reads.
-      check: Compare C with the NumPy reference bit for bit, on all test data, where there is a compiler.
-      examples: Look at so many test examples only; None: all.
-      input_bits: Bits of inputs that are real and must be rounded, sign included.
+      check: Compare the C code with the NumPy reference bit for bit on all test data, if there is a compiler.
+      examples: Use only this many test examples; None: all.
+      input_bits: Bits, including the sign, to which real inputs are rounded.
       membrane_bits: Bits of membranes, 8 to 32; 16 halves the memory of event streams.
-      data_dir: Where prepared data sets lie; None: where they did for the run.
+      data_dir: Folder of prepared data sets; None: the one that the run used.
     """
     console = Console(width=None if sys.stdout.isatty() else 120)
     with ending(2, BAD_INPUT):
@@ -65,7 +65,7 @@ def _deploy(
         sizes = forms.write(found, network, c, net, nir, stablehlo)
     is_compiled = shutil.which("cc") is not None
     if check and not is_compiled:
-        console.print("--check: there is no C compiler, cc; C is not compared", soft_wrap=True)
+        console.print("--check: there is no C compiler (cc), so C is not compared", soft_wrap=True)
     with ending(1, (RuntimeError, ValueError, OSError)):
         outcome = compare(found, grid, network, is_compiled=is_compiled, check=check, examples=examples)
         seconds = measured(found.model, found.state, network, grid.whole(forms.example(found)))
@@ -85,7 +85,7 @@ def _deploy(
 
 @contextlib.contextmanager
 def ending(status: int, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Ends the process where one of these errors comes up within, with a status and a message."""
+    """Ends the process with a status and a message if one of these errors is raised within."""
     try:
         yield
     except errors as error:

@@ -1,4 +1,4 @@
-"""What a user sees: the progress bar while a run goes on, and the table at its end."""
+"""What a user sees: the progress bar during a run, and the table at its end."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from experiments.build import Run
 from experiments.epochs import Chunk
 
 REFRESHES = 4
-"""How often a second the bar is drawn: at the ten of rich's default that alone took a hundredth of a processor core."""
+"""How often per second the bar is drawn: rich's default of ten took a hundredth of a processor core."""
 
 
 class Bar:
-    """A progress bar with loss, accuracy, flips a step and spike rate; a line an epoch where there is no terminal."""
+    """A progress bar with loss, accuracy, flips per step and spike rate; without a terminal, one line per epoch."""
 
     def __init__(self, console: Console, label: str, run: Run) -> None:
         self._console = console
@@ -47,7 +47,7 @@ class Bar:
         self._progress.update(self._task, completed=done, record=text)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Prints a line where there is no bar."""
+        """Prints a line if there is no bar."""
         if not self._console.is_terminal:
             line = _line({**record, "flips": record["flips_per_batch"]})
             head = f"{self._label}  epoch {record['epoch']:g}/{self._epochs}"
@@ -84,7 +84,7 @@ def result_table(summaries: dict[str, dict[str, Any]], split: str) -> Table:
 
 
 def memory_table(report: dict[str, int], num_signs: int, num_params: int, batch_size: int) -> Table:
-    """The memory of training by tree, beside latent weights with Adam."""
+    """The memory of training by tree, compared with latent weights and Adam."""
     table = Table(title=f"Memory: {num_signs:,} binary weights, {num_params:,} real parameters, batch {batch_size}")
     table.add_column("")
     table.add_column("bytes", justify="right")

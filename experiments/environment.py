@@ -16,8 +16,8 @@ PACKAGES = ("bsojax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-dat
 def environment(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
     """Returns the command, versions, devices and revision of this process, as JSON values.
 
-    Use it at the head of every file of results; where speed or memory is the result, with ``machine()`` in the place of
-    the device's name: ``environment() | {"device": machine()}``.
+    Use it at the head of every file of results; if speed or memory is the result, with ``machine()`` instead of the
+    device's name: ``environment() | {"device": machine()}``.
 
     Args:
       packages: names of distributions; one that is not installed has the version None.
@@ -79,7 +79,7 @@ def revision(folder: Path) -> str | None:
 
 
 def _relative(argument: str) -> str:
-    """A path below the working directory without what lies above it, which is nobody else's."""
+    """A path relative to the working directory if it lies below it, since what lies above is private."""
     here = f"{Path.cwd()}{os.sep}"
     return argument.removeprefix(here) if argument.startswith(here) else argument
 

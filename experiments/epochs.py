@@ -1,4 +1,4 @@
-"""An epoch of training in chunks: a compiled program where the split lies on the device, batch by batch elsewhere."""
+"""An epoch of training in chunks: a compiled program if the split lies on the device, otherwise batch by batch."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ from experiments.data.splits import MemorySplit, gather
 from experiments.running.devices import Devices
 
 CHUNKS = 20
-"""Chunks of an epoch on the device, where it has as many batches: how often a progress bar moves."""
+"""Chunks of an epoch on the device, if it has as many batches: how often a progress bar moves."""
 
 RECORDED = ("loss", "accuracy", "flips", "spike_rate", "skipped")
 """What is recorded of every batch."""
@@ -55,12 +55,12 @@ class Chunk:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean over the batches of each that is recorded."""
+        """The mean over the batches of each recorded quantity."""
         return {name: float(np.mean(values)) for name, values in self.batches.items()}
 
 
 class Epochs(Protocol):
-    """A way through a training split; the results are the same bits whichever way, and however it is cut."""
+    """A way through a training split; the results are bit-identical for every way and every division into chunks."""
 
     def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Cuts the batches ``first .. last - 1`` of an epoch; a function of the numbers of batches, not of time."""
@@ -75,7 +75,7 @@ def make_epochs(step: Step, split: Split, batch_size: int, devices: Devices = SI
     Args:
       step: the step.
       split: the split.
-      batch_size: examples a batch.
+      batch_size: examples per batch.
       devices: the devices of the run.
       shardings: where the leaves of the state lie on them, as jit takes it; None: it is left open.
     """
@@ -85,9 +85,9 @@ def make_epochs(step: Step, split: Split, batch_size: int, devices: Devices = SI
 
 
 class Running:
-    """The chunks that were started, up to an evaluation. Of each is heard when the next one has been started.
+    """The chunks that were started, up to an evaluation. Each is reported when the next one has been started.
 
-    So the device does not wait for the host: it computes a chunk while the records of the one before are looked at.
+    So the device does not wait for the host: it computes a chunk while the host reads the records of the one before.
 
     Args:
       epoch: their epoch, counted from 1.
@@ -101,7 +101,7 @@ class Running:
         self._started = time.perf_counter()
 
     def add(self, done: int, fetch: Fetch) -> None:
-        """Notes that a chunk has been started, after which so many batches of the epoch are done."""
+        """Notes that a chunk has been started, after which this many batches of the epoch are done."""
         self._running.append((done, fetch))
         if len(self._running) > 1:
             self._hear()
@@ -126,8 +126,8 @@ class Running:
 class OnDevice:
     """Epochs of a split that lies on the device: gather, front end and training of all batches in one program.
 
-    The host is heard from once a chunk. What a batch's metrics are is written to a row for it and not summed, so that
-    flips are counted exactly and records are those of the other way.
+    The host is involved once per chunk. The metrics of each batch are written to a row and not summed, so that flips
+    are counted exactly and records are those of the other way.
 
     Attributes:
       program: the jitted function ``(state, x, y, order, key, first, last) -> (state, rows)``. The bounds are traced:
@@ -217,7 +217,7 @@ def of_layers(batches: dict[str, np.ndarray], prefix: str) -> dict[str, float]:
 
 
 def cut(first: int, last: int, pieces: int) -> Iterator[tuple[int, int]]:
-    """Cuts ``first .. last - 1`` into pieces whose lengths differ by one at most, none empty if pieces <= length."""
+    """Cuts ``first .. last - 1`` into pieces whose lengths differ by at most one; none is empty if pieces <= length."""
     bounds = [first + round((last - first) * piece / max(pieces, 1)) for piece in range(pieces + 1)]
     return itertools.pairwise(bounds)
 
@@ -226,7 +226,7 @@ def _by_batch(metrics: dict[str, Any]) -> dict[str, np.ndarray]:
     """Returns what is recorded of metrics with a leading axis of batches.
 
     Raises:
-      ValueError: a metric is not one number a batch.
+      ValueError: a metric is not one number per batch.
     """
     # A row of neuron layers is contiguous: numpy then adds it in the order in which it adds that row alone.
     rates = np.ascontiguousarray(np.stack(list(metrics["spikes"].values()), axis=-1))

@@ -49,7 +49,7 @@ def refreshed(run: Run, state: bsojax.TrainState) -> bsojax.TrainState:
 def evaluate(
     run: Run, state: bsojax.TrainState, split: Split, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Loss, accuracy and other metrics of a split: the mean over examples, those of padding alone left out.
+    """Loss, accuracy and other metrics of a split: the mean over examples, without those that are only padding.
 
     ``between`` is called before every batch.
     """

@@ -8,18 +8,18 @@ from bsojax import plots
 from experiments.pages import figure, save_picture
 
 NEVER, ALWAYS = 1e-6, 1 - 1e-6
-"""Spike rates below which a layer is dead, and above which it is saturated: 0 and 1 but for rounding."""
+"""Spike rates below which a layer is dead, and above which it is saturated: 0 and 1 up to rounding."""
 
 DEAD, SATURATED = "dead_layers", "saturated_layers"
 """The names under which summary.json holds them."""
 
 
 def draw(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Draws spike rates and flip ratios of all layers of a run; nothing where its records hold none.
+    """Draws spike rates and flip ratios of all layers of a run; draws nothing if its records hold none.
 
     Args:
       path: where the PNG goes.
-      records: of the run, an evaluation each.
+      records: of the run, one per evaluation.
     """
     kept = [record for record in records if record.get("spike_rates") and record.get("flip_ratios")]
     if not kept:
@@ -41,13 +41,13 @@ def extremes(record: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def advice(label: str, result: Mapping[str, Any]) -> list[str]:
-    """Returns what to say of a training's dead and saturated layers: which they are, and what to do."""
+    """Returns messages about a training's dead and saturated layers: which they are, and what to do."""
     told = []
     look = "bsojax.record and bsojax.plots.membrane show how far from the threshold their membranes are."
     if names := result.get(DEAD):
         told.append(
-            f"{label}: dead at the end, without a single spike: {', '.join(names)}. Nothing passes a dead layer. Put a "
-            f"norm in front of it (--norm), lower its v_threshold, or lower --learning-rate; {look}"
+            f"{label}: dead at the end, without a single spike: {', '.join(names)}. Nothing passes through a dead "
+            f"layer. Put a norm in front of it (--norm), lower its v_threshold, or lower --learning-rate; {look}"
         )
     if names := result.get(SATURATED):
         told.append(

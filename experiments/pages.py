@@ -16,7 +16,7 @@ def table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def source(path: str, content: Mapping[str, Any]) -> str:
-    """Returns the line that says where figures come from.
+    """Returns the line that states the source of figures.
 
     Args:
       path: the JSON file that holds them, as a link in docs/ names it.
@@ -36,15 +36,15 @@ def picture(name: str) -> str:
 
 
 def joined(*parts: str | None) -> str:
-    """Returns the parts that are there, with a blank line between them."""
+    """Returns the parts that are not empty, with a blank line between them."""
     return "\n\n".join(part for part in parts if part)
 
 
 def filled(template: Path, values: Mapping[str, str]) -> str:
-    """Returns the text of a page: a template's, with values for its ``{{ names }}``; of an empty one no line is left.
+    """Returns the text of a page: a template's, with values for its ``{{ names }}``; empty values leave no line.
 
     Raises:
-      KeyError: the template names what has no value.
+      KeyError: the template has a name without a value.
     """
     text = re.sub(r"\{\{ (\w+) \}\}", lambda found: values[found[1]], template.read_text())
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
@@ -57,7 +57,7 @@ def write(path: Path, text: str) -> None:
 
 
 def figure(width: float, height: float) -> Any:
-    """Returns a matplotlib figure of so many inches that needs no screen."""
+    """Returns a matplotlib figure of this size in inches that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -74,7 +74,7 @@ def save_picture(path: Path, drawing: Any, dpi: int = 110) -> Path:
 
 
 def finish(axes: Any, title: str, x: str = "", y: str = "", size: int = 11) -> None:
-    """Gives a panel what all panels have: a title of so many points, names of its axes, a grid."""
+    """Gives a panel what all panels have: a title of this size in points, names of its axes, a grid."""
     axes.set_title(title, fontsize=size)
     axes.set_xlabel(x)
     axes.set_ylabel(y)

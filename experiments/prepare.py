@@ -14,7 +14,7 @@ from experiments.data.splits import MemorySplit
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; what is wrong ends it with one message and status 2, and nothing half-prepared is left."""
+    """The command line; an error ends it with one message and status 2, and leaves nothing half-prepared."""
     tyro.cli(_prepare, prog="python -m experiments.prepare", description=_description(), args=arguments)
 
 
@@ -28,20 +28,20 @@ def _prepare(
     """Prepares one set.
 
     Args:
-      name: The set.
-      source: The files that it is made of: a folder or an archive. Stock sets need none (imagenet2012: the folder with
-        its two archives).
-      data_dir: Where prepared sets lie. Default: TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      parts: Write the set as plain numpy files into this folder too, for a machine without TensorFlow Datasets; there
-        they go into DATA_DIR/NAME.
-      num_steps: Time bins of the parts of event sets.
+      name: The data set.
+      source: The files from which it is made: a folder or an archive. Stock sets need none, except imagenet2012: the
+        folder with its two archives.
+      data_dir: Folder of prepared sets. Default: TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      parts: Also write the set as plain numpy files into this folder, for a machine without TensorFlow Datasets; copy
+        them to DATA_DIR/NAME there.
+      num_steps: Number of time bins of event sets in these files.
     """
     try:
         prepared = prepare(name, default_folder(data_dir), source)
         if parts is not None:
             data = load(name, data_dir, num_steps)
             if not (isinstance(data.train, MemorySplit) and isinstance(data.test, MemorySplit)):
-                raise ValueError(f"--parts: '{name}' is larger than memory; bring its prepared folder instead.")
+                raise ValueError(f"--parts: '{name}' is larger than memory; copy its prepared folder instead.")
             files = write_parts(parts, {"train": data.train, "test": data.test})
             print(f"{parts}: {len(files)} files, {sum(file.stat().st_size for file in files):,} bytes")
     except (ValueError, OSError, ImportError) as error:
@@ -55,7 +55,8 @@ def _prepare(
 def _description() -> str:
     stock = ", ".join(name for name, known in SETS.items() if known.stock)
     ours = "; ".join(f"{name} from {known.source}" for name, known in SETS.items() if known.source)
-    return f"{__doc__}\n\nStock sets, with TensorFlow and a network: {stock}. Ours, with --source: {ours}."
+    needs = "which need TensorFlow and a network connection"
+    return f"{__doc__}\n\nStock sets, {needs}: {stock}. Our own sets, with --source: {ours}."
 
 
 if __name__ == "__main__":

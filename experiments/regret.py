@@ -6,7 +6,7 @@ Theorem 4.1 of the paper bounds the regret against the best fixed signs in hinds
 
 by O(K^1/2) for BSO and O(K^3/4) for T-BSO, for convex f_k with bounded gradients, the threshold and 1 - b1 falling as
 1/sqrt(k). All losses here are convex with bounded gradients, and their minima in hindsight are exact. What those
-conditions leave out is that signs are no convex set: convexity bounds the cost of a small step against the gradient,
+conditions leave out is that signs are not a convex set: convexity bounds the cost of a small step against the gradient,
 and a flip is not small. For a quadratic it pays only where ``weight * gradient`` exceeds the curvature of that weight,
 which a threshold that falls to 0 forgets. The problems look for where this matters.
 """
@@ -52,7 +52,7 @@ class Settings:
     """Bootstrap samples of the seeds for the 95 % interval."""
 
     def check(self) -> None:
-        """Raises ValueError unless every number is in range, naming the first that is not."""
+        """Raises ValueError, naming the first number that is out of range."""
         least = {"seeds": 2, "points": 9, "fit_from": 10, "resamples": 100, "rounds": 10 * self.fit_from}
         for name, low in least.items():
             if getattr(self, name) < low:
@@ -106,7 +106,7 @@ RULES = (
 0.8 lies above every gap of the linear problems, so nothing flips there. In the regressions, whose curvature is 1, it
 lies between the gradients of right signs (0 and 0.5) and of wrong ones (2 and 1.5). With 1 - b1 = 1/k
 the momentum is the plain mean of all gradients. The recipes are those of an open end; their windows grow with k, where
-the theorem has its root, so that it says nothing of them.
+the theorem has its root, so it does not apply to them.
 """
 
 
@@ -144,7 +144,7 @@ def play(rule: Rule, problem: Problem, data: Any, signs: np.ndarray) -> tuple[np
 
 
 def draw(problem: Problem, settings: Settings) -> tuple[Any, np.ndarray]:
-    """Draws for every seed the problem's data and the first signs; a seed gives the same whatever the others are."""
+    """Draws for every seed the problem's data and the first signs; each seed's draws do not depend on the others."""
     rngs = [np.random.default_rng(seed) for seed in range(settings.seeds)]
     signs = np.stack([rng.random(problem.size) < 0.5 for rng in rngs])
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(problem.draw(rng, settings.rounds) for rng in rngs)), signs
@@ -221,7 +221,7 @@ def measure(
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The exponents as a Markdown table, a rule a row and a problem a column, and what each problem is."""
+    """The exponents as a Markdown table, one row per rule and one column per problem, and the problems."""
     settings, bounds, problems = result["settings"], result["bounds"], result["problems"]
 
     def cell(problem: dict[str, Any], rule: str, bound: float | None) -> str:
@@ -235,12 +235,12 @@ def markdown(result: dict[str, Any]) -> str:
         rows.append((name, *(cell(problem, rule, bound) for problem in problems.values())))
     told = (
         f"Exponents of the mean regret of {settings['seeds']} seeds over K = {settings['fit_from']:,} to "
-        f"{settings['rounds']:,}, with 95 % intervals (bootstrap over the seeds); none where the regret is not "
-        "positive. Predicted: by a short calculation, for the theorem's schedules. Bold: the prediction and the whole "
-        "interval lie above the theorem's bound. A slope over a finite range proves no order, and some controls "
-        "bend: see the picture. The recipes are judged as they train, and where it says so by their deployed signs; "
-        "their windows grow with K, not with its root, so that the theorem says nothing of them. Deployed signs flip "
-        "only where the momentum is sure, which is what an optimum inside the cube asks for; against an adversary no "
+        f'{settings["rounds"]:,}, with 95 % intervals (bootstrap over the seeds); "none" where the regret is '
+        "not positive. Predicted: by a short calculation, for the theorem's schedules. Bold: the prediction and the "
+        "whole interval lie above the theorem's bound. A slope over a finite range does not prove an order, and some "
+        "controls bend: see the picture. The recipes are judged by their trained signs and, where stated, by their "
+        "deployed signs; their windows grow with K, not with its root, so the theorem does not apply to them. Deployed "
+        "signs flip only where the momentum is sure, which suits an optimum inside the cube; against an adversary, no "
         "deterministic rule helps."
     )
     listed = (

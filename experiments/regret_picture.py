@@ -1,4 +1,4 @@
-"""The picture of experiments.regret: R(K) on logarithmic axes, a problem a panel."""
+"""The picture of experiments.regret: R(K) on logarithmic axes, one panel per problem."""
 
 from pathlib import Path
 from typing import Any

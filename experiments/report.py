@@ -25,7 +25,7 @@ OWN = ("session", "output", "data_dir", "control", "seed")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; what is wrong ends it with one message and status 2."""
+    """The command line; an error ends it with one message and status 2."""
     tyro.cli(_report, prog="python -m experiments.report", description=__doc__, args=arguments)
 
 
@@ -34,7 +34,7 @@ def _report(runs: tyro.conf.Positional[tuple[Path, ...]], output: Path | None = 
 
     Args:
       runs: Folders of runs.
-      output: A folder for report.md, report.json and report.png; None prints the table alone.
+      output: A folder for report.md, report.json and report.png; None only prints the table.
     """
     try:
         if not runs:
@@ -88,7 +88,7 @@ def read(folder: Path) -> Run:
 
 
 def row_of(run: Run) -> dict[str, Any]:
-    """Returns a row of the table: what a run has come to."""
+    """Returns a row of the table: the results of a run so far."""
     records, config = run["records"], run["config"]
     last = records[-1] if records else {}
     control = run["control"][-1]["eval_accuracy"] if run["control"] else None
@@ -111,7 +111,7 @@ def row_of(run: Run) -> dict[str, Any]:
 
 
 def differing(config: dict[str, Any], ignored: Sequence[str] = (*OWN, "validation")) -> str:
-    """Returns in words which settings of a run are not the defaults."""
+    """Returns as text which settings of a run differ from the defaults."""
     usual = json.loads(json.dumps(as_json(Config(dataset=""))))
     fields = [field for field in config if field not in ignored and config[field] != usual.get(field)]
     return ", ".join(f"{flag(field)} {config[field]}" for field in fields if field not in ("dataset", "channels"))
@@ -178,7 +178,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def tables(rows: Sequence[dict[str, Any]], beside: int = 4) -> list[Table]:
-    """Returns the tables for a terminal, a column a run, so many beside each other; of the last record of each."""
+    """Returns the tables for a terminal, one column per run and some runs side by side, of each run's last record."""
     made = []
     for start in range(0, len(rows), beside):
         part = Table(title="Runs, at their last record" if start == 0 else None)

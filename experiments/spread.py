@@ -44,7 +44,7 @@ class Spread:
         return cls(len(sample), mean, statistics.stdev(sample), median, lower, upper, low, high)
 
     def quantiles(self, digits: int | None = None) -> dict[str, float]:
-        """Returns median, quartiles and extremes as JSON values, of so many digits."""
+        """Returns median, quartiles and extremes as JSON values, rounded to this many digits."""
         found = {name: getattr(self, name) for name in ("median", "lower", "upper", "min", "max")}
         return found if digits is None else {name: float(f"{value:.{digits}g}") for name, value in found.items()}
 

@@ -10,8 +10,8 @@ A run is a config and its data, built into a network, a compiled step and a stat
         keeper.save(at)
 
 ``train`` below is this loop, made fast and safe. A call of its step is a chunk of batches: where the training split
-lies in memory a compiled program goes through them, elsewhere each is a chunk of its own (epochs.py). Between chunks
-the training may be saved, stopped, and gone on with (running/). The bits are the same.
+lies in memory, a compiled program goes through them; elsewhere each batch is its own chunk (epochs.py). Between chunks
+the training may be saved, stopped and resumed (running/). The results are bit-identical.
 """
 
 import contextlib
@@ -47,14 +47,14 @@ def train(
 
     Args:
       run: a fresh run.
-      on_chunk: called after every chunk: about twenty an epoch where the split lies on the device, else every batch;
-        the next chunk of the same epoch and evaluation is running by then.
-      on_record: called after every evaluation with its record, of the batches since the last one.
-      start: where to go on; None: at the beginning. What follows is the same, bit for bit, wherever it was stopped.
+      on_chunk: called after every chunk: about twenty per epoch if the split lies on the device, otherwise every batch;
+        by then, the next chunk of the same epoch and evaluation is running.
+      on_record: called after every evaluation with the record of the batches since the last one.
+      start: where to continue; None: at the beginning. The result does not depend on where a run was stopped.
       keeper: what saves the training. It is not asked to save right after a batch with a skipped update.
 
     Raises:
-      FloatingPointError: updates were skipped in too many batches in a row, or in all up to an evaluation.
+      FloatingPointError: updates were skipped in too many consecutive batches, or in all batches before an evaluation.
     """
     at, guard = start or beginning(run), Guard(keeper, run.config.session.max_skipped, on_chunk)
     for epoch in range(at.epoch, run.config.epochs + 1):
@@ -88,8 +88,8 @@ def beginning(run: Run) -> Progress:
 def main(arguments: list[str] | None = None) -> None:
     """The command line.
 
-    Exit status: 0 where the run is done; 2 for a bad setting, told in one line before anything is trained; 1 where the
-    run could not go on; 143 or 130 where it was asked to stop, by SIGTERM or Ctrl-C, and has saved its work.
+    Exit status: 0 if the run is done; 2 for a bad setting, reported in one line before anything is trained; 1 if the
+    run could not continue; 143 or 130 if it was asked to stop, by SIGTERM or Ctrl-C, and has saved its work.
     """
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop().listening())

@@ -1,4 +1,4 @@
-"""What RESULTS.md opens with: differences, their standard errors, and the sentences that follow from them."""
+"""The opening of RESULTS.md: differences, their standard errors, and the sentences that follow from them."""
 
 import numpy as np
 import pytest
@@ -35,8 +35,8 @@ def test_a_difference_has_the_standard_error_of_two_means():
 @pytest.mark.parametrize(
     ("best", "said"),
     [
-        ((0.95, 0.951, 0.952), "behind on digits, and neither on none"),
-        ((0.90, 0.91, 0.89), "behind on none, and neither on digits"),
+        ((0.95, 0.951, 0.952), "behind on digits, and level on none"),
+        ((0.90, 0.91, 0.89), "behind on none, and level on digits"),
     ],
 )
 def test_the_verdict_names_the_side_on_which_a_config_stands(best, said):

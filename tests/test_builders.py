@@ -454,8 +454,8 @@ def test_the_command_prepares_and_says_how_much(tmp_path, capsys):
         (["digitz"], "name: there is no 'digitz'; choose one of"),
         (["digits", "--source", "."], "--source: 'digits' needs none"),
         (["fsdd", "--source", "/nowhere"], "--source: there is no /nowhere"),
-        (["nmnist_small"], "'nmnist_small' is only read"),
-        (["mnist"], "takes TensorFlow and a network"),
+        (["nmnist_small"], "'nmnist_small' cannot be prepared here"),
+        (["mnist"], "needs TensorFlow and a network"),
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, message, tmp_path, capsys, monkeypatch):

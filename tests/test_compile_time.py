@@ -55,5 +55,5 @@ def test_the_library_is_that_of_the_checkout(tmp_path, capfd):
 
 
 def test_a_folder_without_the_library_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="is no checkout of this repository"):
+    with pytest.raises(SystemExit, match="is not a checkout of this repository"):
         compile_time.main(against=tmp_path)

@@ -134,7 +134,7 @@ def test_a_memory_split_keeps_what_is_stored():
 
 
 def test_bad_splits_and_batch_sizes_are_refused():
-    with pytest.raises(ValueError, match="one label an example"):
+    with pytest.raises(ValueError, match="one label per example"):
         MemorySplit(np.zeros((3, 2)), np.zeros(2, int))
     with pytest.raises(ValueError, match="no example"):
         MemorySplit(np.zeros((0, 2)), np.zeros(0, int))

@@ -227,7 +227,7 @@ def test_a_run_goes_on_by_its_folder_alone(finished, tmp_path, capsys):
     for name in names[1:]:
         shutil.rmtree(folder / "checkpoints" / name)
     main(["--resume", "--output", str(folder), "--no-control"])
-    assert "goes on from epoch 2, batch 0" in capsys.readouterr().out
+    assert "continues from epoch 2, batch 0" in capsys.readouterr().out
     told = [
         [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()] for each in (finished, folder)
     ]

@@ -89,7 +89,7 @@ def test_the_rival_and_the_data_set_of_the_page_train(extended):
     place, _, done = extended
     assert done.returncode == 2, done.stderr  # of the last command, which is refused
     assert done.stderr.endswith(
-        "error: --weight-decay: 'sltt' has no such setting; leave it out. It has --latent-learning-rate, --average.\n"
+        "error: --weight-decay: 'sltt' has no such setting; omit it. It has --latent-learning-rate, --average.\n"
     )
     lion = json.loads((place / "lion" / "summary.json").read_text())["results"]["Lion"]
     assert lion["flip_ratio"] > 0

@@ -135,6 +135,6 @@ def test_too_many_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(fault,
     assert end.value.code == 1
     error = capsys.readouterr().err
     assert "error: epoch 2: 3 batches in a row had updates that were skipped" in error
-    assert f"The last good checkpoint is {folder / 'checkpoints' / '000000014-00001'}; go on from it" in error
+    assert f"The last good checkpoint is {folder / 'checkpoints' / '000000014-00001'}; resume with --resume" in error
     assert not (folder / "summary.json").exists()
     report(fault + ", three batches in a row", "stops, names the last good checkpoint", 1, 1, 3)

@@ -165,9 +165,9 @@ def test_the_energy_of_other_arithmetic():
     summary = bsojax.summarize(model, x, state=state, num_steps=5, energy=integers)
     assert summary.frame_energy == pytest.approx(0.1 * 5 * 32)
     assert summary.twin_energy == pytest.approx(3.2 * 32)
-    assert "0.1 pJ an addition, 3.2 pJ a multiply-add (as given)" in str(summary)
+    assert "0.1 pJ per addition, 3.2 pJ per multiply-add (as given)" in str(summary)
     text = str(bsojax.summarize(model, x, state=state, num_steps=5))
-    assert "0.9 pJ an addition, 4.6 pJ a multiply-add (float32 at 45 nm; Horowitz, ISSCC 2014)" in text
+    assert "0.9 pJ per addition, 4.6 pJ per multiply-add (float32 at 45 nm; Horowitz, ISSCC 2014)" in text
 
 
 def test_what_was_not_measured_or_cannot_be_counted_is_said_to_be():
@@ -190,8 +190,8 @@ def test_what_was_not_measured_or_cannot_be_counted_is_said_to_be():
 def test_a_table_of_operations_has_a_line_a_layer_and_its_totals(everything):
     summary = everything[2]
     lines = str(summary).splitlines()
-    head = next(index for index, line in enumerate(lines) if line.startswith("Operations of a frame"))
-    assert lines[head] == "Operations of a frame, which is one example at 3 time steps:"
+    head = next(index for index, line in enumerate(lines) if line.startswith("Operations per frame"))
+    assert lines[head] == "Operations per frame (one example, 3 time steps):"
     table = lines[head + 1 :]
     assert [line.split()[0] for line in table[3:10]] == [
         "first", "separable/depthwise", "separable/pointwise", "twice", "dense", "recurrent/recurrent", "readout",

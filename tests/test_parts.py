@@ -40,7 +40,7 @@ def test_a_missing_or_damaged_part_is_named(tmp_path):
     with pytest.raises(ValueError, match=rf"{middle.name} is corrupt"):
         read_parts(tmp_path, "train")
     middle.unlink()
-    with pytest.raises(ValueError, match=rf"not complete; look at {middle.name}"):
+    with pytest.raises(ValueError, match=rf"not complete; check {middle.name}"):
         read_parts(tmp_path, "train")
     with pytest.raises(ValueError, match="the parts of 'validation' are not complete"):
         read_parts(tmp_path, "validation")

@@ -180,7 +180,7 @@ bad = {
     "process id": (
         ["--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"], "--process-id: must be in 0 .. 1"
     ),
-    "no coordinator": (["--num-processes", "2"], "--num-processes: belongs to a --coordinator"),
+    "no coordinator": (["--num-processes", "2"], "--num-processes: needs --coordinator"),
     "too many devices": (["--devices", "9"], "--devices: there are 8, not 9"),
     "uneven": (["--devices", "3"], "--batch-size: 32 examples cannot be split evenly over 3 devices"),
 }  # fmt: skip

@@ -52,7 +52,7 @@ def test_what_it_links_to_is_there(link):
 def test_the_sizes_on_a_device_are_those_of_the_benchmark():
     found = json.loads((ROOT / "benchmarks" / "results" / "edge.json").read_text())["result"]["rows"]["digits network"]
     constants, scratch, floats = (found[f"{name} bytes"] for name in ("constant", "scratch", "float32"))
-    said = re.search(r"(\d+) kB of constants in\s+place\s+of\s+(\d+)\s+kB\s+and\s+(\d+)\s+kB\s+of\s+memory", README)
+    said = re.search(r"(\d+) kB of constants\s+instead\s+of\s+(\d+)\s+kB,\s+needs\s+(\d+)\s+kB", README)
     assert [round(size / 1000) for size in (constants, floats, scratch)] == list(map(int, said.groups()))
 
 

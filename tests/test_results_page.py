@@ -163,8 +163,8 @@ def test_the_sentence_on_speed_names_the_largest_and_the_smallest_ratio():
     ]
     sentence = paper.fastest(speeds)
     assert f"Largest ratio: 1.50 ({FAST} against {SLOW}, digits, training target)" in sentence
-    assert "Smallest: 0.50 (BSO, paper" in sentence
-    assert f"Against {SLOW} the flip rule is the faster in 1 comparisons, the slower in 1." in sentence
+    assert "Smallest ratio: 0.50 (BSO, paper" in sentence
+    assert f"Against {SLOW} the flip rule is faster in 1 comparisons and slower in 1." in sentence
     assert paper.fastest([]) == "No ratio can be given yet."
 
 
@@ -176,7 +176,7 @@ def test_targets_that_one_side_alone_reached_are_counted():
         run["validation"] = [[200, 0.99]]
     turned = {SLOW: made_row(SLOW, validation=((200, 0.99),)), FAST: made_row(FAST, validation=((200, 0.3),))}
     shown = {"digits": study_of(rows), "n-mnist": study_of(turned, "n-mnist")}
-    assert "the flip rule alone in 1 comparisons, BPTT alone in 1." in paper.alone(shown)
+    assert "only the flip rule in 1 comparisons, only BPTT in 1." in paper.alone(shown)
     assert paper.speeds({"digits": study_of(rows)}) == []
 
 
@@ -225,7 +225,7 @@ def test_nothing_is_claimed_while_runs_are_missing(missing):
         del rows["Bop"]
     best, sentence = tables.beats(study_of(rows), LATENT_FREE)
     assert best is None
-    assert sentence == "It cannot be said yet, for want of runs of Bop."
+    assert sentence == "This cannot be answered yet; runs of Bop are missing."
     assert tables.beats(study_of(None), LATENT_FREE)[0] is None
 
 
@@ -299,7 +299,7 @@ def test_a_slow_config_shows_and_expects_its_few_rules_only(evidence):
     rows = tables.rivals(study).splitlines()[2:]
     assert [row.split(" | ")[0][2:] for row in rows] == list(labels)
     assert "best of these rules" in tables.verdict(study)
-    assert "want of runs" not in tables.verdict(study)
+    assert "are missing" not in tables.verdict(study)
     assert "best of all rules" in tables.verdict(evidence["rivals"]["digits"])
     lines = [line for line in paper.convergence({config: study}).splitlines() if line.startswith(f"| {config}")]
     assert len(lines) == 2
@@ -349,11 +349,11 @@ def test_every_ablation_stands_in_a_group_of_its_own_kind_and_new_ones_are_not_l
 
 def test_the_length_of_the_ablations_is_that_of_their_settings(evidence):
     length, full = studies.ABLATION_EPOCHS, CONFIGS[ABLATED][1].epochs
-    sentence = f"Short runs: {length} epochs, where section 2 has {full}."
+    sentence = f"Short runs: {length} epochs, against {full} in section 2."
     assert render.ablation_line(evidence["ablations"][ABLATED]) == sentence
     assert render.ablation_line(study_of(None, ABLATED, "ablations")) == sentence
     older = study_of({"calibrated, c = 0": made_row(OURS, config=ABLATED, changes={"epochs": 2})}, ABLATED, "ablations")
-    assert render.ablation_line(older) == f"Short runs: 2 epochs, where section 2 has {full}."
+    assert render.ablation_line(older) == f"Short runs: 2 epochs, against {full} in section 2."
 
 
 def test_the_papers_threshold_is_compared_with_none_and_stale_statistics_with_new_ones():

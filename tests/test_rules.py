@@ -74,7 +74,7 @@ def test_a_refused_flag_ends_the_command_with_one_line_and_status_2(tmp_path, ca
         main(arguments)
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: --growth: 't-bso' with --preset paper has no such setting; leave it out. It has --threshold, --b1, "
+        "error: --growth: 't-bso' with --preset paper has no such setting; omit it. It has --threshold, --b1, "
         "--b2, --momentum-dtype.\n"
     )
     assert not (tmp_path / "run").exists()
@@ -114,7 +114,7 @@ def test_what_a_config_wrote_for_its_own_rule_is_not_taken_for_another_quantity(
     assert command_line(name, "--optimizer", "sltt").rule() == rules.RULES["sltt"]()  # which refuses thresholds
     typed = command_line(name, "--preset", "calibrated", "--threshold", 1e-11)
     assert typed.rule() == rules.CALIBRATED["t-bso"](threshold=1e-11)
-    with pytest.raises(ValueError, match="--preset: 'sltt' has its authors' settings alone"):
+    with pytest.raises(ValueError, match="--preset: 'sltt' has only its authors' settings"):
         command_line(name, "--optimizer", "sltt", "--preset", "paper")
     refused = command_line(name, "--optimizer", "sltt", "--b1", 0.5)
     with pytest.raises(ValueError, match="--b1: 'sltt' has no such setting"):

@@ -188,7 +188,7 @@ def test_the_config_trains_with_its_mask(prepared):
     test = data.front_end.evaluate(data.test.x)
     judged = bsojax.make_eval_step(run.model, config.num_steps)(fresh, test.x, data.test.y, mask=test.mask)
     np.testing.assert_allclose(told["accuracy"], judged["accuracy"], rtol=1e-6)
-    with pytest.raises(ValueError, match="--optimizer: 'bptt-adam' takes no padded sequences"):
+    with pytest.raises(ValueError, match="--optimizer: 'bptt-adam' does not accept padded sequences"):
         built(config_of(optimizer="bptt-adam"), data)
 
 

@@ -242,10 +242,10 @@ def test_the_table_has_a_line_a_layer_and_its_columns_are_aligned(model, x):
 
 def test_the_table_says_which_leaves_are_one_bit():
     text = str(bsojax.summarize(SpikingVGG(), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)))
-    assert "99.87% of the weights, 7 boolean leaves, the first signs/conv_1/kernel." in text
+    assert "99.87% of the weights (7 boolean leaves, starting with signs/conv_1/kernel)." in text
     assert "1.22 MB, 30.2 times smaller than the 36.94 MB" in text
     one = str(bsojax.summarize(bsojax.BinaryDense(16), jax.ShapeDtypeStruct((2, 500), jnp.float32)))
-    assert "100.00% of the weights, the boolean leaf signs/kernel." in one
+    assert "100.00% of the weights (the boolean leaf signs/kernel)." in one
     assert "1.00 kB, 32.0 times smaller than the 32.00 kB" in one
     real = bsojax.summarize(bsojax.Dense(3), jax.ShapeDtypeStruct((2, 5), jnp.float32))
     assert real.binary_leaves == ()

@@ -31,7 +31,7 @@ class Options:
       output: the JSON file.
       peers: the folder of the peers' environment, made if missing.
       timeout: seconds after which a process counts as failed.
-      patience: seconds to wait before each process for others on the machine to fall idle.
+      patience: seconds to wait before each process for the machine to become idle.
       attempts: how often a process that others disturbed is run; the least disturbed one counts.
     """
 

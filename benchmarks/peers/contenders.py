@@ -1,4 +1,4 @@
-"""Who takes part: ours, and the peers that the README of each calls by these names."""
+"""The contenders: ours, and the peers, under the names in their READMEs."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ from benchmarks.peers import run_bsojax
 
 
 class Contender(NamedTuple):
-    """One way to compute the job, measured in processes of its own.
+    """One way to compute the job, measured in its own processes.
 
     Attributes:
-      name: as the tables call it.
+      name: its name in tables.
       module: the script, below benchmarks.peers.
-      variant: the name that the script knows it by.
-      ours: whether it runs in this environment and is what the others are compared with.
+      variant: its name in the script.
+      ours: whether it runs in this environment and the others are compared with it.
       least, most: the numbers of time steps that it is run at.
-      note: what a reader must know of it.
+      note: what a reader must know about it.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Contender(NamedTuple):
 
 
 DELAYED = "its neurons spike a step late: below T = 4 nothing of the job reaches the last layer"
-SLOW_SCAN = "in its scan XLA's backward convolutions are slow on a CPU, and so it is run at T = 4 alone"
+SLOW_SCAN = "in its scan, XLA's backward convolutions are slow on a CPU, so it is run only at T = 4"
 
 PEERS = (
     Contender("SpikingJelly OTTT", "run_spikingjelly", "ottt"),

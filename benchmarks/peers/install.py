@@ -1,4 +1,4 @@
-"""The peers' environment: a virtual environment of their own, so that ours keeps its versions."""
+"""The peers' environment: a separate virtual environment, so that ours keeps its versions."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 
 def prepare(folder: Path) -> dict[str, str]:
-    """Makes the environment where it is missing or its requirements have changed; returns what failed, by requirement.
+    """Makes the environment if it is missing or its requirements have changed; returns what failed, by requirement.
 
-    A requirement that cannot be had does not keep the others out: the peers that need it fail when they are run.
+    A requirement that cannot be installed does not prevent the others: the peers that need it fail when they are run.
 
     Args:
-      folder: where it lies; its stamp ``.ready`` holds the requirements that it was made from.
+      folder: its folder, whose stamp ``.ready`` holds the requirements that it was made from.
     """
     wanted, stamp = REQUIREMENTS.read_text(), folder / ".ready"
     if stamp.exists() and stamp.read_text() == wanted:
@@ -39,7 +39,7 @@ def requirements(text: str) -> list[str]:
 
 
 def _install(folder: Path, lines: list[str]) -> str | None:
-    """Installs them without what they ask for; returns pip's last word where it fails."""
+    """Installs them without their dependencies; returns pip's last message if it fails."""
     command = [
         str(python_of(folder)),
         "-m",

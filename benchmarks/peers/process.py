@@ -35,7 +35,7 @@ def measure(build: Build, num_steps: int, steps: int) -> dict[str, Any]:
     """Returns the seconds of each timed step, the losses around them, and resident memory above the mark, in MiB.
 
     "peak_mib" is the most since the mark, with building, compiling and warming up; "steady_mib" the most while the
-    timed steps run, once the allocator has handed back what building left behind. "others" is how many cores other
+    timed steps run, once the allocator has returned what building left behind. "others" is how many cores other
     processes kept busy meanwhile: it should be near 0.
 
     Args:

@@ -43,7 +43,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def online(
     container: type[torch.nn.Sequential], make_neuron: Callable[..., torch.nn.Module], num_steps: int
 ) -> Callable[[], float]:
-    """Gradients of each time step by themselves, summed; one update of Adam."""
+    """Gradients of each time step on its own, summed; one update of Adam."""
     model = network(container, make_neuron)
     optimizer = torch.optim.Adam(model.parameters(), job.LEARNING_RATE)
     x, y = batch()

@@ -15,14 +15,14 @@ LEAN = (
     "XLA_FLAGS=--xla_cpu_use_fusion_emitters=false python -m benchmarks.peers --only OTTT SLTT --num-steps 16 "
     "--output benchmarks/results/peers-lean.json"
 )
-"""The command that measures what is left where XLA compiles with less memory."""
+"""The command that measures with less memory for XLA's compiler."""
 
 Values = dict[tuple[str, int], dict[int, float]]
-"""By contender and number of time steps: a value a round."""
+"""By contender and number of time steps: one value per round."""
 
 
 def values_of(records: Iterable[Mapping[str, Any]], key: str) -> Values:
-    """Returns one value a contender, number of time steps and round: the median step, or the memory, in its record."""
+    """Returns one value per contender, number of time steps and round: its record's median step, or memory."""
     found: Values = {}
     for record in records:
         cell = found.setdefault((record["contender"], record["num_steps"]), {})
@@ -53,7 +53,7 @@ def compare(records: Sequence[Mapping[str, Any]], ours: Sequence[str], key: str)
 
 
 def absolute(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a row a contender and number of time steps: the spread over the rounds of time and memory."""
+    """Returns one row per contender and number of time steps: the spread over the rounds of time and memory."""
     keys = (TIME, PEAK, STEADY)
     columns = {key: values_of(records, key) for key in keys}
     return [
@@ -64,7 +64,7 @@ def absolute(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def ratio_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a table of ratios: a row a pair, a column a number of time steps."""
+    """Returns a table of ratios: one row per pair, one column per number of time steps."""
     steps = sorted({row["num_steps"] for row in rows})
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in rows:
@@ -85,24 +85,24 @@ def absolute_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def ratio_tables(result: Mapping[str, Any]) -> Iterator[str]:
-    """Gives out the tables of time and of memory."""
+    """Yields the tables of time and of memory."""
     yield ratio_table("time, ours / peer", result["time"])
     yield ratio_table("peak memory", result["memory"])
     yield ratio_table("memory while training", result["steady_memory"])
 
 
 def tell(result: Mapping[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result."""
+    """Yields what the page says about a result."""
     yield (
         f"One training step of the same convolutional network ({result['job']['channels']} channels on "
-        f"{result['job']['image']}, batch {result['job']['batch']}), each contender in processes of its own, "
-        f"{result['protocol']['rounds']} rounds. Below 1 ours is faster, or smaller. Memory is resident memory above "
+        f"{result['job']['image']}, batch {result['job']['batch']}), each contender in its own processes, "
+        f"{result['protocol']['rounds']} rounds. Below 1, ours is faster or smaller. Memory is resident memory above "
         "that of the imports."
     )
     yield from ratio_tables(result)
 
 
 def tell_lean(result: Mapping[str, Any]) -> Iterator[str]:
-    """Gives out what the page says of a result without XLA's fusion emitters."""
-    yield f"Most of our peak is XLA while it compiles, and most of that its fusion emitters. Without them (`{LEAN}`):"
+    """Yields what the page says about a result without XLA's fusion emitters."""
+    yield f"Most of our peak is memory of XLA while it compiles, mostly its fusion emitters. Without them (`{LEAN}`):"
     yield from ratio_tables(result)

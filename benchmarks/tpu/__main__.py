@@ -22,7 +22,7 @@ LONGEST = 300
 
 FILE = RESULTS / "tpu.json"
 COMMAND = "python -m benchmarks.tpu"
-"""What makes the whole file, however many starts it took."""
+"""The command that makes the whole file, however often it was started."""
 
 WITHOUT_TPU = {
     "JAX_PLATFORMS": "cpu",
@@ -35,7 +35,7 @@ WITHOUT_TPU = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Training steps compiled for TPUs that are not there; what is in the file already is not compiled again.
+    """Training steps compiled for TPUs that are not present; what is already in the file is not compiled again.
 
     Attributes:
       networks: only jobs of these networks; all without any.
@@ -70,7 +70,7 @@ def found(path: Path) -> list[dict[str, Any]]:
 
 
 def missing(rows: list[dict[str, Any]], networks: tuple[str, ...] = ()) -> Iterator[Job]:
-    """Gives out the jobs, of some networks or all, that have no row."""
+    """Yields the jobs, of some networks or all, that have no row."""
     done = [row["job"] for row in rows]
     for job in jobs():
         if dataclasses.asdict(job) not in done and (not networks or job.network in networks):
@@ -78,7 +78,7 @@ def missing(rows: list[dict[str, Any]], networks: tuple[str, ...] = ()) -> Itera
 
 
 def compiled(job: Job, options: Options) -> dict[str, Any]:
-    """Returns what a process of its own says of a job; where it fails, the error."""
+    """Returns the output of a separate process for a job; if it fails, the error."""
     script = [sys.executable, "-m", "benchmarks.tpu.compile", json.dumps(dataclasses.asdict(job))]
     if options.texts is not None:
         options.texts.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def compiled(job: Job, options: Options) -> dict[str, Any]:
 
 
 def raised(log: str) -> str:
-    """Returns the last error of a log, cut where it grows long; without one the last line."""
+    """Returns the last error of a log, cut if it is long; without one, the last line."""
     lines = log.strip().splitlines()
     starts = [place for place, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return " ".join(lines[starts[-1] :])[:LONGEST] if starts else "".join(lines[-1:])[:LONGEST]
@@ -106,7 +106,7 @@ def text_name(job: Job) -> str:
 
 
 def summary(row: dict[str, Any]) -> str:
-    """Returns the line that is printed of a row."""
+    """Returns the line that is printed for a row."""
     if "error" in row:
         return f"  {row['error']}"
     if "arguments" not in row:
@@ -115,7 +115,7 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes the rows at once, in the place of those before."""
+    """Writes the rows at once, replacing those before."""
     whole = path.with_suffix(".part")
     head = {"command": COMMAND, "versions": versions((*PACKAGES, "libtpu")), "device": "a CPU, without a TPU"}
     save(whole, {"rows": rows}, **head)

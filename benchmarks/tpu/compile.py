@@ -1,4 +1,4 @@
-"""Compiles one step for a TPU in a process of its own and prints what was read from it; the package's main runs it."""
+"""Compiles one step for a TPU in its own process and prints what was read from it; the package's main runs it."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ LIMIT = "xla_tpu_max_hbm_size_mib"
 """The option of libtpu that says how much main memory a chip has."""
 
 LARGE = 2**20
-"""Bytes of an array from which on a copy of it is worth a word."""
+"""Bytes of an array from which on copies of it are reported."""
 
 
 def measure(job: Job, text: Path | None = None) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def required(step: Any) -> float | None:
 def sizes(compiled: Any) -> dict[str, Any]:
     """Returns the bytes in a chip's main memory, and the arithmetic, as the compiler counts them.
 
-    It counts what a loop does once, however often it turns: arithmetic is that of about one time step.
+    It counts the body of a loop once, however often it runs: arithmetic is that of about one time step.
     """
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
@@ -89,7 +89,7 @@ def sizes(compiled: Any) -> dict[str, Any]:
 
 
 def read(program: Program, count: int) -> dict[str, Any]:
-    """Returns what a program for so many chips exchanges, multiplies, copies and carries."""
+    """Returns what a program for this many chips exchanges, multiplies, copies and carries."""
     carried = program.carried()
     copies = [copy for copy in program.copies() if copy.in_loop and copy.after.padded >= LARGE]
     products: dict[str, int] = {}
@@ -127,7 +127,7 @@ def collectives(program: Program) -> list[dict[str, Any]]:
 
 
 def spelled(array: Array) -> str:
-    """Returns an array as XLA writes it, without where it lies."""
+    """Returns an array as XLA writes it, without its placement."""
     tile = f":T({','.join(map(str, array.tile))})" if array.tile else ""
     return f"{array.dtype}[{','.join(map(str, array.shape))}]{{{','.join(map(str, array.order))}{tile}}}"
 

@@ -56,7 +56,7 @@ def jobs() -> Iterator[Job]:
 
 
 def on_one_chip(network: str) -> Iterator[Job]:
-    """Gives out those of one chip: over T, of some kinds, and over what the state is held in."""
+    """Yields those of one chip: over T, of some kinds, and over what the state is held in."""
     for num_steps in (2, 32, 8):
         yield Job(network, num_steps=num_steps)
     for num_steps in (2, 32):
@@ -68,7 +68,7 @@ def on_one_chip(network: str) -> Iterator[Job]:
 
 
 def on_many_chips(network: str) -> Iterator[Job]:
-    """Gives out those of a mesh of chips, by each way, over several hosts and over two slices."""
+    """Yields those of a mesh of chips, by each way, over several hosts and over two slices."""
     for topology, chips in (("v5e:2x2", 1), ("v5e:2x2", 4), ("v5e:4x4", 16)):
         yield Job(network, JIT, topology, chips)
     for way in (PMAP, SHARDED, SPLIT, VOTES):
@@ -80,7 +80,7 @@ def on_many_chips(network: str) -> Iterator[Job]:
 
 
 def the_papers_network() -> Iterator[Job]:
-    """Gives out those of the paper's network: first what needs seconds, then what needs minutes each."""
+    """Yields those of the paper's network: first what needs seconds, then what needs minutes each."""
     small: dict[str, Any] = {"packed": True, "momentum": "int8"}
     for num_steps in (2, 32, 8):
         asked = Job(VGG11, num_steps=num_steps, to_the_end=False)

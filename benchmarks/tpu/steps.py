@@ -1,4 +1,4 @@
-"""The steps that are compiled for a TPU: those of the other benchmarks, lowered for chips that are not there."""
+"""The steps that are compiled for a TPU: those of the other benchmarks, lowered for chips that are not present."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ def chips(job: Job) -> list[jax.Device]:
 
 
 def lowered(job: Job, devices: Sequence[jax.Device]) -> Any:
-    """Returns the step of a job, lowered for given devices: chips, or what a test has."""
+    """Returns the step of a job, lowered for given devices: chips, or those of a test."""
     network = dataclasses.replace(scaling.JOBS[job.network], batch=job.batch)
     if job.way in scaling.WAYS:
         return scaling.WAYS[job.way](network, devices)
@@ -70,5 +70,5 @@ def by_pmap(network: scaling.Job, devices: Sequence[jax.Device]) -> Any:
 
 
 def placed(tree: Any, sharding: Any) -> Any:
-    """Returns a tree of shapes that lie where sharding says."""
+    """Returns a tree of shapes placed as sharding says."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

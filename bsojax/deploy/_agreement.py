@@ -38,8 +38,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"of {self.examples:,} examples {self.predictions_differ:,} predictions differ from JAX, and "
-            f"{self.spikes_differ:,} of {self.spikes:,} spikes"
+            f"{self.predictions_differ:,} of {self.examples:,} predictions and {self.spikes_differ:,} of "
+            f"{self.spikes:,} spikes differ from JAX"
         )
 
 

@@ -53,8 +53,8 @@ def _operations(summary: "Summary") -> list[str]:
     if not summary.connections:
         return missing
     if summary.additions is None or summary.multiply_adds is None or summary.frame_energy is None:
-        told = "Operations: not measured; summarize(..., state=state, num_steps=T) counts those that spikes cause."
-        return [told, f"A float twin takes {twin} a pass.", *missing]
+        told = "Operations: not measured. To count them, use summarize(..., state=state, num_steps=T)."
+        return [told, f"A float twin takes {twin} per pass.", *missing]
     steps = "1 time step" if summary.num_steps == 1 else f"{summary.num_steps} time steps"
     head = ["layer", "weights", "connections", "active inputs", "additions", "multiply-adds"]
     lines = [
@@ -73,14 +73,14 @@ def _operations(summary: "Summary") -> list[str]:
     source = OF_DEFAULTS if energy == OperationEnergy() else "as given"
     return [
         "",
-        f"Operations of a frame, which is one example at {steps}:",
+        f"Operations per frame (one example, {steps}):",
         *_aligned(head, lines, total, columns=len(head), left=2),
         "",
-        f"This network: {_times(summary.additions)} additions and {_times(summary.multiply_adds)} multiply-adds a "
-        f"frame, {_joules(summary.frame_energy)}.",
-        f"A float twin: {twin} a pass, {ratio:.1f} times as much energy.",
-        f"Energy is that of arithmetic alone, without memory: {energy.addition:.3g} pJ an addition, "
-        f"{energy.multiply_add:.3g} pJ a multiply-add ({source}).",
+        f"This network: {_times(summary.additions)} additions and {_times(summary.multiply_adds)} multiply-adds "
+        f"per frame, {_joules(summary.frame_energy)}.",
+        f"A float twin: {twin} per pass, {ratio:.1f} times as much energy.",
+        f"Energy is for arithmetic only, without memory access: {energy.addition:.3g} pJ per addition, "
+        f"{energy.multiply_add:.3g} pJ per multiply-add ({source}).",
         *missing,
     ]
 
@@ -106,9 +106,9 @@ def _aligned(head: list[str], lines: Lines, total: list[str], columns: int, left
 def _one_bit(summary: "Summary") -> str:
     leaves = summary.binary_leaves
     if not leaves:
-        return "One bit in storage: nothing; the model has no binary layer."
-    count = "the boolean leaf" if len(leaves) == 1 else f"{len(leaves)} boolean leaves, the first"
-    return f"One bit in storage: {summary.binary_share:.2%} of the weights, {count} {leaves[0]}."
+        return "Stored at one bit: nothing; the model has no binary layer."
+    count = "the boolean leaf" if len(leaves) == 1 else f"{len(leaves)} boolean leaves, starting with"
+    return f"Stored at one bit: {summary.binary_share:.2%} of the weights ({count} {leaves[0]})."
 
 
 def _count(number: float) -> str:

@@ -1,4 +1,4 @@
-"""The configs, one file a result."""
+"""The configs, one file per result."""
 
 import importlib
 import pkgutil

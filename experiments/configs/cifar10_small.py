@@ -1,4 +1,4 @@
-"""CIFAR-10, 10,000 images of it, a small SpikingVGG, T = 2, T-BSO: what a CPU can say about CIFAR-10.
+"""CIFAR-10 (10,000 of its images), a small SpikingVGG, T = 2, T-BSO: what a CPU can say about CIFAR-10.
 
 Row: none of the paper's (see cifar10-vgg11).
 Command: python -m experiments.train cifar10-small

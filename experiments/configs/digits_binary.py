@@ -1,4 +1,4 @@
-"""The handwritten digits with a network whose every layer is binary: only flips and norms learn.
+"""The handwritten digits with every layer binary: only flips and norms learn.
 
 Row: none of the paper's; the honest test that flips do the learning.
 Command: python -m experiments.train digits-binary

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, 10,000 images of it, a SpikingVGG that a CPU trains in a minute, T = 2, T-BSO.
+"""Fashion-MNIST (10,000 of its images), a SpikingVGG that a CPU trains in a minute, T = 2, T-BSO.
 
 Row: none of the paper's; a real data set between the digits and CIFAR-10.
 Command: python -m experiments.train fashion-mnist (all images: --train-examples 60000)

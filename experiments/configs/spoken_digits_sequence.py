@@ -1,4 +1,4 @@
-"""The Free Spoken Digit Dataset frame by frame, each as long as it lasts, a recurrent network, T = 32, T-BSO.
+"""The Free Spoken Digit Dataset frame by frame at full length, a recurrent network, T = 32, T-BSO.
 
 Row: none of the paper's; sequences of unequal length, padded, with a mask.
 Command: python -m experiments.train spoken-digits-sequence

@@ -1,4 +1,4 @@
-"""A data set as training takes it: two splits, the number of classes, and the front end that belongs to it."""
+"""A data set for training: two splits, the number of classes, and the front end that belongs to it."""
 
 import dataclasses
 
@@ -27,9 +27,9 @@ class DataSet:
 
 
 def hold_out(data: DataSet, share: int = 5) -> DataSet:
-    """Returns the training split alone: one example in ``share``, drawn with a fixed seed, is its test split.
+    """Returns only the training split: one example in ``share``, drawn with a fixed seed, becomes its test split.
 
-    Use it wherever a setting is chosen: the test split of the result holds no test example.
+    Use it to choose settings: the test split of the result holds no test example.
 
     Raises:
       ValueError: the share leaves no example on one of the two sides.

@@ -1,4 +1,4 @@
-"""The data sets that load knows, and everything that it knows of them."""
+"""The data sets that load knows, and everything that it knows about them."""
 
 import dataclasses
 import importlib
@@ -12,17 +12,17 @@ from experiments.front_ends import FrontEnd, audio, events, images, sequences
 
 @dataclasses.dataclass(frozen=True)
 class KnownSet:
-    """What has to be known of a set beforehand.
+    """What must be known about a set in advance.
 
     Attributes:
       num_classes: the number of classes.
       front_end: how stored examples become what the network sees.
       to_stored: how prepared examples become stored ones.
-      builder: a function that imports and returns our builder; None: a stock set, or one that we only read.
-      source: what our builder is made from, in words; empty where it needs nothing.
-      stock: whether TensorFlow Datasets can download or make it by itself.
+      builder: a function that imports and returns our builder; None: a stock set, or a read-only one.
+      source: a description of what our builder reads; empty if it needs nothing.
+      stock: whether TensorFlow Datasets can download or make it automatically.
       test_split: the prepared split that is the test split.
-      chunk: examples that are read and converted at once.
+      chunk: number of examples read and converted at once.
       stream: for a set larger than memory, how the bytes of one image become a stored example; None: it is held.
     """
 

@@ -1,4 +1,4 @@
-"""Reading a prepared data set, and saying at once what to do where it is missing."""
+"""Reading a prepared data set, or saying at once what to do if it is missing."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +15,18 @@ from experiments.data.splits import MemorySplit, Split, check_examples, check_re
 from experiments.data.streams import StreamSplit
 
 THREADS = min(4, os.cpu_count() or 1)
-"""Chunks that are read at once: unpacking does not hold the interpreter."""
+"""Chunks that are read in parallel: unpacking does not hold the interpreter."""
 
 
 def load(name: str, data_dir: Path | None = None, num_steps: int = 1) -> DataSet:
-    """Reads a prepared data set; one that needs neither network nor source is prepared first where it is missing.
+    """Reads a prepared data set; a missing one that needs neither network nor source is prepared first.
 
     Never touches the network: a set that is not on this machine is an error that says how to get it. Parts that
-    ``experiments.prepare --parts`` wrote come first, and are read by numpy alone.
+    ``experiments.prepare --parts`` wrote take precedence, and need only numpy.
 
     Args:
       name: a key of SETS.
-      data_dir: where prepared sets lie; None: TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      data_dir: folder of prepared sets; None: TFDS_DATA_DIR, or ~/tensorflow_datasets.
       num_steps: time bins of recordings of events; other sets do not depend on it.
 
     Raises:
@@ -61,7 +61,7 @@ def load(name: str, data_dir: Path | None = None, num_steps: int = 1) -> DataSet
 
 
 def default_folder(data_dir: Path | None = None) -> Path:
-    """Returns where prepared sets lie: data_dir, or TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """Returns the folder of prepared sets: data_dir, or TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     return (data_dir or Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"))).expanduser().resolve()
 
 
@@ -94,7 +94,7 @@ def _split(builder: Any, name: str, split: str, known: KnownSet, num_steps: int)
 
 
 def _read(source: Any, known: KnownSet, num_steps: int, *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a split chunk by chunk, so that it is never in memory in any but its stored form."""
+    """Reads a split chunk by chunk, so that only its stored form is ever in memory."""
 
     def chunk(start: int) -> tuple[np.ndarray, list[int]]:
         end = min(start + known.chunk, len(source))

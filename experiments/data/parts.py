@@ -1,4 +1,4 @@
-"""A data set as plain numpy files in parts, for machines that have neither TensorFlow Datasets nor a network."""
+"""A data set as plain numpy files in parts, for machines without TensorFlow Datasets and without a network."""
 
 import math
 from pathlib import Path
@@ -53,12 +53,12 @@ def read_parts(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     wanted = [folder / f"{split}-{index:03d}-of-{count:03d}.npz" for index in range(count)]
     if files != wanted:
         missing = next((path for path in wanted if path not in files), files[-1] if files else wanted[0])
-        raise ValueError(f"{folder}: the parts of '{split}' are not complete; look at {missing.name}.")
+        raise ValueError(f"{folder}: the parts of '{split}' are not complete; check {missing.name}.")
     parts = []
     for path in files:
         try:
             with path.open("rb") as file, np.load(file) as part:  # numpy leaves a damaged file open
                 parts.append((part["x"], part["y"]))
         except Exception as error:  # zipfile, zlib and numpy each have their own
-            raise ValueError(f"{path} is corrupt ({error}); bring it again.") from error
+            raise ValueError(f"{path} is corrupt ({error}); copy it again.") from error
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])

@@ -1,4 +1,4 @@
-"""Preparing a data set: into its place in one step at the end, or not at all."""
+"""Preparing a data set: moved into its place in one step at the end, or not at all."""
 
 import contextlib
 import fcntl
@@ -17,14 +17,14 @@ LEFTOVERS = "incomplete.*"
 
 
 def prepare(name: str, folder: Path, source: Path | None = None, *, quiet: bool = False) -> Path:
-    """Prepares a set for reading without TensorFlow; one that is there already is left alone.
+    """Prepares a set for reading without TensorFlow; an existing one is left unchanged.
 
     A preparation that fails or is interrupted leaves nothing behind; one that was killed leaves a folder that is never
-    read, and the next one clears it away. Of two processes at once, the second waits for the first.
+    read, and that the next preparation removes. If two processes prepare at once, the second waits for the first.
 
     Args:
       name: a key of SETS.
-      folder: where prepared sets lie.
+      folder: folder of prepared sets.
       source: the files that one of our own sets is made of, a folder or an archive; of a stock set that cannot be
         downloaded by a program (imagenet2012): the folder with its archives.
       quiet: show no progress.
@@ -49,11 +49,14 @@ def prepare(name: str, folder: Path, source: Path | None = None, *, quiet: bool 
     if (prepared := prepared_folder(name, folder)) is not None:
         return prepared
     if known.builder is None and not known.stock:
-        raise FileNotFoundError(f"'{name}' is only read; bring it to {folder / name}, in the format array_record.")
+        raise FileNotFoundError(
+            f"'{name}' cannot be prepared here; copy it to {folder / name}, in the format array_record."
+        )
     if known.stock and importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
-            f"'{name}': TensorFlow Datasets downloads and prepares it, which takes TensorFlow and a network. Install "
-            f"tensorflow, or prepare the set elsewhere with the same command and bring {folder / name} here."
+            f"'{name}': TensorFlow Datasets downloads and prepares it, which needs TensorFlow and a network "
+            "connection. Install tensorflow, or prepare the set elsewhere with the same command and copy "
+            f"{folder / name} here."
         )
     with _alone(folder / name), _silent() if quiet else contextlib.nullcontext():
         for leftover in (folder / name).glob(LEFTOVERS):
@@ -75,9 +78,9 @@ def how_to_prepare(name: str, folder: Path) -> str:
     """Returns the advice, a sentence with a command, to someone who lacks a set."""
     known = SETS[name]
     if known.builder is None and not known.stock:
-        return f"It is only read: bring it to {folder / name}, in the format array_record."
+        return f"It cannot be prepared here: copy it to {folder / name}, in the format array_record."
     command = f"python -m experiments.prepare {name} --data-dir {folder}" + (" --source PATH" if known.source else "")
-    where = f"On a machine with a network and TensorFlow run:\n  {command}\nthen bring {folder / name} here."
+    where = f"On a machine with a network and TensorFlow run:\n  {command}\nthen copy {folder / name} here."
     return where if known.stock else f"Run:\n  {command}\nPATH: {known.source}."
 
 
@@ -98,7 +101,7 @@ def _download_and_prepare(name: str, folder: Path, source: Path | None) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Makes a set's folder, waits until no other process prepares the set, and removes what stays empty."""
+    """Makes a set's folder, waits until no other process prepares the set, and removes the folder if it stays empty."""
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

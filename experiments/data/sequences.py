@@ -1,4 +1,4 @@
-"""Sequences of unequal length in stored form: padded frames, whose last feature is 1 where a frame is there."""
+"""Sequences of unequal length in stored form: padded frames, whose last feature is 1 where a frame is valid."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from experiments.data.stored import Example, ToStored, spectrograms
 
 
 def spectra(sample_rate: int) -> ToStored:
-    """Returns the function that makes log-mel spectra, a frame each 32nd of a second, float32 ``(chunk, 32, 33)``.
+    """Returns the function that makes log-mel spectra, 32 frames per second, float32 ``(chunk, 32, 33)``.
 
-    A clip has as many frames as it lasts, of its first second.
+    A clip has as many frames as it is long, up to one second.
 
     Args:
       sample_rate: of the clips, in Hz.

@@ -1,4 +1,4 @@
-"""A split of a data set: examples in stored form, given out in batches; here the kind that lies on the device."""
+"""A split of a data set: examples in stored form, read in batches; here the kind that lies on the device."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ WHOLE: Part = (0, 1)
 
 @runtime_checkable
 class Split(Protocol):
-    """Stored examples with their labels; what a front end makes of them is no concern of a split."""
+    """Stored examples with their labels; a split does not depend on the front end."""
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -29,22 +29,22 @@ class Split(Protocol):
     def batches(
         self, batch_size: int, key: jax.Array | None = None, first: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Gives out the split once: stored examples of shape ``(batch, ...)`` and int32 labels of shape ``(batch,)``.
+        """Yields the split once: stored examples of shape ``(batch, ...)`` and int32 labels of shape ``(batch,)``.
 
         Args:
-          batch_size: examples a batch.
-          key: given: an order drawn from it, and a remainder smaller than a batch is dropped. None: the stored order,
-            and the remainder comes as a smaller last batch.
+          batch_size: examples per batch.
+          key: the order is drawn from it, and a remainder smaller than a batch is dropped. None: the stored order, and
+            the remainder is a smaller last batch.
           first: the batch to begin with; those before it are not read.
-          part: ``(index, parts)``: give out, and read, only this one of so many equal parts of each batch, which must
-            then all be full and divisible.
+          part: ``(index, parts)``: read and yield only this one of the equal parts of each batch; all batches must then
+            be full and divisible.
 
         Raises:
           ValueError: the batch size is not positive, or a batch has no such parts.
         """
 
     def take(self, indices: np.ndarray) -> "Split":
-        """Returns the split of these examples alone, in this order."""
+        """Returns the split of only these examples, in this order."""
 
 
 class MemorySplit:
@@ -58,13 +58,13 @@ class MemorySplit:
       x, y: the same on the device, y as int32.
 
     Raises:
-      ValueError: there is no example, or not one label an example.
+      ValueError: there is no example, or not one label per example.
     """
 
     def __init__(self, x: Any, y: Any) -> None:
         self.x, self.y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
         if self.y.ndim != 1 or len(self.x) != len(self.y):
-            raise ValueError(f"y: needs one label an example, shape ({len(self.x)},), got {self.y.shape}.")
+            raise ValueError(f"y: needs one label per example, shape ({len(self.x)},), got {self.y.shape}.")
         if not len(self.x):
             raise ValueError("x: there is no example.")
 
@@ -88,7 +88,7 @@ class MemorySplit:
             yield gather(self.x, self.y, order, count - count % batch_size, count % batch_size)
 
     def order(self, key: jax.Array) -> jax.Array:
-        """Returns the order in which ``batches`` gives out the examples with this key: int32 positions."""
+        """Returns the order in which ``batches`` yields the examples with this key: int32 positions."""
         return jax.random.permutation(key, len(self))
 
     def take(self, indices: np.ndarray) -> "MemorySplit":
@@ -114,7 +114,7 @@ def check_part(count: int, batch_size: int, drop_remainder: bool, part: Part) ->
     """Returns where in each batch a part begins, and its size.
 
     Raises:
-      ValueError: there is no such part, or not of every batch.
+      ValueError: there is no such part, or not in every batch.
     """
     index, parts = part
     if not 0 <= index < parts:
@@ -126,7 +126,7 @@ def check_part(count: int, batch_size: int, drop_remainder: bool, part: Part) ->
 
 
 def check_readable(examples: Sequence[Mapping[str, Any]], name: str) -> None:
-    """Raises ValueError if a record could not be read: of a damaged file nothing comes instead of an error."""
+    """Raises ValueError if a record could not be read: a damaged file yields nothing instead of an error."""
     if any(value is None for example in examples for value in example.values()):
         raise ValueError(f"{name}: a file of the prepared set is damaged; prepare it again.")
 

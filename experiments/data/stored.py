@@ -1,4 +1,4 @@
-"""From examples as TensorFlow Datasets gives them to examples as a split stores them, a chunk at a time."""
+"""Conversion of examples from TensorFlow Datasets to the form that a split stores, one chunk at a time."""
 
 import functools
 import io
@@ -18,7 +18,7 @@ ToStored = Callable[[Sequence[Example], int], np.ndarray]
 """A function of a chunk of examples and the number of time steps: the stored array of shape ``(chunk, ...)``."""
 
 FIXED_POINT = 8
-"""Stored units an event in frames that were resized: an event that four pixels share must not vanish in rounding."""
+"""Stored units per event in resized frames: an event that four pixels share must not vanish in rounding."""
 
 
 def pixels(examples: Sequence[Example], num_steps: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def decode_image(file: bytes) -> np.ndarray:
 
 
 def decode_square(file: bytes, size: int = 256) -> np.ndarray:
-    """Returns the centre of an image whose shorter side was brought to ``size``: uint8 ``(size, size, 3)``.
+    """Returns the centre of an image whose shorter side was resized to ``size``: uint8 ``(size, size, 3)``.
 
     Bilinear over the whole area that a new pixel covers; grey and CMYK images become RGB.
     """
@@ -55,7 +55,7 @@ def event_frames(height: int, width: int, resized: tuple[int, int] | None = None
     Args:
       height: the sensor's, in pixels.
       width: the sensor's, in pixels.
-      resized: the size of stored frames, which then hold FIXED_POINT units an event; None: the sensor's, and events.
+      resized: the size of stored frames, which then hold FIXED_POINT units per event; None: the sensor's, and events.
     """
 
     def to_stored(examples: Sequence[Example], num_steps: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def spectrograms(sample_rate: int) -> ToStored:
     """Returns the function that makes log-mel spectrograms, float32 ``(chunk, 32, 32, 1)``, of the clips' first second.
 
     Args:
-      sample_rate: of the clips, in Hz; shorter ones are padded with zeros behind.
+      sample_rate: of the clips, in Hz; shorter ones are padded with zeros at the end.
     """
 
     def to_stored(examples: Sequence[Example], num_steps: int) -> np.ndarray:

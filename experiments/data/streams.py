@@ -23,9 +23,9 @@ class StreamSplit:
       decode: a function of the bytes: the stored example, an array of one shape and dtype.
       num_classes: the number of classes.
       indices: the examples of the source that make up the split, in order; None: all.
-      workers: processes that read and decode; 0: the threads of this one. A script that uses more than 0 keeps its own
-        work under ``if __name__ == "__main__"``, since each of them imports it.
-      threads: threads of each process; each has at most one batch ready before it is asked for.
+      workers: processes that read and decode; 0: the threads of this one. A script that uses more than 0 must have its
+        own work under ``if __name__ == "__main__"``, since each process imports it.
+      threads: threads of each process; each has at most one batch ready in advance.
 
     Raises:
       ValueError: there is no example, or workers or threads are out of range.
@@ -73,7 +73,7 @@ class StreamSplit:
     def batches(
         self, batch_size: int, key: jax.Array | None = None, first: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """As Split.batches; the order depends on the key alone, not on workers and threads."""
+        """Like Split.batches; the order depends only on the key, not on workers and threads."""
         import grain
 
         check_batch_size(batch_size)
@@ -82,7 +82,7 @@ class StreamSplit:
         if key is not None:
             records = records.shuffle(seed=int(jax.random.bits(key, dtype=jnp.uint32)))
         if first or size < batch_size:
-            # Only what is given out is read: places of the order, a part of each batch from the first on.
+            # Only what is yielded is read: places of the order, a part of each batch from the first on.
             end = len(self) if key is None else len(self) - len(self) % batch_size
             starts = range(first * batch_size, end, batch_size)
             places = [place for start in starts for place in range(start + low, min(start + low + size, end))]

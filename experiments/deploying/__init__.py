@@ -1,1 +1,1 @@
-"""A run leaves JAX: its network in whole numbers, what that costs in accuracy, bytes and time, and the files."""
+"""Deploying a run: its integer network, the cost in accuracy, bytes and time, and the files."""

@@ -1,4 +1,4 @@
-"""What a deployed network makes of test data, beside JAX, and C beside the NumPy reference."""
+"""A deployed network compared with JAX on test data, and its C code with the NumPy reference."""
 
 import dataclasses
 import math
@@ -24,16 +24,16 @@ SPIKES = 2**27
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What was found on test data.
+    """The results on test data.
 
     Attributes:
-      examples: how many.
+      examples: their number.
       jax: accuracy of make_eval_step on inputs as the network was trained for.
-      jax_rounded: the same on inputs that were rounded; None: none was.
-      whole: accuracy of the network in whole numbers.
+      jax_rounded: the same on rounded inputs; None: no input was rounded.
+      whole: accuracy of the integer network.
       agreement: of its predictions and spikes with those of JAX on the same inputs.
       is_compiled: whether the network ran as C code.
-      logits_differ, spikes_differ: by how many C differs from the NumPy reference; None: not looked at.
+      logits_differ, spikes_differ: how many differ between C and the NumPy reference; None: not compared.
     """
 
     examples: int
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether C is the reference, bit for bit, as far as it was looked at."""
+        """Whether C equals the reference bit for bit, as far as it was compared."""
         return not self.logits_differ and not self.spikes_differ
 
 
@@ -58,9 +58,9 @@ def compare(
 
     Args:
       found: the trained network.
-      grid: how inputs become whole.
-      network: the same in whole numbers.
-      is_compiled: whether it runs as C code, for which there must be a compiler; else in NumPy, which is slow.
+      grid: how inputs become integers.
+      network: its integer network.
+      is_compiled: whether it runs as C code, which needs a compiler; otherwise in NumPy, which is slow.
       check: whether C is compared with NumPy.
       examples: how many test examples, from the first on; None: all.
 
@@ -108,7 +108,7 @@ def _part(x: np.ndarray, first: int, size: int, axis: int) -> np.ndarray:
 
 
 def _differing(one: Outcome, other: Outcome, before: tuple[int, int]) -> tuple[int, int]:
-    """How many logits and spikes of two outcomes differ, with those before."""
+    """How many logits and spikes of two outcomes differ, added to earlier counts."""
     logits = int(np.sum(one[0] != other[0]))
     spikes = sum(int(np.sum(one[1][name] != other[1][name])) for name in other[1])
     return before[0] + logits, before[1] + spikes

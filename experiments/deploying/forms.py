@@ -1,4 +1,4 @@
-"""The forms in which a trained network leaves: made first, all of them, and written then."""
+"""The forms in which a trained network is exported: all are made before any is written."""
 
 import importlib.util
 import tempfile
@@ -12,14 +12,14 @@ from experiments.deploying.trained import Trained
 from experiments.running.files import write_bytes
 
 NAME = "net"
-"""The prefix of all that the C code declares."""
+"""The prefix of everything that the C code declares."""
 
 
 def whole(found: Trained, grid: Grid, membrane_bits: int) -> IntegerNetwork:
-    """Returns a trained network in whole numbers.
+    """Returns the integer network of a trained network.
 
     Raises:
-      ValueError: it cannot be said in them; the message names the layer.
+      ValueError: there is no integer form of it; the message names the layer.
     """
     return integer_network(
         found.model,
@@ -42,11 +42,11 @@ def example(found: Trained) -> np.ndarray:
 def write(
     found: Trained, network: IntegerNetwork, c: Path | None, net: Path | None, nir: Path | None, stablehlo: Path | None
 ) -> dict[str, int]:
-    """Writes those forms for which there is a path; returns the bytes of files by what they hold.
+    """Writes the forms for which a path is given; returns the bytes of the files by their content.
 
     Raises:
-      ImportError: a package is missing that a form needs.
-      ValueError: the network has no words in NIR.
+      ImportError: a package that a form needs is missing.
+      ValueError: the network cannot be expressed in NIR.
       OSError: a file cannot be written.
     """
     program = _program(found) if stablehlo is not None else b""

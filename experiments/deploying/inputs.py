@@ -1,4 +1,4 @@
-"""Inputs in whole numbers: as they are stored, or rounded to a grid of so many bits."""
+"""Inputs as integers: as they are stored, or rounded to a grid with a number of bits."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ import numpy as np
 from experiments.data import DataSet, Split
 
 BATCH = 500
-"""Examples that a front end makes inputs of at once."""
+"""Examples that a front end converts at once."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """How inputs become whole numbers.
+    """How inputs become integers.
 
     Attributes:
       scale: whole inputs are the model's times this.
-      low, high: the least and the largest; what lies beyond is one of these.
+      low, high: the least and the largest; inputs beyond are clipped to these.
       is_exact: whether nothing is rounded.
     """
 
@@ -29,11 +29,11 @@ class Grid:
     is_exact: bool
 
     def whole(self, inputs: np.ndarray) -> np.ndarray:
-        """Returns whole numbers, int32."""
+        """Returns integers, int32."""
         return np.clip(np.rint(inputs * np.float64(self.scale)), self.low, self.high).astype(np.int32)
 
     def real(self, whole: np.ndarray) -> np.ndarray:
-        """Returns what the model is given in the place of whole inputs, float32."""
+        """Returns the float32 inputs of the model that correspond to integer inputs."""
         return whole.astype(np.float32) / np.float32(self.scale)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ def grid_of(data: DataSet, bits: int) -> Grid:
 
     Args:
       data: the data set.
-      bits: of a grid on which inputs do not lie, sign included.
+      bits: of the grid, including the sign, if inputs do not lie on one.
     """
     if data.front_end.levels is not None:
         return Grid(data.front_end.levels, 0, data.front_end.levels, True)
@@ -57,7 +57,7 @@ def grid_of(data: DataSet, bits: int) -> Grid:
 
 
 def seen(data: DataSet, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Gives out what the network sees of a split, float32, and labels."""
+    """Yields what the network sees of a split, float32, and labels."""
     evaluate = jax.jit(data.front_end.evaluate)
     for x, y in split.batches(BATCH):
         inputs, labels = jax.device_get((evaluate(jnp.asarray(x)), y))

@@ -17,8 +17,8 @@ def compiled(network: IntegerNetwork, x: np.ndarray, flags: Sequence[str]) -> Ca
 
     Args:
       network: of static frames.
-      x: the example, whole, with a batch axis.
-      flags: what cc is given.
+      x: the example, as integers, with a batch axis.
+      flags: the flags of cc.
 
     Raises:
       RuntimeError: the logits differ from the reference.

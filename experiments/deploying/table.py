@@ -24,12 +24,12 @@ def deployment_table(
     """Returns the table of a deployment.
 
     Args:
-      title: what it stands over.
-      report: of the network in whole numbers.
-      files: the bytes of other forms, by their names.
-      found: what was found on test data.
+      title: its title.
+      report: of the integer network.
+      files: the bytes of other forms, by name.
+      found: the results on test data.
       seconds: the time of an example, by "JAX" and "C".
-      example: what an example is.
+      example: a description of an example.
     """
     table = Table(title=title)
     table.add_column("")
@@ -68,13 +68,13 @@ def deployment_table(
 
 
 def _time(seconds: float) -> str:
-    """A time in a unit in which it has one to three digits before the point."""
+    """A time in the unit in which it has one to three digits before the decimal point."""
     unit, factor = next((pair for pair in (("s", 1.0), ("ms", 1e3)) if seconds * pair[1] >= 1), ("us", 1e6))
     return f"{seconds * factor:.3g} {unit}"
 
 
 def draw(path: Path, report: DeploymentReport) -> None:
-    """Draws of each layer with weights what its bytes are, beside float32, on axes of their own."""
+    """Draws the bytes of each layer with weights, in float32 and deployed, on separate axes."""
     layers = [layer for layer in report.layers if layer.weights]
     places = range(len(layers))
     drawing = figure(10, 1.4 + 0.34 * len(layers))

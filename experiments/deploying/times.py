@@ -1,6 +1,6 @@
 """How long an example takes, in JAX and in C, on one core: ``python -m experiments.deploying.times FOLDER``.
 
-A process of its own, as the threads of JAX are started with the process.
+It is a separate process, because the threads of JAX start with the process.
 """
 
 import json
@@ -23,17 +23,17 @@ from experiments.deploying.comparison import FLAGS
 from experiments.deploying.native import compiled
 
 ROUNDS, SECONDS = 301, 3.0
-"""Of each at most so many calls, and so long; in turns, so that other work on the machine is all the same to both."""
+"""Limits of calls and seconds for each; they take turns, so that other work on the machine affects both alike."""
 
 
 def measured(model: Any, state: bsojax.TrainState, network: IntegerNetwork, x: np.ndarray) -> dict[str, float]:
-    """Returns the median time of one example in seconds, by "JAX" and, where there is a compiler, "C".
+    """Returns the median time of one example in seconds, by "JAX" and, if there is a compiler, "C".
 
     Args:
       model: the model, one of bsojax.models.
       state: its state.
-      network: the same in whole numbers.
-      x: an example, whole, with a batch axis.
+      network: its integer network.
+      x: an example, as integers, with a batch axis.
 
     Raises:
       RuntimeError: the process fails.

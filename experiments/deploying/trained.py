@@ -15,7 +15,7 @@ from experiments.networks import make_model
 from experiments.running.folder import MODEL, resumed
 
 EARLIER = "model.msgpack"
-"""Where runs of earlier versions left their network."""
+"""The network's file in runs of earlier versions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Trained:
       folder: of its run.
       path: its file.
       config: the settings of the run.
-      data: what it was trained for; its test part is that of the data set.
+      data: the data that it was trained on; its test part is that of the data set.
       model: the network.
       state: signs to ship, real parameters and statistics.
     """
@@ -40,15 +40,15 @@ class Trained:
 
 
 def trained(folder: Path, data_dir: Path | None = None) -> Trained:
-    """Reads the network of a run, with neurons as they evaluate, whatever rule trained them.
+    """Reads the network of a run, with the neurons of evaluation, whichever rule trained it.
 
     Args:
       folder: the run's.
-      data_dir: where prepared data sets lie; None: where they did for the run.
+      data_dir: folder of prepared data sets; None: the one that the run used.
 
     Raises:
       FileNotFoundError: there is no run, it has no network yet, or its data are not on this machine.
-      ValueError: a file is damaged; or the inputs are padded sequences, which no file says the end of.
+      ValueError: a file is damaged; or the inputs are padded sequences, whose ends no file records.
     """
     try:
         begun = resumed(folder)
@@ -66,6 +66,6 @@ def trained(folder: Path, data_dir: Path | None = None) -> Trained:
     frame = frame_of(config, data)
     stored = jax.ShapeDtypeStruct((1, *data.test.example.shape), data.test.example.dtype)
     if isinstance(jax.eval_shape(data.front_end.evaluate, stored), Padded):
-        raise ValueError(f"RUN: '{config.dataset}' is of padded sequences; networks of whole numbers take full ones.")
+        raise ValueError(f"RUN: '{config.dataset}' has padded sequences; integer networks need full ones.")
     state = bsojax.load_model(path, model, input_shape=frame.shape[1:]).state
     return Trained(folder, path, config, data, model, state)

@@ -1,4 +1,4 @@
-"""Runs the studies and renders docs/RESULTS.md: ``python -m experiments.evidence``; stopped, it goes on next time."""
+"""Runs the studies and renders docs/RESULTS.md: ``python -m experiments.evidence``; it can be stopped and resumed."""
 
 import os
 
@@ -11,11 +11,11 @@ from experiments.evidence.studies import PLAN, path_of
 
 
 def main(only: tuple[str, ...] = (), workers: int = os.cpu_count() or 1) -> None:
-    """Runs what is missing of each study, in order.
+    """Runs the missing runs of each study, in order.
 
     Args:
       only: studies to run, as STUDY or STUDY:CONFIG (for example rivals:digits); none: all.
-      workers: processes, each on a core of its own.
+      workers: processes, each on its own core.
     """
     console = Console()
     known = {f"{name}:{config}" for name, (_, configs) in PLAN.items() for config in configs} | set(PLAN)

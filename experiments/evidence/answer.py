@@ -1,4 +1,4 @@
-"""What RESULTS.md opens with: which rule to take, how much better it is, at how many bits, and than which it is not."""
+"""The opening of RESULTS.md: which rule to use, at how many bits, and which rules it beats and does not beat."""
 
 import math
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from experiments.evidence.tables import REFERENCE, rules_of
 from experiments.spread import Spread
 
 COUNTER = "counter, 8 bits"
-"""The rule to take where memory decides."""
+"""The rule to use if memory is short."""
 
 FIRST = "T-BSO, first recipe"
-"""What fewer bits must not fall behind of."""
+"""The rule that rules with fewer bits must not fall behind."""
 
 CLEAR = 2.0
-"""Standard errors of a difference from which on it counts as one."""
+"""A difference counts as clear if it exceeds this many standard errors."""
 
 
 def answer(evidence: Mapping[str, Studies]) -> str:
-    """A line a config, and the sentences that follow from them."""
+    """One line per config, and the sentences that follow from them."""
     compared = {config: evidence["rivals"].get(config, Study("rivals", config)) for config in COMPARED}
     whole = {config: study for config, study in compared.items() if set(study.rows) >= set(rules_of(config))}
     heads = (
         "set", f"{OURS}, %", f"{COUNTER}, %", "best with latent weights, %", "difference (standard error)",
-        f"batches to the highest target, as a multiple: {REFERENCE} / {OURS}", "fewest bits without loss",
+        f"batches to the highest target, ratio {REFERENCE} / {OURS}", "fewest bits without loss",
     )  # fmt: skip
     lines: list[tuple[str, ...]] = []
     for config, study in compared.items():
@@ -47,7 +47,7 @@ def answer(evidence: Mapping[str, Studies]) -> str:
 
 
 def best_latent(study: Study) -> str:
-    """The rule with latent weights whose mean on the test set is highest, a choice that flatters it."""
+    """The rule with latent weights and the highest mean on the test set; choosing it so flatters it."""
     latent = [label for label in RULES if "latent" in label and label in study.rows]
     return max(latent, key=lambda label: study.rows[label].test.mean)
 
@@ -60,7 +60,7 @@ def difference(ours: Row, other: Row) -> tuple[float, float]:
 
 
 def times_faster(study: Study) -> str:
-    """How many times as many batches the reference takes to the highest target of a config as ours."""
+    """The ratio of the reference's batches to the highest target of a config to those of our rule."""
     if not {OURS, REFERENCE} <= set(study.rows):
         return study.missing
     target = SPEED_TARGETS[study.config][-1]
@@ -71,7 +71,7 @@ def times_faster(study: Study) -> str:
 
 
 def fewest_bits(study: Study) -> str:
-    """The fewest bits a weight with which a latent-free rule is not clearly below the first recipe."""
+    """The fewest bits per weight with which a latent-free rule is not clearly below the first recipe."""
     kept = [label for label in LATENT_FREE if label in study.rows and study.rows[label].bits is not None]
     level = [label for label in kept if not _clearly_below(study.rows[label], study.rows[FIRST])]
     label = min(level, key=lambda label: study.rows[label].bits or math.inf)
@@ -97,8 +97,9 @@ def _verdict(whole: Mapping[str, Study]) -> str:
                 beaten_by.setdefault(label, []).append(config)
     tops = [config for config, study in whole.items() if _at_the_top(study.tests(RULES))]
     parts = [
-        f"Against the best rule that keeps latent weights, chosen by its test accuracy, {OURS} is ahead by more than "
-        f"{CLEAR:g} standard errors on {_listed(ahead)}, behind on {_listed(behind)}, and neither on {_listed(level)}.",
+        f"Compared with the best rule that keeps latent weights, chosen by its test accuracy, {OURS} is ahead by more "
+        f"than {CLEAR:g} standard errors on {_listed(ahead)}, behind on {_listed(behind)}, and level on "
+        f"{_listed(level)}.",
         f"It has the highest mean of all rules, or one within the standard error of it, on {_listed(tops)}.",
     ]
     if beaten_by:

@@ -6,13 +6,13 @@ COMPARED = ("digits", "fashion-mnist-binary", "spoken-digits", "fashion-mnist", 
 """The configs on which all rules are compared."""
 
 SEEDS = (0, 1, 2)
-"""Those of every row."""
+"""The seeds of every row."""
 
 MORE_SEEDS = (3, 4, 5)
-"""And of the best rows of a comparison, once all have been run with the seeds above."""
+"""Further seeds of the best rows of a comparison, once all rows have been run with the seeds above."""
 
 MOST = 3
-"""How many rows those are."""
+"""The number of best rows."""
 
 TUNING_SEED = 100
 """Settings are chosen with a seed that no comparison uses."""
@@ -47,7 +47,7 @@ RULES: dict[str, dict[str, Any]] = {
 """The rows of every comparison: what each changes in the config."""
 
 OURS = "T-BSO, calibrated"
-"""The row that is to be the best."""
+"""Our row."""
 
 LATENT_FREE = tuple(label for label in RULES if "latent" not in label and label != "frozen signs")
 """Rows that keep no latent weight."""
@@ -72,7 +72,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "counter, 5 bits": {"rho": (1.0, 2.5, 5.0)},
     "counter, 4 bits": {"rho": (1.0, 2.5, 5.0)},
 }
-"""What is tuned, on validation data and with a seed of its own. The paper's presets are the paper's, untuned."""
+"""What is tuned, on validation data and with a separate seed. The paper's presets are not tuned."""
 
 SETTINGS_OF = {
     "BPTT, latent, Adam, read at an average": "BPTT, latent, Adam",
@@ -81,7 +81,7 @@ SETTINGS_OF = {
     "T-BSO, calibrated, int8": "T-BSO, calibrated",
     "counter, 6 bits and a deployed one": "counter, 6 bits",
 }
-"""Rows that take over what was chosen for another, beside what their own grid says."""
+"""Rows that take over settings chosen for another row, in addition to those from their own grid."""
 
 TUNED_ON = {"cifar10-small": "fashion-mnist", "cifar10-medium": "fashion-mnist"}
 """Configs too slow to tune, and the config whose chosen settings they take over."""
@@ -119,4 +119,4 @@ FAST = (
 """The rows of the study of speed."""
 
 SPEED_EVALUATIONS = {"digits": 2, "fashion-mnist-binary": 30, "spoken-digits": 3, "fashion-mnist": 6, "n-mnist": 1}
-"""Evaluations an epoch in the study of speed: one every 25 batches or so."""
+"""Evaluations per epoch in the study of speed: about one every 25 batches."""

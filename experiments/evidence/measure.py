@@ -26,7 +26,7 @@ class Job:
 
     Attributes:
       label: the row that it belongs to.
-      config: its settings, the seed among them.
+      config: its settings, including the seed.
       memory: whether the bytes of its compiled step are measured.
       statistics: whether its test accuracy is also measured with running and with the test batch's own statistics.
     """
@@ -90,7 +90,7 @@ def memory(run: Run) -> dict[str, int]:
 
 
 def accuracy_as_in_training(run: Run, state: bsojax.TrainState, split: Split) -> float:
-    """Returns the accuracy where each batch is normalised as in training, mostly by its own statistics.
+    """Returns the accuracy when each batch is normalised as in training, mostly by its own statistics.
 
     No user gets this accuracy: it needs many test examples at once. Its distance to the accuracy with the statistics in
     the state is what stale statistics cost.

@@ -1,4 +1,4 @@
-"""What the paper says beside what was measured here: its table of results, and its claim of faster convergence."""
+"""The paper's figures beside those measured here: its table of results, and its claim of faster convergence."""
 
 import csv
 import functools
@@ -14,10 +14,10 @@ from experiments.evidence.tables import beats, rules_of
 from experiments.pages import table
 
 BEFORE = "python -m experiments.train imagenet-resnet18 --output runs/imagenet-1"
-"""What must have been run before the second phase on ImageNet, which starts from it."""
+"""The run from which the second phase on ImageNet starts."""
 
 HERE = {"BSO": ("BSO, paper",), "T-BSO": ("T-BSO, paper", OURS)}
-"""The rows of our comparisons that stand beside the paper's rules."""
+"""The rows of our comparisons that correspond to the paper's rules."""
 
 FLIPPING = ("BSO, paper", "T-BSO, paper", OURS)
 THROUGH_TIME = ("BPTT, latent, SGD", "BPTT, latent, Adam")
@@ -25,7 +25,7 @@ THROUGH_TIME = ("BPTT, latent, SGD", "BPTT, latent, Adam")
 
 @functools.cache
 def rows() -> list[dict[str, str]]:
-    """The paper's table: one seed, the best test epoch; with the config of ours and what it takes to run it."""
+    """The paper's table (one seed, the best test epoch), with our config and what is needed to run it."""
     return list(csv.DictReader(Path(__file__).with_name("paper.csv").read_text().splitlines()))
 
 
@@ -56,10 +56,10 @@ def beside_ours(studies: Studies) -> str:
 
 
 def claims(studies: Studies) -> str:
-    """The paper's headline claims beside what the comparisons say."""
+    """The paper's headline claims beside the results of the comparisons."""
     answers = [beats(study, RULES)[0] for study in studies.values() if study.config not in FEW]
     share = f"{answers.count(True)} of {len(answers)} configs"
-    unknown = f" (on {answers.count(None)} it cannot be said yet)" if None in answers else ""
+    unknown = f" (on {answers.count(None)} this cannot be answered yet)" if None in answers else ""
     best = f"On {share} {OURS} is the best of all rules by more than the spread{unknown}."
     lines = (
         ("up to 72 % less training memory than BPTT", _memory(studies)),
@@ -70,7 +70,7 @@ def claims(studies: Studies) -> str:
 
 
 class Speed(NamedTuple):
-    """Batches of a BPTT rival over batches of a flip rule, to the same target; above 1 the flip rule is the faster."""
+    """Batches of a BPTT rival over batches of a flip rule, to the same target; above 1 the flip rule is faster."""
 
     ratio: float
     bound: str
@@ -124,25 +124,25 @@ def convergence(studies: Studies) -> str:
 
 
 def fastest(found: list[Speed]) -> str:
-    """The largest and the smallest ratio, and how often the flip rules are the faster."""
+    """The largest and the smallest ratio, and how often the flip rules are faster."""
     if not found:
         return "No ratio can be given yet."
     upper, lower = ([speed for speed in found if speed.bound != bound] for bound in ("≤ ", "≥ "))
     said = [f"Largest ratio: {max(upper, key=lambda speed: speed.ratio).named}."] if upper else []
-    said += [f"Smallest: {min(lower, key=lambda speed: speed.ratio).named}."] if lower else []
+    said += [f"Smallest ratio: {min(lower, key=lambda speed: speed.ratio).named}."] if lower else []
     for rival in THROUGH_TIME:
         faster = sum(speed.ratio > 1 for speed in upper if speed.rival == rival)
         slower = sum(speed.ratio < 1 for speed in lower if speed.rival == rival)
-        said.append(f"Against {rival} the flip rule is the faster in {faster} comparisons, the slower in {slower}.")
+        said.append(f"Against {rival} the flip rule is faster in {faster} comparisons and slower in {slower}.")
     return " ".join(said)
 
 
 def alone(studies: Studies) -> str:
-    """How often a comparison has no ratio because every seed of one side reached the target, but not of the other."""
+    """How often a comparison has no ratio because only one side reached the target with every seed."""
     there = [(fast.by_all, slow.by_all) for fast, slow, (*_, target) in _reached(studies) if target == "validation"]
     return (
-        "Without a ratio, because only one side reached the validation target with every seed: the flip rule alone in "
-        f"{there.count((True, False))} comparisons, BPTT alone in {there.count((False, True))}."
+        "Some pairs have no ratio because only one side reached the validation target with every seed: only the flip "
+        f"rule in {there.count((True, False))} comparisons, only BPTT in {there.count((False, True))}."
     )
 
 
@@ -154,7 +154,7 @@ def _pairs(studies: Studies) -> Iterator[tuple[str, Row, Row]]:
 
 
 def _reached(studies: Studies) -> Iterator[tuple[Reached, Reached, tuple[str, str, str, str]]]:
-    """When the two of a pair reached each target, with the names of rule, rival, config and target."""
+    """When both rules of a pair reached each target, with the names of rule, rival, config and target."""
     for config, rule, rival in _pairs(studies):
         for target, value in TARGETS[config].items():
             fast, slow = (row.batches_to(target, value) for row in (rule, rival))
@@ -162,7 +162,7 @@ def _reached(studies: Studies) -> Iterator[tuple[Reached, Reached, tuple[str, st
 
 
 def _memory(studies: Studies) -> str:
-    """The share of the compiled step's bytes that flip rules save."""
+    """The fraction of the compiled step's bytes that flip rules save."""
     saved = [
         (1 - ours / theirs, f"{rule.label} against {rival.label}, {config}, T = {rule.settings['num_steps']}")
         for config, rule, rival in _pairs(studies)
@@ -171,4 +171,4 @@ def _memory(studies: Studies) -> str:
     if not saved:
         return "No measurement yet."
     least, most = (f"{100 * share:.0f} % ({where})" for share, where in (min(saved), max(saved)))
-    return f"Bytes of the compiled step, saved: from {least} to {most}."
+    return f"Bytes saved in the compiled step: from {least} to {most}."

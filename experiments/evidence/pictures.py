@@ -18,13 +18,13 @@ COLORS = {label: "#CC79A7" if "latent" in label else "#000000" for label in RULE
     "BSO, paper": "#56B4E9", "BSO with reset, paper": "#56B4E9", "T-BSO, paper": "#009E73",
     "T-BSO, first recipe": "#7F9FC8", "frozen signs": GREY,
 } | {label: BLUE for label in RULES if label.startswith((OURS, "counter"))}  # fmt: skip
-"""Rules that share a colour are told apart by their place."""
+"""Rules that share a colour are distinguished by position."""
 
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
 """The rules of the curves, the boldest last."""
 
 BANDS = ("BPTT, latent, Adam", "T-BSO, paper", OURS)
-"""The rules whose range over the seeds is drawn; with all of them none could be seen."""
+"""The rules whose range over the seeds is drawn; with all of them, none could be seen."""
 
 ERRORS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002)
 """Errors at which an axis of accuracy has its ticks."""
@@ -62,7 +62,7 @@ def convergence(study: Study) -> Any:
 
 
 def bits(shown: Sequence[Study]) -> Any:
-    """Draws test accuracy over bits of training state a weight, a panel a config; frozen signs are left out."""
+    """Draws test accuracy over bits of training state per weight, one panel per config, without frozen signs."""
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     drawing = figure(1.0 + 4.4 * columns, 0.6 + 3.6 * rows)
@@ -95,15 +95,15 @@ def bits(shown: Sequence[Study]) -> Any:
         finish(axes, study.config)
     for axes in list(panels.flat)[len(shown) :]:
         axes.set_axis_off()
-    drawing.supxlabel("bits of training state a weight, its sign among them", fontsize=10)
+    drawing.supxlabel("bits of training state per weight, including its sign", fontsize=10)
     drawing.supylabel("test accuracy at the end, %", fontsize=10)
     return drawing
 
 
 def overview(shown: Sequence[Study]) -> Any:
-    """Draws the test accuracy of every rule, a panel a config: each seed, their mean and their range.
+    """Draws the test accuracy of every rule, one panel per config: each seed, their mean and their range.
 
-    A rule that lies far below the others, as frozen signs do, stands at the left edge with its number.
+    A rule far below the others, such as frozen signs, is shown at the left edge with its number.
     """
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
@@ -154,7 +154,7 @@ def ablations(study: Study) -> Any:
 
 
 def norms(shown: Sequence[Study]) -> Any:
-    """Draws what running and re-estimated statistics lose against the test batch's own, a panel a config."""
+    """Draws what running and re-estimated statistics lose against the test batch's own, one panel per config."""
     drawing = figure(1.5 + 4 * len(shown), 4.2)
     panels = drawing.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     kinds = (("test_running", "running", GREY, -0.15), ("test", "re-estimated", "black", 0.15))

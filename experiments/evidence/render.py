@@ -1,7 +1,7 @@
 """Renders the evidence: ``python -m experiments.evidence.render`` reads docs/results and writes docs/RESULTS.md.
 
-It draws docs/pictures too, and replaces the table of the digits in the README. What has not been run is named with its
-command; no figure stands on the page that is not in a file. The prose is in page.md beside this file.
+It also draws docs/pictures and replaces the README's table. The page names the command of every study that has not been
+run; every figure on it is in a file. The prose is in page.md beside this file.
 """
 
 import json
@@ -38,7 +38,7 @@ IN_README = (
 """The rows of the README's table."""
 
 Evidence = Mapping[str, Studies]
-"""Every study, by its name."""
+"""Every study, by name."""
 
 
 def main(root: Path = Path()) -> None:
@@ -97,12 +97,12 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
 
 
 def compared(evidence: Evidence) -> Studies:
-    """The comparisons that the page shows: those of the plan, and others that have been run and have targets."""
+    """The comparisons that the page shows: those that have targets."""
     return {config: study for config, study in evidence["rivals"].items() if config in TARGETS}
 
 
 def draw(folder: Path, evidence: Evidence) -> list[Path]:
-    """Draws what there are runs for; returns the files."""
+    """Draws the pictures for which there are runs; returns the files."""
     rivals, norms, ablations = map(_run, (compared(evidence), evidence["norms"], evidence["ablations"]))
     drawn = {f"rivals-{study.config}": pictures.convergence(study) for study in rivals}
     drawn |= {f"ablations-{study.config}": pictures.ablations(study) for study in ablations}
@@ -113,7 +113,7 @@ def draw(folder: Path, evidence: Evidence) -> list[Path]:
 
 
 def readme_table(rivals: Studies) -> str:
-    """The README's table: some rules on three sets, and the bits a weight that each keeps in training."""
+    """The README's table: some rules on three sets, and the bits per weight that each keeps in training."""
     heads = {
         "fashion-mnist-binary": "Fashion-MNIST, every layer binary, %",
         "spoken-digits": "spoken digits, %",
@@ -130,12 +130,12 @@ def readme_table(rivals: Studies) -> str:
 
 
 def with_table(readme: str, rivals: Studies) -> str:
-    """The README with today's table of the digits."""
+    """The README with the current table."""
     return README_TABLE.sub(lambda found: found[1] + readme_table(rivals) + found[2], readme)
 
 
 def setting_line(study: Study) -> str:
-    """What all rules of a comparison share."""
+    """The settings that all rules of a comparison share."""
     row = study.rows.get(OURS) or next(iter(study.rows.values()))
     settings = row.settings
     network = {"vgg": "SpikingVGG", "mlp": "SpikingMLP"}.get(settings["network"], settings["network"])
@@ -144,11 +144,11 @@ def setting_line(study: Study) -> str:
     batches = row.runs[0]["validation"][-1][0] / row.updates_per_batch
     examples = batches / settings["epochs"] * settings["batch_size"]
     skipped = sum(run["skipped"] for row in study.rows.values() for run in row.runs)
-    lost = f" {skipped:,} updates were skipped, their gradients not finite." if skipped else ""
+    lost = f" {skipped:,} updates were skipped because their gradients were not finite." if skipped else ""
     return (
         f"{network} {width}, {ends}, norm {settings['norm']}; T = {settings['num_steps']}, batch "
         f"{settings['batch_size']}, {settings['epochs']} epochs of {examples:,.0f} training examples ({batches:,.0f} "
-        f"batches); real parameters by SGD from {settings['learning_rate']:g}.{lost}"
+        f"batches); real parameters trained by SGD from a rate of {settings['learning_rate']:g}.{lost}"
     )
 
 
@@ -157,12 +157,14 @@ def ablation_line(study: Study) -> str:
     made = {job.config.epochs for job in studies.ablations(study.config)}
     epochs = {row.settings["epochs"] for row in study.rows.values()} or made
     lengths = " or ".join(map(str, sorted(epochs)))
-    return f"Short runs: {lengths} epochs, where section 2 has {CONFIGS[study.config][1].epochs}."
+    return f"Short runs: {lengths} epochs, against {CONFIGS[study.config][1].epochs} in section 2."
 
 
 def _rivals(study: Study, tunings: Studies) -> str:
     origin = TUNED_ON.get(study.config, study.config)
-    slow = "" if set(tables.rules_of(study.config)) == set(RULES) else "Slow here: only these of the rules are run."
+    slow = (
+        "" if set(tables.rules_of(study.config)) == set(RULES) else "This config is slow, so only these rules are run."
+    )
     below = [setting_line(study), tables.verdict(study), picture(f"rivals-{study.config}")] if study.rows else []
     return joined(
         f"### {study.config}",
@@ -178,7 +180,7 @@ def _rivals(study: Study, tunings: Studies) -> str:
 
 
 def _section(study: Study) -> str:
-    """What a study says on a config, and its file."""
+    """The results of a study on a config, and its file."""
     tell = tables.norms if study.name == "norms" else tables.grouped
     ablated = study.name == "ablations"
     return joined(
@@ -191,7 +193,7 @@ def _section(study: Study) -> str:
 
 
 def _measured(rivals: Studies) -> list[Study]:
-    """Comparisons whose rows' memory was measured."""
+    """Comparisons in which memory was measured."""
     return [study for study in rivals.values() if any(row.bits is not None for row in study.rows.values())]
 
 

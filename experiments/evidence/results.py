@@ -1,4 +1,4 @@
-"""What a study's file says: its rows, spreads over their seeds, and when they reached a target."""
+"""The content of a study's file: its rows, spreads over their seeds, and when they reached a target."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ TARGETS: dict[str, dict[str, float]] = {
     "cifar10-small": {"training": 0.45, "validation": 0.40},
     "cifar10-medium": {"training": 0.60, "validation": 0.60},
 }
-"""The accuracies to which batches are counted, by config."""
+"""The target accuracies to which batches are counted, by config."""
 
 
 SPEED_TARGETS: dict[str, tuple[float, float, float]] = {
@@ -36,7 +36,7 @@ SPEED_TARGETS: dict[str, tuple[float, float, float]] = {
     "fashion-mnist": (0.75, 0.80, 0.84),
     "n-mnist": (0.60, 0.70, 0.75),
 }
-"""The three validation accuracies to which batches are counted in the study of speed."""
+"""The three target validation accuracies in the study of speed."""
 
 
 class Reached(NamedTuple):
@@ -45,8 +45,8 @@ class Reached(NamedTuple):
     Attributes:
       batches: mean over the seeds that reached it; NaN where none did.
       seeds: how many seeds reached it.
-      of: of how many.
-      at_most: whether one of them had already reached it where it was first measured, so that batches is a bound.
+      of: the number of all seeds.
+      at_most: whether one of them had already reached it at the first measurement, so that batches is a bound.
     """
 
     batches: float
@@ -100,7 +100,7 @@ class Row(NamedTuple):
 
     @property
     def bits(self) -> float | None:
-        """Bits of training state a binary weight: its sign, and all that the optimizers keep."""
+        """Bits of training state per binary weight: its sign, and everything that the optimizers keep."""
         if self.memory is None:
             return None
         held = sum(self.memory[part] for part in ("signs_packed", "momentum", "optimizer_other"))
@@ -108,7 +108,7 @@ class Row(NamedTuple):
 
     @property
     def updates_per_batch(self) -> int:
-        """How often a run with these settings calls its optimizer a batch."""
+        """How often a run with these settings calls its optimizer per batch."""
         return 1 if OPTIMIZERS[self.settings["optimizer"]].through_time else self.settings["num_steps"]
 
     def batches_to(self, part: str, target: float) -> Reached:
@@ -126,7 +126,7 @@ class Row(NamedTuple):
         return Reached(updates / self.updates_per_batch, len(there), len(found), False)
 
     def seconds_to(self, target: float) -> str:
-        """Seconds of training, without evaluations, to a validation accuracy; the same share of them as of batches."""
+        """Seconds of training, without evaluations, to a validation accuracy, in proportion to its batches."""
         seconds = [
             run["seconds"] * reached / run["validation"][-1][0]
             for run in self.runs
@@ -136,12 +136,12 @@ class Row(NamedTuple):
 
 
 Columns = Mapping[str, Callable[[Row], str]]
-"""What stands in the cells of a table, by their heads."""
+"""The content of a table's cells, by column head."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study on a config; its content is None where it has not been run."""
+    """A study on a config; its content is None if it has not been run."""
 
     name: str
     config: str
@@ -155,7 +155,7 @@ class Study:
 
     @property
     def missing(self) -> str:
-        """What stands where a result is missing."""
+        """The text shown in place of a missing result."""
         return f"not run yet: `python -m experiments.evidence --only {self.name}:{self.config}`"
 
     @property
@@ -169,7 +169,7 @@ class Study:
         return {label: self.rows[label].test for label in labels if label in self.rows}
 
     def table(self, heads: Sequence[str], labels: Iterable[str], columns: Columns) -> str:
-        """A line a label, which is cut at its last commas into as many cells as there are heads for it."""
+        """A table with one line per label, which is split at its last commas into as many cells as it has heads."""
         lines = []
         for label in labels:
             cells = [cell(self.rows[label]) for cell in columns.values()] if label in self.rows else [self.missing]
@@ -213,7 +213,7 @@ def crossing(points: list[list[float]], target: float) -> tuple[float, bool] | N
 
 
 def smoothed_crossing(points: list[list[float]], target: float) -> float | None:
-    """The count at which the mean of three evaluations in a row first reaches a target; None: never."""
+    """The count at which the mean of three consecutive evaluations first reaches a target; None: never."""
     for first, second, third in zip(points, points[1:], points[2:], strict=False):
         if (first[1] + second[1] + third[1]) / 3 >= target:
             return third[0]

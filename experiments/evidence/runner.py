@@ -1,4 +1,4 @@
-"""Runs the jobs of a study on all cores, and keeps what is done: an interrupted study goes on where it stopped."""
+"""Runs the jobs of a study on all cores, and keeps what is done: an interrupted study continues where it stopped."""
 
 import concurrent.futures
 import itertools
@@ -21,15 +21,15 @@ CACHE = Path("runs") / "compiled"
 
 
 def run(jobs: list[Job], path: Path, console: Console, workers: int) -> dict[str, Any]:
-    """Runs those of the jobs that the file does not hold yet, and returns its content.
+    """Runs the jobs that the file does not hold yet, and returns its content.
 
-    A job is done if the file holds a run of its label and seed with the same settings. Rows that no job names any more
-    are dropped. The file is replaced at once after every job, so that nothing is lost when the study is stopped.
+    A job is done if the file holds a run with its label, seed and settings. Rows that no job names any more are
+    dropped. The file is replaced after every job, so that nothing is lost when the study is stopped.
 
     Args:
       jobs: the jobs; those of one label share all settings but the seed.
       path: the JSON file.
-      console: where a line a job goes.
+      console: receives one line per job.
       workers: processes; each keeps to one core.
     """
     old = read(path)["rows"] if path.exists() else {}
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _rows(jobs: list[Job], old: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The rows of the jobs, with those runs of the old ones that their settings allow to keep."""
+    """The rows of the jobs, with the old runs that have the same settings."""
     rows: dict[str, dict[str, Any]] = {}
     for job in jobs:
         wanted = settings(job.config)
@@ -93,7 +93,7 @@ def _write(path: Path, rows: dict[str, dict[str, Any]]) -> None:
 
 
 def _compact(content: dict[str, Any]) -> str:
-    """JSON with a line a run: readable, and a small difference from one version to the next."""
+    """JSON with one line per run: readable, and with small differences between versions."""
     head = {key: value for key, value in content.items() if key != "rows"}
     rows = []
     for label, row in content["rows"].items():
@@ -104,7 +104,7 @@ def _compact(content: dict[str, Any]) -> str:
 
 
 def _settle(cores: Any) -> None:
-    """Puts a worker on a core of its own, lets it find what others have compiled, and ends it when its study dies."""
+    """Pins a worker to its own core, lets it use what others have compiled, and ends it when its study dies."""
     core = cores.get()
     if core is not None:  # some systems leave it to themselves
         os.sched_setaffinity(0, {core})
@@ -116,7 +116,7 @@ def _settle(cores: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    # A pool's worker outlives a parent that was killed, and would go on with the jobs that it had been handed.
+    # A pool's worker outlives a parent that was killed, and would continue with the jobs that it had received.
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""The studies: which runs answer which question, and on what the settings of each were chosen."""
+"""The studies: which runs answer which question, and on which data the settings of each were chosen."""
 
 import dataclasses
 import itertools
@@ -40,12 +40,12 @@ JobsOf = Callable[[str], list[Job]]
 
 
 def path_of(study: str, name: str) -> Path:
-    """Where the results of a study on a config lie."""
+    """The file of the results of a study on a config."""
     return Path("docs") / "results" / f"{study}-{name}.json"
 
 
 def tuning(name: str) -> list[Job]:
-    """Every point of every grid, once; rows that take over settings when those have been chosen."""
+    """Every point of every grid, once; rows that take over settings follow once these have been chosen."""
     return [Job(label, config) for label, config in _grid(name).items()]
 
 
@@ -98,7 +98,7 @@ def chosen(name: str, label: str) -> dict[str, float]:
 
 
 def tried(label: str, result: Mapping[str, Any] | None) -> list[tuple[dict[str, float], float | None]]:
-    """Returns every point of a row's grid with its validation accuracy at the end, None where it has not been run."""
+    """Returns every point of a row's grid with its validation accuracy at the end, None if it has not been run."""
     rows = {} if result is None else result["rows"]
     found = []
     for point in _points(label):
@@ -119,7 +119,7 @@ def text_of(point: dict[str, float]) -> str:
 
 
 def speed(name: str) -> list[Job]:
-    """The rules that learn fastest, evaluated every 25 batches or so."""
+    """The rules that learn fastest, evaluated about every 25 batches."""
     return [
         Job(label, _with(name, seed=seed, evaluations=SPEED_EVALUATIONS[name], **RULES[label], **chosen(name, label)))
         for label, seed in itertools.product(FAST, SEEDS)

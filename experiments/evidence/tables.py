@@ -14,10 +14,10 @@ from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
 ROUNDING = 1e-6
-"""Differences of accuracies, which are float32, that are this close are equal: 0.81 - 0.80 is not more than 0.01."""
+"""Accuracies are float32, so differences this close count as equal: 0.81 - 0.80 is not more than 0.01."""
 
 REFERENCE = "BPTT, latent, Adam"
-"""What speed is compared with."""
+"""The rule with which speed is compared."""
 
 ACCURACY: Columns = {
     "validation accuracy, %": lambda row: row.spread("validation").percent,
@@ -28,7 +28,7 @@ ACCURACY: Columns = {
 
 
 def rules_of(config: str) -> tuple[str, ...]:
-    """The rows of the comparison on a config: every rule, or on a slow config a few."""
+    """The rows of the comparison on a config: every rule, or a few on a slow config."""
     return FEW.get(config, tuple(RULES))
 
 
@@ -55,7 +55,7 @@ def rivals(study: Study) -> str:
 
 
 def speed(study: Study) -> str:
-    """Batches and seconds to three validation accuracies, and how much faster than BPTT with Adam."""
+    """Batches and seconds to three validation accuracies, and the speed-up over BPTT with Adam."""
     found: dict[str, Callable[[Row], str]] = {}
     reference = study.rows.get(REFERENCE)
     for target in SPEED_TARGETS[study.config]:
@@ -81,7 +81,7 @@ def beats(study: Study, labels: Iterable[str]) -> tuple[bool | None, str]:
     labels = list(dict.fromkeys((OURS, *labels)))
     found = {label: row for label, row in study.tests(labels).items() if row.count > 1}
     if missing := [label for label in labels if label not in found]:
-        return None, f"It cannot be said yet, for want of runs of {'; '.join(missing)}."
+        return None, f"This cannot be answered yet; runs of {'; '.join(missing)} are missing."
     ours = found.pop(OURS)
     leads = {label: (ours.mean - row.mean, max(ours.deviation, row.deviation)) for label, row in found.items()}
     said = {
@@ -90,7 +90,7 @@ def beats(study: Study, labels: Iterable[str]) -> tuple[bool | None, str]:
     }
     if close := [label for label, (lead, deviation) in leads.items() if lead <= deviation + ROUNDING]:
         named = "; ".join(f"{label} ({said[label]})" for label in close)
-        return False, f"**No**; it is not ahead by more than the spread of {named}."
+        return False, f"**No**; it does not lead these by more than the spread: {named}."
     nearest = min(leads, key=lambda label: leads[label][0] - leads[label][1])
     return True, f"**Yes**; {nearest} comes closest, {said[nearest]}."
 
@@ -102,16 +102,16 @@ def verdict(study: Study) -> str:
     answers = [beats(study, rules)[1] for rules in (labels, [label for label in labels if label in LATENT_FREE])]
     return (
         f"Is {OURS} the best of {those} by more than the spread (difference of means > the larger standard "
-        f"deviation)? {answers[0]} And of the latent-free among them? {answers[1]}"
+        f"deviation)? {answers[0]} Is it the best of the latent-free rules among them? {answers[1]}"
     )
 
 
 def tuning(tuned: Study, compared: Study) -> str:
-    """The grids, and the point of each that was best on validation data; or whose settings a config takes over.
+    """The grids and the best point of each on validation data, or the config from which settings are taken over.
 
     Args:
-      tuned: the tuning, on the config that the settings were chosen on.
-      compared: the comparison; where its row was run with another point, that is said.
+      tuned: the tuning, on the config on which the settings were chosen.
+      compared: the comparison; the text says where a row was run with another point.
     """
     labels = rules_of(compared.config)
     untuned = f"Not tuned: {'; '.join(label for label in labels if label not in GRIDS)}."
@@ -128,7 +128,7 @@ def tuning(tuned: Study, compared: Study) -> str:
         rows.append((label, scores, chosen) if scores else (label, tuned.missing))
     if tuned.config != compared.config:
         return f"The settings are those chosen on {tuned.config} (see there).{notes} {untuned}"
-    grid = pages.table(("rule", "tried, and its validation accuracy at the end, %", "chosen"), rows)
+    grid = pages.table(("rule", "settings tried, and validation accuracy at the end, %", "chosen"), rows)
     return f"{grid}\n\n{untuned} {tuned.source}"
 
 
@@ -154,17 +154,17 @@ def _remaining_gaps(study: Study, labels: Sequence[str]) -> str:
         gaps = {label: gap for label in accuracy if (gap := study.rows[label].gap(part))}
         closed = [label for label, gap in gaps.items() if gap.count > 1 and gap.mean <= gap.deviation + ROUNDING]
         left = "; ".join(closed) or "none"
-        said.append(f"With {name} statistics no gap beyond the spread of its seeds remains for: {left}.")
+        said.append(f"With {name} statistics, no gap larger than the spread of its seeds remains for: {left}.")
     return " ".join(said)
 
 
 class Group(NamedTuple):
-    """Rows of one kind that stand in a table of their own.
+    """Rows of one kind, which get their own table.
 
     Attributes:
-      title: what the table calls them.
+      title: the heading of the table.
       pattern: the regular expression that their labels match.
-      pairs: rows that a sentence compares two by two; without any, the lowest with the highest.
+      pairs: pairs of rows that a sentence compares; if there are none, it compares the lowest and the highest.
       saves: whether a sentence compares all rows with the first, which saves nothing.
     """
 
@@ -207,11 +207,11 @@ GROUPS = {
         Group("Time steps that backpropagate", "float32 momentum|backward .*", saves=True),
     ),
 }
-"""The tables of a study of many small changes."""
+"""The tables of a study with many small changes."""
 
 
 def grouped(study: Study, labels: Sequence[str]) -> str:
-    """A small table for each group of a study's rows, with a sentence; rows of no group stand in one of their own."""
+    """A small table with a sentence for each group of a study's rows; rows of no group get their own table."""
     groups = GROUPS[study.name]
     known = {label for group in groups for label in group.of(labels)}
     rest = Group("Others", "|".join(re.escape(label) for label in labels if label not in known))
@@ -224,7 +224,7 @@ def grouped(study: Study, labels: Sequence[str]) -> str:
 
 
 def _compared(found: dict[str, Spread], pairs: Sequence[tuple[str, str]]) -> str:
-    """How far apart the test accuracies of each pair are, or if there is none, the lowest and the highest."""
+    """How far apart the test accuracies of each pair are or, if there are no pairs, of the lowest and the highest."""
     repeated = {label: row for label, row in found.items() if row.count > 1}
     if not pairs and len(repeated) > 1:
         lowest, *_, highest = sorted(repeated, key=lambda label: repeated[label].mean)
@@ -243,7 +243,7 @@ def _compared(found: dict[str, Spread], pairs: Sequence[tuple[str, str]]) -> str
 
 
 def _marks(found: dict[str, Spread]) -> dict[str, str]:
-    """How the accuracy of a row is written: the highest bold, what lies within the pooled spread of it with a sign."""
+    """How the accuracy of a row is written: the highest in bold, those within the pooled spread of it with a sign."""
     if not found:
         return {}
     top = max(found, key=lambda label: found[label].mean)
@@ -253,14 +253,14 @@ def _marks(found: dict[str, Spread]) -> dict[str, str]:
 
 
 def _edge(point: dict[str, float], label: str) -> str:
-    """Whether a chosen point lies at the end of a grid of more than two values."""
+    """A note if a chosen point lies at the end of a grid of more than two values."""
     grid = GRIDS[label].items()
     ends = [name for name, values in grid if len(values) > 2 and point[name] in (min(values), max(values))]
     return f" (an end of the grid: {', '.join(ends)})" if ends else ""
 
 
 def _mismatch(point: dict[str, float], row: Row) -> str:
-    """Whether a comparison was run with other settings than the chosen ones."""
+    """A note if a comparison was run with settings other than the chosen ones."""
     used = {name: row.settings[name] for name in point}
     told = ", ".join(f"{name} {'None' if value is None else format(value, 'g')}" for name, value in used.items())
     return "" if used == point else f" (but the comparison was run with {told})"

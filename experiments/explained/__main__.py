@@ -1,6 +1,6 @@
 """Computes and draws what docs/explanation shows: ``python -m experiments.explained [--draw]``.
 
-Without the flag everything is computed anew, in minutes, and written to docs/results/explained.json; with it the
+Without the flag, everything is computed anew, in minutes, and written to docs/results/explained.json; with it, the
 pictures are drawn from that file.
 """
 

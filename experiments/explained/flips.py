@@ -18,12 +18,12 @@ SIGNAL = 0.1
 B1 = 0.99
 UPDATES = 3000
 TURN = 200
-"""After so many updates the gradients of windows() change their sign."""
+"""The number of updates after which the gradients of windows() change their sign."""
 WINDOWS: dict[str, Any] = {"10 updates": 0.9, "1,000 updates": 0.999, "growing": window_schedule(0.9, 0.5)}
 
 
 def one_weight(updates: int = 400, flips: int = 5) -> dict[str, Any]:
-    """Trains a network on digits and returns momentum and sign, after each update, of a weight that flips so often."""
+    """Trains a network on digits and returns momentum and sign, after each update, of a weight with this many flips."""
     x, y = load_digits(return_X_y=True)
     x = (x / 16).astype(np.float32)
     model = bsojax.models.SpikingMLP(features=(64, 64))
@@ -72,8 +72,8 @@ def thresholds() -> dict[str, list[Any]]:
     """By threshold, in deviations of the momentum's noise: flips that noise causes, and how long a flip takes.
 
     Returns:
-      Flips in 1,000 updates of a sign under noise alone, and the updates until half of all signs have flipped that are
-      wrong.
+      Flips in 1,000 updates of a sign under noise alone, and the updates until half of the wrong signs have
+      flipped.
     """
     idle, delay = [], []
     for c in THRESHOLDS:
@@ -86,7 +86,7 @@ def thresholds() -> dict[str, list[Any]]:
 
 
 def windows() -> dict[str, Any]:
-    """By the window of the momentum, the share of signs at +1 after so many updates."""
+    """By the window of the momentum, the fraction of signs at +1 after this many updates."""
     kept = np.unique(np.geomspace(1, UPDATES, 400).astype(int))
     found = {}
     for name, b1 in WINDOWS.items():

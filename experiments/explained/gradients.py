@@ -1,4 +1,4 @@
-"""How close the online gradient comes to that through time, by the trace that it is taken at."""
+"""How close the online gradient comes to that through time, by the trace at which it is taken."""
 
 import functools
 import statistics
@@ -62,8 +62,8 @@ def cosine(a: jax.Array, b: jax.Array) -> float:
 def cosines() -> dict[str, Any]:
     """The cosine to the gradient through time, by trace and number of time steps: the mean over hidden layers.
 
-    The networks are random, and see a digit row by row, over and over. Each entry is a list of one value a network.
-    The readout is left out: no neuron comes after it, so that there is nothing that a trace would stand for.
+    The networks are random, and see a digit row by row, over and over. Each entry is a list of one value per network.
+    The readout is left out: no neuron comes after it, so a trace would stand for nothing.
     """
     images, y = load_digits(return_X_y=True)
     rows, y = (images[:64].reshape(-1, 8, 8) / 16).astype(np.float32).swapaxes(0, 1), y[:64]

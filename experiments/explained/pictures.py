@@ -18,7 +18,7 @@ LINES = {
     "NDOT, released": (PURPLE, ":"),
     "none (SLTT)": (ORANGE, "-."),
 }
-"""Colour and line of a curve: told apart by either."""
+"""Colour and line of a curve: either distinguishes it."""
 
 
 def draw(folder: Path, result: dict[str, Any]) -> list[Path]:
@@ -35,7 +35,7 @@ def draw(folder: Path, result: dict[str, Any]) -> list[Path]:
 
 
 def one_weight(found: dict[str, Any]) -> Any:
-    """The momentum of a weight between its two thresholds, and the sign that it leads."""
+    """The momentum of a weight between its two thresholds, and the sign that it controls."""
     drawing = figure(9, 4)
     upper, lower = drawing.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     signs, momentum, gamma = np.array(found["signs"]), np.array(found["momentum"]), found["threshold"]

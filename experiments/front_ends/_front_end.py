@@ -15,8 +15,8 @@ class FrontEnd:
       train: a function of a key and a stored batch of shape ``(batch, ...)``: augmented float32 frames, either static,
         ``(batch, height, width, channels)``, or a sequence, ``(num_steps, batch, height, width, channels)``, or
         sequences of unequal length, as ``sequences.Padded``.
-      evaluate: the same of a stored batch alone, without augmentation.
-      levels: what evaluate gives are whole numbers over it, from 0 to 1; None: they are not.
+      evaluate: a function of only a stored batch: the same frames without augmentation.
+      levels: the results of evaluate are whole numbers divided by this, from 0 to 1; None: they are not.
     """
 
     train: Callable[[jax.Array, jax.Array], Any]

@@ -1,4 +1,4 @@
-"""Randomness of its own for each example of a batch, the same on every number of devices."""
+"""Separate randomness for each example of a batch, the same on any number of devices."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def per_example(function: Callable[[jax.Array, jax.Array], jax.Array], key: jax.Array, batch: jax.Array) -> jax.Array:
-    """Applies a random function to each example with a key of its own: ``key`` folded with the position in the batch.
+    """Applies a random function to each example with its own key: ``key`` folded with the position in the batch.
 
     Under ``jit`` the position is that in the global batch, however many devices share it.
 

@@ -12,7 +12,7 @@ DYNAMIC_RANGE = 80.0
 """Floors of the decibels: a mel power of 1e-10 (-100 dB), and 80 dB below the loudest value of the same clip."""
 
 SMALLEST_DEVIATION = 1e-3
-"""Decibels that a standard deviation counts at least: silence has none, and its rounding errors must stay small."""
+"""Least decibels of a standard deviation: silence has none, and its rounding errors must stay small."""
 
 
 def log_mel(waves: jax.Array, sample_rate: int, num_mels: int = 32, num_frames: int = 32) -> jax.Array:
@@ -91,7 +91,7 @@ def mel_filters(sample_rate: int, num_fft: int, num_mels: int) -> np.ndarray:
 
 
 def standardised(max_shift: int = 0, time_mask: int = 0, mel_mask: int = 0) -> FrontEnd:
-    """Stored log-mel spectrograms with zero mean and unit variance each, so that loudness does not count.
+    """Stored log-mel spectrograms, each scaled to zero mean and unit variance, so that loudness does not matter.
 
     Training may then shift and mask them (SpecAugment, Park et al. 2019, without its warping): roll the time by up to
     ``max_shift`` frames either way, and set one stretch of time and one band to zero, the mean. Silence becomes zeros.
@@ -105,11 +105,11 @@ def standardised(max_shift: int = 0, time_mask: int = 0, mel_mask: int = 0) -> F
       A front end of batches of shape ``(batch, num_frames, num_mels, 1)``, floating to float32.
 
     Raises:
-      ValueError: an argument is negative or, once a batch is there, a mask is wider than its spectrograms.
+      ValueError: an argument is negative or, when a batch is given, a mask is wider than its spectrograms.
     """
     for name, value in {"max_shift": max_shift, "time_mask": time_mask, "mel_mask": mel_mask}.items():
         if value < 0:
-            raise ValueError(f"{name}: a number of frames or bands is not negative, got {value}.")
+            raise ValueError(f"{name}: must not be negative, got {value}.")
 
     def evaluate(spectrograms: jax.Array) -> jax.Array:
         _check_stored(spectrograms, time_mask, mel_mask)
@@ -142,7 +142,7 @@ def _hop(samples: int, num_frames: int) -> int:
 
 
 def _mean(x: jax.Array) -> jax.Array:
-    """Returns the mean of each example, shape ``(batch, 1, 1, 1)``, the same bits in a batch of any size.
+    """Returns the mean of each example, shape ``(batch, 1, 1, 1)``, bit-identical in a batch of any size.
 
     ``jnp.mean`` adds in an order that the compiler chooses by the shape of a device's share of the batch. Here halves
     are added to each other, which is also closer: the mean of 1,024 equal numbers is that number.

@@ -11,7 +11,7 @@ from experiments.front_ends._front_end import FrontEnd
 from experiments.front_ends.images import random_crop, random_flip
 
 Edges: TypeAlias = Callable[[jax.Array, "jax.Array | int", int], jax.Array]
-"""A function of (times, count, num_bins): the bin of each row, int32; rows from ``count`` on may get any."""
+"""A function of (times, count, num_bins): the bin of each row, int32; rows from ``count`` on may get any bin."""
 
 LARGEST_COUNT = 255
 """Stored counts are uint8 and stay at this once they reach it."""
@@ -41,7 +41,7 @@ def bin_events(
 
     Args:
       events: int32 of shape ``(rows, 4)``: time [us], x (column), y (row), polarity (0 or 1).
-      count: how many rows are events, an int or an int32 scalar; the rows behind are padding and may hold anything.
+      count: how many rows are events, an int or an int32 scalar; later rows are padding and may hold anything.
       num_bins: time bins.
       height: of the sensor, in pixels.
       width: likewise.
@@ -71,9 +71,9 @@ def bin_events(
 
 
 def resized(frames: jax.Array, height: int, width: int) -> jax.Array:
-    """Shrinks frames of counts by area, keeping the sum: a pixel's events are shared out by how much of it lies where.
+    """Shrinks frames of counts by area, keeping the sum: a pixel's events are divided by area between new pixels.
 
-    At 128 to 48 pixels a new pixel covers 2 2/3 old ones a side, everywhere alike; adding up whole old pixels (at
+    At 128 to 48 pixels a new pixel covers 2 2/3 old ones per side, everywhere alike; adding up whole old pixels (at
     ``x * 48 // 128``) would make some new pixels twice as bright as others.
 
     Args:
@@ -82,7 +82,7 @@ def resized(frames: jax.Array, height: int, width: int) -> jax.Array:
       width: likewise.
 
     Returns:
-      float32. Shares are no whole numbers: scale them before they are rounded into few bits, or lone events that four
+      float32. Shares are not whole numbers: scale them before they are rounded to few bits, or single events that four
       pixels share are lost.
 
     Raises:
@@ -93,7 +93,7 @@ def resized(frames: jax.Array, height: int, width: int) -> jax.Array:
         raise TypeError(f"frames: counts are uint8 or floating, not {frames.dtype}.")
     if not (1 <= height <= frames.shape[-3] and 1 <= width <= frames.shape[-2]):
         raise ValueError(
-            f"height, width: frames of {frames.shape[-3]} x {frames.shape[-2]} can be shrunk, not brought to "
+            f"height, width: frames of {frames.shape[-3]} x {frames.shape[-2]} can be shrunk, but not resized to "
             f"{height} x {width}."
         )
     rows, columns = (jnp.asarray(_overlap(*sides)) for sides in zip(frames.shape[-3:-1], (height, width), strict=True))
@@ -107,8 +107,8 @@ def frames(largest: int = 8, max_shift: int = 0, flip: bool = False) -> FrontEnd
     """Stored frames of counts as a sequence in [0, 1]; training may shift and flip each recording as a whole.
 
     Args:
-      largest: counts are clipped at it and divided by it: a hot pixel that fires all the time then stays of the size
-        of others, and the input of the first convolution keeps one scale over data sets. 255 clips nothing.
+      largest: counts are clipped at it and divided by it: a hot pixel that fires all the time then stays comparable
+        to others, and the input of the first convolution keeps one scale over data sets. 255 clips nothing.
       max_shift: pixels, up to which a recording is shifted either way in each direction; zeros enter.
       flip: swap left and right with probability 1/2; not for digits.
 
@@ -122,7 +122,7 @@ def frames(largest: int = 8, max_shift: int = 0, flip: bool = False) -> FrontEnd
     if not 1 <= largest <= LARGEST_COUNT:
         raise ValueError(f"largest: must be in 1 .. {LARGEST_COUNT}, got {largest}.")
     if max_shift < 0:
-        raise ValueError(f"max_shift: a number of pixels is not negative, got {max_shift}.")
+        raise ValueError(f"max_shift: must not be negative, got {max_shift}.")
 
     def evaluate(stored: jax.Array) -> jax.Array:
         if stored.dtype != jnp.uint8:

@@ -37,7 +37,7 @@ def scaled(largest: float) -> FrontEnd:
       ValueError: largest is not a positive finite number.
     """
     if not 0 < largest < math.inf:
-        raise ValueError(f"largest: the largest stored value is a positive finite number, not {largest!r}.")
+        raise ValueError(f"largest: must be a positive finite number, got {largest!r}.")
 
     def evaluate(images: jax.Array) -> jax.Array:
         _check_stored(images)
@@ -72,7 +72,7 @@ def cifar(mean: Sequence[float], std: Sequence[float], cutout: int = 16) -> Fron
     def train(key: jax.Array, images: jax.Array) -> jax.Array:
         _check_stored(images)
         crop_key, flip_key, cut_key = jax.random.split(key, 3)
-        # Moved while a pixel is still one byte a channel; the padding's zeros are black either way.
+        # Moved while a pixel is still one byte per channel; the padding's zeros are black either way.
         images = random_flip(flip_key, random_crop(crop_key, images, CROP_PADDING))
         return _cut_out(cut_key, _standard(images, mean, std), cutout)
 
@@ -90,10 +90,10 @@ def imagenet(size: int = 224) -> FrontEnd:
       size: the side of the window in pixels.
 
     Raises:
-      ValueError: size is less than 1 or, once a batch is there, larger than its images.
+      ValueError: size is less than 1 or, when a batch is given, larger than its images.
     """
     if size < 1:
-        raise ValueError(f"size: a crop has at least 1 pixel, got {size}.")
+        raise ValueError(f"size: must be at least 1 pixel, got {size}.")
 
     def evaluate(images: jax.Array) -> jax.Array:
         _check_stored(images, size)
@@ -114,7 +114,7 @@ def normalise(x: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.
 
     Args:
       x: floating, channels last.
-      mean: one number a channel.
+      mean: one number per channel.
       std: likewise, positive.
 
     Raises:
@@ -132,8 +132,8 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
 
     Args:
       key: a PRNG key.
-      images: shape ``(batch, ..., height, width, channels)``, any dtype; what lies between the batch and the height,
-        such as time, is cut alike.
+      images: shape ``(batch, ..., height, width, channels)``, any dtype; axes between the batch and the height, such
+        as time, are cut alike.
       padding: pixels on every side, so that shifts reach from ``-padding`` to ``+padding``, all equally likely.
 
     Returns:
@@ -223,9 +223,9 @@ def _check_stored(images: jax.Array, size: int = 1) -> None:
 
 def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
     if len(mean) != len(std) or not all(0 < deviation < math.inf for deviation in std):
-        raise ValueError(f"mean, std: need one number a channel each, std positive, not {mean} and {std}.")
+        raise ValueError(f"mean, std: need one number per channel each, std positive, not {mean} and {std}.")
 
 
 def _check_not_negative(name: str, pixels: int) -> None:
     if pixels < 0:
-        raise ValueError(f"{name}: a number of pixels is not negative, got {pixels}.")
+        raise ValueError(f"{name}: must not be negative, got {pixels}.")

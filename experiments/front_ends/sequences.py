@@ -1,4 +1,4 @@
-"""Front ends of sequences of unequal length: frames of features, padded, with what is padding told apart."""
+"""Front ends of sequences of unequal length: padded frames of features, with a mask of the padding."""
 
 import flax
 import jax
@@ -13,7 +13,7 @@ class Padded:
 
     Attributes:
       x: float32 of shape ``(num_steps, batch, features)``.
-      mask: which frames are there, boolean of shape ``(num_steps, batch)``.
+      mask: which frames are valid, boolean of shape ``(num_steps, batch)``.
     """
 
     x: jax.Array
@@ -21,7 +21,7 @@ class Padded:
 
 
 def standardised() -> FrontEnd:
-    """Stored frames with zero mean and unit variance over what is there of each example, as spectra want it."""
+    """Stored frames with zero mean and unit variance over the valid frames of each example, suitable for spectra."""
 
     def evaluate(stored: jax.Array) -> Padded:
         frames, there = _apart(stored)
@@ -45,7 +45,7 @@ def counts() -> FrontEnd:
 
 
 def _apart(stored: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns features and which frames are there, of stored examples whose last feature is 1 where a frame is."""
+    """Returns the features and the valid frames of stored examples whose last feature is 1 where a frame is valid."""
     return stored[..., :-1].astype(jnp.float32), stored[..., -1] > 0
 
 

@@ -1,4 +1,4 @@
-"""What BSO is measured against: latent float weights, and backpropagation through time. Not part of the library."""
+"""What BSO is compared with: latent float weights, and backpropagation through time. Not part of the library."""
 
 from experiments.rivals.bptt import make_bptt_step as make_bptt_step
 from experiments.rivals.bptt import ThroughTimeLIF as ThroughTimeLIF

@@ -1,7 +1,7 @@
 """Rules of others that keep no latent weight: a sum of gradients behind each sign, and a bound that it must pass.
 
-Each is written from what its paper says of the rule, for the loops and networks here; what its authors put around it,
-such as schedules of their own, is left out.
+Each is implemented from the description in its paper, for the loops and networks here; what its authors add around it,
+such as their own schedules, is left out.
 """
 
 import abc
@@ -21,7 +21,7 @@ class AccumulatorState(NamedTuple):
 
     Attributes:
       total: float32 tree like the signs, the sum of gradients since the last flip.
-      memory: what the bound of a leaf needs, a tree of whatever it starts with.
+      memory: what the bound of a leaf needs, a tree of its initial values.
     """
 
     total: optax.Updates
@@ -42,7 +42,7 @@ class Bound(abc.ABC):
 
     @abc.abstractmethod
     def limit(self, memory: Any, gradient: jax.Array) -> tuple[Any, Any]:
-        """Returns the memory with a gradient, and the limit: a number, or one a weight."""
+        """Returns the memory with a gradient, and the limit: a number, or one per weight."""
 
     @abc.abstractmethod
     def after(self, memory: Any, flips: jax.Array) -> Any:
@@ -51,7 +51,7 @@ class Bound(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class OwnSecondMoment(Bound):
-    """BOAT: a multiple of the root of the sum of the squares of the same gradients; both begin again at a flip."""
+    """BOAT: a multiple of the root of the sum of the squares of the same gradients; both restart at a flip."""
 
     threshold: float
 
@@ -68,7 +68,7 @@ class OwnSecondMoment(Bound):
 
 @dataclasses.dataclass(frozen=True)
 class FlipCount(Bound):
-    """SGDAT: a threshold that rises by a share of itself with every flip of the weight."""
+    """SGDAT: a threshold that rises by a fraction of itself with every flip of the weight."""
 
     threshold: float
     rise: float
@@ -85,7 +85,7 @@ class FlipCount(Bound):
 
 @dataclasses.dataclass(frozen=True)
 class ShareFlipped(Bound):
-    """BOLD: a threshold, under a sum that decays by the share of the layer that flipped at the last update."""
+    """BOLD: a threshold, with a sum that decays by the fraction of the layer that flipped at the last update."""
 
     threshold: float
 
@@ -103,7 +103,7 @@ class ShareFlipped(Bound):
 
 
 def accumulator(bound: Bound, scale: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Flips a sign where the sum of gradients against it passes a bound, and begins its sum again.
+    """Flips a sign where the sum of gradients against it passes a bound, and restarts its sum.
 
     An update whose gradients are not all finite changes nothing.
 

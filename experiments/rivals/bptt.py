@@ -44,10 +44,10 @@ def make_bptt_step(
     *,
     loss: losses.Loss | None = None,
 ) -> Callable[..., Any]:
-    """Returns ``step(state, x, y) -> (state, metrics)`` with one update a batch, from the gradient through all steps.
+    """Returns ``step(state, x, y) -> (state, metrics)`` with one update per batch, from the gradient through all steps.
 
-    State, batches and metrics are those of ``bsojax.make_train_step``; its memory grows with num_steps. What is not
-    finite changes nothing and is counted.
+    State, batches and metrics are those of ``bsojax.make_train_step``; its memory grows with num_steps. Non-finite
+    gradients change nothing and are counted.
 
     Args:
       model: a Linen module whose neurons are ThroughTimeLIF.

@@ -33,15 +33,15 @@ def latent_weights(
 ) -> optax.GradientTransformationExtraArgs:
     """Trains signs by a float32 latent weight each, through a straight-through estimator (Courbariaux et al., 2015).
 
-    The gradient at the sign is taken for the gradient at the latent weight; the inner optimizer moves the latent
-    weight, which is clipped, and the sign follows it. As a transform of signs it takes the place of ``bsojax.bso``, so
-    that models, loops and memory reports are the same for both; what it costs stands in its state.
+    The gradient at the sign is used as the gradient at the latent weight; the inner optimizer moves the latent weight,
+    which is clipped, and the sign follows it. As a transform of signs it replaces ``bsojax.bso``, so that models, loops
+    and memory reports are the same for both; its cost is in its state.
 
     Args:
       inner: any optax optimizer, of the latent weights.
       clip: latent weights are kept in ``[-clip, clip]``; beyond it the estimator's gradient would be zero.
-      average: decay of a moving average of the latent weights, whose signs are evaluated in the place of those that are
-        trained; 0: there is none.
+      average: decay of a moving average of the latent weights, whose signs are evaluated instead of those that are
+        trained; 0: no average.
       seed: of the latent weights' first magnitudes, uniform in ``[0, 1 / sqrt(fan_in))``, capped at clip.
 
     Raises:

@@ -51,7 +51,7 @@ CALIBRATED: dict[OptimizerName, type[Rule]] = {
     "bso-reset": CalibratedBsoReset,
     "t-bso": CalibratedTBso,
 }
-"""Those that have settings of ours too."""
+"""Rules that also have our settings."""
 
 
 def settings_of(kind: type[Rule]) -> dict[str, Any]:
@@ -60,14 +60,14 @@ def settings_of(kind: type[Rule]) -> dict[str, Any]:
 
 
 SETTINGS = tuple({name: None for kind in (*CALIBRATED.values(), *RULES.values()) for name in settings_of(kind)})
-"""The settings that are a rule's, of all rules."""
+"""The settings of all rules."""
 
 REFUSED = tuple({name: None for kind in RULES.values() for name in kind.refuses})
-"""The settings that some rule refuses with a reason of its own."""
+"""The settings that some rule refuses with its own reason."""
 
 
 def kind_of(optimizer: OptimizerName, preset: PresetName) -> type[Rule]:
-    """Returns the kind of rule; those without settings of ours have but one."""
+    """Returns the kind of rule; rules without our settings have only one."""
     return CALIBRATED.get(optimizer, RULES[optimizer]) if preset == "calibrated" else RULES[optimizer]
 
 
@@ -86,15 +86,15 @@ def make_rule(optimizer: OptimizerName, preset: PresetName, given: Mapping[str, 
     own, which = settings_of(kind), f" with --preset {preset}" if optimizer in CALIBRATED else ""
     for name in given:
         if name in kind.refuses:
-            raise ValueError(f"{flag(name)}: '{optimizer}' {kind.refuses[name]}; leave the flag out.")
+            raise ValueError(f"{flag(name)}: '{optimizer}' {kind.refuses[name]}; omit the flag.")
         if name in SETTINGS and name not in own:
             has = ", ".join(map(flag, own))
-            raise ValueError(f"{flag(name)}: '{optimizer}'{which} has no such setting; leave it out. It has {has}.")
+            raise ValueError(f"{flag(name)}: '{optimizer}'{which} has no such setting; omit it. It has {has}.")
     return kind(**{name: value for name, value in given.items() if name in own})
 
 
 def described() -> str:
-    """Returns a line a rule with its settings, as a user types them."""
+    """Returns one line per rule with its settings, as a user types them."""
     lines = []
     for name in RULES:
         for preset in ("calibrated", "paper") if name in CALIBRATED else (None,):

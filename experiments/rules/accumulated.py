@@ -1,4 +1,4 @@
-"""Rules of others without latent weights: BOAT, SGDAT and BOLD, online, on gradients of one size a channel."""
+"""Other authors' rules without latent weights: BOAT, SGDAT and BOLD, online, on gradients scaled by channel."""
 
 import abc
 import dataclasses
@@ -19,7 +19,7 @@ class Accumulated(Rule):
     """
 
     threshold: float = 30.0
-    """A sign flips where the sum of gradients against it is larger than this, in units of a gradient's size."""
+    """A sign flips if the sum of gradients against it is larger than this, in units of a gradient's size."""
 
     @abc.abstractmethod
     def bound(self) -> accumulators.Bound:
@@ -38,7 +38,7 @@ class Boat(Accumulated):
     label = "BOAT"
 
     threshold: float = 3.0
-    """A sign flips where the sum of gradients against it is larger than so many roots of the sum of their squares."""
+    """A sign flips if the sum of gradients against it exceeds this multiple of the root of the sum of their squares."""
 
     def bound(self) -> accumulators.Bound:
         return accumulators.OwnSecondMoment(self.threshold)
@@ -51,14 +51,14 @@ class Sgdat(Accumulated):
     label = "SGDAT"
 
     rise: float = 0.1
-    """By what share of the first threshold each flip of a weight raises its own."""
+    """Fraction of the first threshold by which each flip of a weight raises its own threshold."""
 
     def bound(self) -> accumulators.Bound:
         return accumulators.FlipCount(self.threshold, self.rise)
 
 
 class Bold(Accumulated):
-    """BOLD (Nguyen et al., 2024): the sum decays by the share of its layer that flipped."""
+    """BOLD (Nguyen et al., 2024): the sum decays by the fraction of its layer that flipped."""
 
     label = "BOLD"
 

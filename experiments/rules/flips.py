@@ -21,17 +21,17 @@ def annealing(name: Anneal, updates: int) -> optax.Schedule | None:
 
 @dataclasses.dataclass(frozen=True)
 class Bso(Rule):
-    """BSO with constant settings, whatever the length of the run."""
+    """BSO with constant settings, for runs of any length."""
 
     label = "BSO, paper"
     reset: ClassVar[bool] = False
 
     threshold: float = 5e-7
-    """A sign flips where the momentum against it is larger than this, in units of the gradient."""
+    """A sign flips if the momentum against it is larger than this, in units of the gradient."""
     b1: float = 0.999
-    """Decay of the momentum, an update."""
+    """Decay of the momentum per update."""
     momentum_dtype: MomentumDtype = "float32"
-    """Dtype of the momentum at rest."""
+    """Dtype in which the momentum is stored."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del updates, num_steps
@@ -41,7 +41,7 @@ class Bso(Rule):
 
 
 class BsoReset(Bso):
-    """BSO whose momentum is set to zero where a sign flips."""
+    """BSO whose momentum is set to zero when a sign flips."""
 
     label = "BSO with reset, paper"
     reset = True
@@ -49,18 +49,18 @@ class BsoReset(Bso):
 
 @dataclasses.dataclass(frozen=True)
 class TBso(Rule):
-    """T-BSO with constant settings, whatever the length of the run."""
+    """T-BSO with constant settings, for runs of any length."""
 
     label = "T-BSO, paper"
 
     threshold: float = 5e-7
-    """A sign flips where the momentum against it is larger than this, in units of the gradient's root mean square."""
+    """A sign flips if the momentum against it is larger than this, in units of the gradient's root mean square."""
     b1: float = 0.999
-    """Decay of the momentum, an update."""
+    """Decay of the momentum per update."""
     b2: float = 0.99999
-    """Decay of each time step's second moment, a batch."""
+    """Decay of each time step's second moment per batch."""
     momentum_dtype: MomentumDtype = "float32"
-    """Dtype of the momentum at rest."""
+    """Dtype in which the momentum is stored."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del updates
@@ -77,11 +77,11 @@ class CalibratedBso(Rule):
     threshold: float = 5e-7
     """The threshold at the start, in units of the gradient; it shrinks as the momentum's noise does."""
     b1: float = 0.9
-    """Decay of the momentum at the start, an update."""
+    """Initial decay of the momentum per update."""
     growth: float = 0.2
-    """Updates by which the momentum's window, 1 / (1 - b1), grows an update."""
+    """Updates by which the momentum's window, 1 / (1 - b1), grows per update."""
     momentum_dtype: MomentumDtype = "float32"
-    """Dtype of the momentum at rest."""
+    """Dtype in which the momentum is stored."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del num_steps
@@ -91,7 +91,7 @@ class CalibratedBso(Rule):
 
 
 class CalibratedBsoReset(CalibratedBso):
-    """The same with a momentum that is set to zero where a sign flips."""
+    """The same with a momentum that is set to zero when a sign flips."""
 
     label = "BSO with reset, calibrated"
     reset = True
@@ -99,27 +99,27 @@ class CalibratedBsoReset(CalibratedBso):
 
 @dataclasses.dataclass(frozen=True)
 class CalibratedTBso(Rule):
-    """Our recipe (see bsojax.calibrated): what a run takes unless it asks for something else."""
+    """Our recipe (see bsojax.calibrated): what a run uses by default."""
 
     label = "T-BSO, calibrated"
 
     threshold: float = 0.0
-    """The recipe's c: a sign flips where the momentum against it is larger than so many standard deviations of the
-    momentum's noise."""
+    """The recipe's c: a sign flips if the momentum against it exceeds this many standard deviations of the momentum's
+    noise."""
     b1: float = 0.9
-    """Decay of the momentum at the start, an update."""
+    """Initial decay of the momentum per update."""
     growth: float = 0.5
-    """Updates by which the momentum's window, 1 / (1 - b1), grows an update."""
+    """Updates by which the momentum's window, 1 / (1 - b1), grows per update."""
     b2: float = 0.99
-    """Decay of each time step's second moment, a batch."""
+    """Decay of each time step's second moment per batch."""
     rms_decay: float = 0.0
-    """Decay of the channels' root mean square, an update."""
+    """Decay of the channels' root mean square per update."""
     anneal: Anneal = "linear"
-    """How 1 - b1 falls to 0 at the end of the run, beside the growth of the window."""
+    """How 1 - b1 falls to 0 at the end of the run, in addition to the growth of the window."""
     deploy_c: float = 0.3
-    """A sign is deployed where the momentum is larger than so many such deviations; 0: as it is trained."""
+    """A sign is deployed where the momentum exceeds this many such deviations; 0: trained signs are deployed."""
     momentum_dtype: MomentumDtype = "float32"
-    """Dtype of the momentum at rest."""
+    """Dtype in which the momentum is stored."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         return bsojax.calibrated(
@@ -139,22 +139,22 @@ class CalibratedTBso(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Counter(Rule):
-    """A saturating counter a weight in the place of a momentum (see bsojax.calibrated_counter)."""
+    """A saturating counter per weight instead of a momentum (see bsojax.calibrated_counter)."""
 
     label = "counter"
 
     bits: int = 6
-    """Bits a weight in training, its sign among them."""
+    """Bits per weight in training, including its sign."""
     rho: float = 1.0
-    """The size of the counter's steps, in those that forget as fast as the momentum of t-bso does."""
+    """The size of the counter's steps, relative to steps that forget as fast as the momentum of t-bso does."""
     growth: float = 1.0
-    """Updates by which the window that those have grows an update."""
+    """Updates by which the window of such a momentum grows per update."""
     rms_decay: float = 0.0
-    """Decay of the channels' root mean square, an update."""
+    """Decay of the channels' root mean square per update."""
     anneal: Anneal = "linear"
     """How steps fall to 0 at the end of the run."""
     deploy_c: float = 0.15
-    """A sign is deployed where its counter is further from zero than so much of the scale; 0: as it is trained."""
+    """A sign is deployed where its counter is further from zero than this fraction of the scale; 0: as trained."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del num_steps
@@ -179,11 +179,11 @@ class Bop(Rule):
     refuses = THROUGH_TIME
 
     threshold: float = 1e-8
-    """A sign flips where the momentum against it is larger than this, in units of the gradient."""
+    """A sign flips if the momentum against it is larger than this, in units of the gradient."""
     b1: float = 1 - 1e-4
-    """Decay of the momentum, an update: 1 less what its authors call the adaptivity."""
+    """Decay of the momentum per update: 1 minus what its authors call the adaptivity."""
     momentum_dtype: MomentumDtype = "float32"
-    """Dtype of the momentum at rest."""
+    """Dtype in which the momentum is stored."""
 
     def flip_optimizer(self, updates: int, num_steps: int, seed: int) -> optax.GradientTransformation:
         del updates, num_steps

@@ -23,9 +23,9 @@ class Latent(Rule):
     refuses: ClassVar = LATENT
 
     latent_learning_rate: float = 1e-2
-    """Learning rate of the latent weights at the start."""
+    """Initial learning rate of the latent weights."""
     average: float = 0.0
-    """Decay of a moving average of the latent weights, an update, at whose signs the network is evaluated; 0: none."""
+    """Decay per update of an average of the latent weights, at whose signs the network is evaluated; 0: no average."""
 
     @abc.abstractmethod
     def inner(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -53,9 +53,9 @@ class BpttSgd(Latent):
     refuses = LATENT | THROUGH_TIME
 
     latent_learning_rate: float = 1.0
-    """Learning rate of the latent weights at the start."""
+    """Initial learning rate of the latent weights."""
     latent_momentum: float = 0.9
-    """Momentum of the latent weights; 0 keeps none."""
+    """Momentum of the latent weights; 0: none is kept."""
 
     def inner(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.sgd(learning_rate, momentum=self.latent_momentum or None)

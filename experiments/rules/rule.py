@@ -1,4 +1,4 @@
-"""What a way to train signs is: its settings, and the optimizer that they make."""
+"""A way to train signs: its settings, and the optimizer that they define."""
 
 import abc
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ MomentumDtype = Literal["float32", "bfloat16", "int16", "int8"]
 
 
 class Rule(abc.ABC):
-    """A way to train signs. Each is a frozen dataclass whose fields are its settings, and nothing but its settings.
+    """A way to train signs. Each is a frozen dataclass whose fields are exactly its settings.
 
-    A field is what the flag of its name sets; its docstring says what it means and in which unit, its default is what
-    a run without the flag takes. A flag for which a rule has no field is refused.
+    The flag of the same name sets a field; the field's docstring gives its meaning and unit, and its default is what a
+    run without the flag uses. A flag for which a rule has no field is refused.
 
     Attributes:
-      label: what tables call it.
-      trace: the presynaptic trace of its gradient where ``--trace`` names no other, a key of networks.TRACES.
-      through_time: whether the gradient is backpropagated through the whole sequence, for one update a batch; otherwise
-        there is one a time step.
-      refuses: settings of the run that do not go with it, by name, with the reason.
+      label: its name in tables.
+      trace: the presynaptic trace of its gradient unless ``--trace`` names another, a key of networks.TRACES.
+      through_time: whether the gradient is backpropagated through the whole sequence, for one update per batch;
+        otherwise there is one per time step.
+      refuses: settings of the run that it does not accept, by name, with the reason.
     """
 
     label: ClassVar[str]
@@ -35,9 +35,9 @@ class Rule(abc.ABC):
         Args:
           updates: how often it is called in the run.
           num_steps: T.
-          seed: of all that it draws at random.
+          seed: seed of its random draws.
         """
 
 
 THROUGH_TIME = dict.fromkeys(("trace", "backward_steps"), "differentiates through time")
-"""What a rule refuses that differentiates through time."""
+"""What a rule that differentiates through time refuses."""

@@ -1,1 +1,1 @@
-"""What keeps a run safe: its folder, files, records and checkpoints, its request to stop, its devices and processes."""
+"""How a run is kept safe: its folder, files, records and checkpoints, requests to stop, devices and processes."""

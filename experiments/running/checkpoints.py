@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole or not at all, and never restored unless every leaf is what was saved."""
+"""Checkpoints of a training: written whole or not at all, and restored only if every leaf is what was saved."""
 
 import functools
 import json
@@ -21,23 +21,23 @@ from experiments.running.progress import Progress
 from experiments.running.stored import checksum, compare, kind_of, state_of, stored_leaves, stored_shapes
 
 DAMAGED = "damaged-"
-"""What the name of a checkpoint begins with that could not be restored: it is set aside, not deleted."""
+"""Prefix of the name of a checkpoint that could not be restored: it is set aside, not deleted."""
 
 DELETED = "deleted-"
-"""What the name of a checkpoint begins with while it is being deleted."""
+"""Prefix of the name of a checkpoint while it is being deleted."""
 
 
 class Checkpoints:
     """The checkpoints of a training, each a folder ``BATCHES-RECORDS`` named by what was done when it was written.
 
-    A checkpoint holds the leaves of the state, signs at one bit each; and as JSON the place in the data, the random
-    key, the records, the config, and of every leaf its dtype, shape and checksum. Orbax writes it under another name
-    first, so that one that was not finished is never taken for a checkpoint.
+    A checkpoint holds the leaves of the state, signs at one bit each, and as JSON the position in the data, the
+    random key, the records, the config, and the dtype, shape and checksum of every leaf. Orbax first writes it under
+    another name, so that an unfinished one is never taken for a checkpoint.
 
     Args:
-      folder: where they lie; what processes that were killed have left there is cleared away.
+      folder: their folder; remains of killed processes are removed.
       config: the config of the run.
-      batches: batches an epoch.
+      batches: batches per epoch.
     """
 
     def __init__(self, folder: Path, config: Config, batches: int) -> None:
@@ -59,7 +59,7 @@ class Checkpoints:
         """Writes a checkpoint, deletes those that need not be kept, and returns its name.
 
         Raises:
-          OSError: it could not be written, as on a full disk; the checkpoints before it are untouched.
+          OSError: it could not be written, for example on a full disk; earlier checkpoints are untouched.
         """
         name = _name((progress.epoch - 1) * self._batches + progress.batch, len(progress.records))
         if name in self.names():
@@ -77,15 +77,15 @@ class Checkpoints:
         return name
 
     def restore(self, like: bsojax.TrainState) -> tuple[Progress | None, dict[str, str]]:
-        """Returns the newest good checkpoint, and why newer ones are not good, by their names.
+        """Returns the newest good checkpoint, and by name why newer ones are bad; None: there is no checkpoint yet.
 
-        Those that are not good are set aside under other names. None: there is no checkpoint yet.
+        Those that are not good are set aside under other names.
 
         Args:
-          like: a fresh state of the same config, whose leaves lie where those restored shall lie.
+          like: a fresh state of the same config, whose leaves are placed as the restored ones should be.
 
         Raises:
-          ValueError: there are checkpoints, and none is good.
+          ValueError: there are checkpoints, but none is good.
         """
         skipped: dict[str, str] = {}
         for name in reversed(self.names()):
@@ -106,7 +106,7 @@ class Checkpoints:
         return None, skipped
 
     def _read(self, name: str, like: bsojax.TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Reads a checkpoint whose leaves have the names, dtypes and shapes of those of a state; others raise."""
+        """Reads a checkpoint; raises unless its leaves have the names, dtypes and shapes of those of a state."""
         wanted = stored_shapes(like)
         with checkpointer() as opened:
             items = ocp.args.Composite(about=ocp.args.JsonRestore())
@@ -126,7 +126,7 @@ class Checkpoints:
         wait_for_all("damaged checkpoints were set aside")
 
     def _delete(self, records: tuple[dict[str, Any], ...]) -> None:
-        """Deletes all but the newest checkpoints and, where evaluations are on validation data, the best."""
+        """Deletes all but the newest checkpoints and, if evaluations are on validation data, the best."""
         names = self.names()
         kept = set(names[-self._config.session.keep :])
         if self._config.validation:

@@ -1,4 +1,4 @@
-"""The command line of a training: what it says is to be run, and how its process ends."""
+"""The command line of a training: which run it names, and how its process ends."""
 
 import argparse
 import contextlib
@@ -28,22 +28,22 @@ Rules (--optimizer, --preset) and their settings:
 HELP_FLAGS = {"-h", "--help"}
 
 BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
-"""What a bad setting, or a missing file or package, raises before anything is trained."""
+"""Errors for a bad setting, or a missing file or package, before anything is trained."""
 
 FAILED = (ValueError, OSError, FloatingPointError, jax.errors.JaxRuntimeError)
-"""What ends a training that cannot go on."""
+"""Errors that end a training that cannot continue."""
 
 
 def parse(arguments: list[str] | None = None) -> tuple[str, Config]:
-    """Returns the name of a config, and its settings with the user's changes; None: of this process's command line.
+    """Returns the name of a config, and its settings with the user's changes (None: this process's command line).
 
-    With ``--resume`` the settings are those of the run in ``--output`` where it holds one, and need neither a name nor
-    another option. Options that are given still count: the folder refuses those that differ (see ``entered``).
+    With ``--resume``, if ``--output`` holds a run, the settings are those of that run, and no name or other option is
+    needed. Options that are given still count: the folder refuses those that differ (see ``entered``).
 
     Raises:
-      ValueError: a preset is given, and the rule has none; the run to go on with is damaged or of another config; or
+      ValueError: a preset is given, but the rule has none; the run to continue is damaged or of another config; or
         there is none and no config is named.
-      SystemExit: help is asked for, or a name or value is none; a message has been printed.
+      SystemExit: help is requested, or a name or value is invalid; a message has been printed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments and arguments[0] in CONFIGS else None
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> tuple[str, Config]:
     if begun is not None:
         program, summary, (name, base) = PROGRAM, HELP, begun
     elif name is not None:
-        # The named config alone is a parser: among those of all, a mistyped option is looked for in each.
+        # Parse only the named config: with those of all, a mistyped option would be looked for in each.
         program, (summary, base) = f"{PROGRAM} {name}", CONFIGS[name]
     elif arguments and arguments[0].startswith("-") and not HELP_FLAGS & set(arguments):
         raise ValueError(
@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> tuple[str, Config]:
 
 
 def _begun(name: str | None, options: Sequence[str]) -> tuple[str, Config] | None:
-    """Returns the config's name and the settings of the run that is to go on; None: none has begun."""
+    """Returns the config's name and the settings of the run to continue; None: none has begun."""
     looked_for = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     looked_for.add_argument("--resume", action="store_true")
     looked_for.add_argument("--output", type=Path, nargs="?")
@@ -86,9 +86,9 @@ def _begun(name: str | None, options: Sequence[str]) -> tuple[str, Config] | Non
 
 @contextlib.contextmanager
 def ending(status: int, errors: tuple[type[Exception], ...], stop: Stop) -> Iterator[None]:
-    """Ends the process where one of these errors comes up within, with a status and a message of one line.
+    """Ends the process with a status and a message of one line if one of these errors is raised within.
 
-    A stop on request has a status of its own (see Stop).
+    A stop on request has its own status (see Stop).
     """
     try:
         yield
@@ -102,7 +102,7 @@ def ending(status: int, errors: tuple[type[Exception], ...], stop: Stop) -> Iter
 
 
 def _end(error: Exception, status: int, message: str) -> NoReturn:
-    """Ends the process with a message, and what is known of the last good checkpoint."""
+    """Ends the process with a message and a note on the last good checkpoint."""
     lines = [message, *getattr(error, "__notes__", [])]
     Console(stderr=True, soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
     sys.exit(status)

@@ -18,12 +18,12 @@ CONNECT_SECONDS = 120
 """How long the processes of a run wait for each other at its start."""
 
 HEARTBEAT_SECONDS = 100
-"""How long a process may be silent before the others take it for dead, and end."""
+"""How long a process may be silent before the others consider it dead and end."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Where a run computes; every process of a run has an equal one.
+    """Where a run computes; equal in all processes of a run.
 
     Attributes:
       mesh: the devices that each batch is split over; None: a single one, JAX's default.
@@ -43,9 +43,9 @@ class Devices:
     def feed(
         self, split: Split, batch_size: int, key: jax.Array | None = None, first: int = 0
     ) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Gives out the batches of a split as ``split.batches`` does, as arrays of all devices.
+        """Yields the batches of a split as ``split.batches`` does, as arrays of all devices.
 
-        Of several processes each reads only its own part of each batch, unless the split lies in memory.
+        Each of several processes reads only its own part of each batch, unless the split lies in memory.
         """
         if self.mesh is None:
             yield from split.batches(batch_size, key, first)
@@ -65,7 +65,7 @@ class Devices:
             yield from map(self.everywhere, rest.batches(remainder))
 
     def shardings(self, state: bsojax.TrainState, split_optimizer: bool) -> Any:
-        """Returns where the leaves of a state lie, as jit and device_put take it; None: they are left alone."""
+        """Returns where the leaves of a state lie, as jit and device_put take it; None: placement is left to JAX."""
         return None if self.mesh is None else bsojax.state_shardings(state, self.mesh, split_optimizer=split_optimizer)
 
     def split(self, tree: Any) -> Any:
@@ -80,15 +80,15 @@ class Devices:
         return jax.tree.map(constrained, tree)
 
     def place(self, state: bsojax.TrainState, shardings: Any) -> bsojax.TrainState:
-        """Returns a state, the same in all processes, where its leaves shall lie."""
+        """Returns a state, the same in all processes, with its leaves where they belong."""
         return state if shardings is None else _put(state, shardings)
 
 
 def start_processes(session: Session) -> None:
-    """Joins the other processes of a run; call it before anything else of JAX. Nothing to do for a single process.
+    """Joins the other processes of a run; call it before any other use of JAX. Does nothing for a single process.
 
     Raises:
-      ConnectionError: the others did not come in time.
+      ConnectionError: the others did not join in time.
     """
     if session.coordinator is None:
         return
@@ -116,7 +116,7 @@ def find_devices(session: Session, batch_size: int) -> Devices:
     """
     known = jax.devices()
     if session.devices is not None and jax.process_count() > 1:
-        raise ValueError("--devices: a run of several processes takes all devices; leave it out.")
+        raise ValueError("--devices: a run of several processes uses all devices; omit the flag.")
     count = session.devices or len(known)
     if (
         session.devices is None

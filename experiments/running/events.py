@@ -1,4 +1,4 @@
-"""Records as events for TensorBoard, where the user asks for them."""
+"""Records as events for TensorBoard, if the user asks for them."""
 
 import contextlib
 import math
@@ -14,12 +14,12 @@ Write = Callable[[dict[str, Any]], None]
 
 @contextlib.contextmanager
 def writer(folder: Path, wanted: bool, start: Progress | None) -> Iterator[Write]:
-    """Gives a function that writes a record's numbers, each against the count of updates, into FOLDER/tensorboard.
+    """Yields a function that writes a record's numbers, each against the count of updates, into FOLDER/tensorboard.
 
     Args:
       folder: the folder of the training.
-      wanted: whether there shall be events at all; otherwise the function does nothing.
-      start: where the training goes on; events of what it will do again are marked as void.
+      wanted: whether to write events; otherwise the function does nothing.
+      start: where the training continues; events of what it will repeat are marked as void.
     """
     if not wanted:
         yield lambda record: None
@@ -42,7 +42,7 @@ def writer(folder: Path, wanted: bool, start: Progress | None) -> Iterator[Write
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
-    """Returns the numbers of a record, those of layers too: "spike_rates/neuron_0"."""
+    """Returns the numbers of a record, including those of layers: "spike_rates/neuron_0"."""
     layers = {f"{name}/{layer}": n for name, by in record.items() if isinstance(by, dict) for layer, n in by.items()}
     return {name: value for name, value in record.items() if not isinstance(value, dict)} | layers
 

@@ -1,4 +1,4 @@
-"""Files that are whole on disk, or not there: what a process leaves behind that is killed at any moment."""
+"""Files that are whole on disk or absent, even if the process is killed at any moment."""
 
 import json
 import math

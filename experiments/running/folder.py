@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, and that the run in it is the same one; one process at a time may write into it."""
+"""A run's folder: it holds one run, and one process at a time may write into it."""
 
 import contextlib
 import dataclasses
@@ -19,19 +19,19 @@ from experiments.running.devices import agreed, is_first
 from experiments.running.files import append_line, write_json
 
 MODEL = "model.bsojax"
-"""The trained network in a run's folder, as bsojax.save_model writes it; in that of earlier runs, model.msgpack."""
+"""The trained network in a run's folder, as bsojax.save_model writes it; earlier runs have model.msgpack."""
 
 FREE = ("session", "output", "data_dir", "control")
-"""Settings that do not change what a training does: they may differ when it is resumed."""
+"""Settings that do not change the result of a training: they may differ when it is resumed."""
 
 
 def resumed(folder: Path) -> tuple[str, Config] | None:
-    """Returns the config's name and the settings of the run in a folder, which they were written into; None: no run.
+    """Returns the config's name and the settings that are written in a run's folder; None: no run.
 
-    How it was carried out (Session) is left out.
+    The session is not included.
 
     Raises:
-      ValueError: they are damaged, or were changed.
+      ValueError: they are damaged, or were edited.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -47,17 +47,17 @@ def resumed(folder: Path) -> tuple[str, Config] | None:
 
 @contextlib.contextmanager
 def entered(config: Config, name: str, data: dict[str, Any]) -> Iterator[Path]:
-    """Enters the folder of a run, which stays locked within; writes config.json, and a line into starts.jsonl.
+    """Enters the folder of a run and locks it within the context; writes config.json, and a line into starts.jsonl.
 
-    Of several processes the first does all this; the others fail if it does.
+    Of several processes, the first does all this; the others fail if it does.
 
     Args:
-      config: the settings; with ``--resume`` the folder may hold a run of the same.
+      config: the settings; with ``--resume`` the folder may hold a run with the same settings.
       name: the config's name on the command line.
-      data: what is known of the data, as JSON values: a resumed run must find the same.
+      data: a description of the data, as JSON values: a resumed run must find the same.
 
     Raises:
-      FileExistsError: the folder holds a run or anything else, or another process is at work in it.
+      FileExistsError: the folder is not empty, or another process works in it.
       ValueError: the run in it has other settings, or other data.
     """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
@@ -128,7 +128,7 @@ def _check_same(path: Path, config: Config, data: dict[str, Any]) -> None:
 
 
 def _written(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what config.json says of a run, and the settings in it that its rule has."""
+    """Returns the content of config.json, and those settings in it that the run's rule has."""
     try:
         about = json.loads(path.read_text())
         if "checksum" in about and about["checksum"] != _checksum(about):  # older versions wrote none
@@ -145,7 +145,7 @@ def _checksum(about: dict[str, Any]) -> int:
 
 
 def _of_its_rule(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns settings without those of other rules, which older versions let stand in a config."""
+    """Returns settings without those of other rules, which older versions kept in a config."""
     own = rules.settings_of(rules.kind_of(settings["optimizer"], settings["preset"]))
     return {name: value for name, value in settings.items() if name in own or name not in rules.SETTINGS}
 

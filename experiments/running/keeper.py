@@ -1,4 +1,4 @@
-"""When a training is saved: after each evaluation, every few minutes, when it is asked to stop; and when it is not."""
+"""When a training is saved: after each evaluation, every few minutes, and when asked to stop; and when it is not."""
 
 import math
 import time
@@ -12,16 +12,16 @@ from experiments.running.stop import Stop, Stopped
 
 
 class Keeper(Protocol):
-    """What keeps a training safe while it goes on; all processes of a run ask theirs at the same places."""
+    """Keeps a training safe while it runs; all processes of a run call theirs at the same points."""
 
     def due(self) -> bool:
-        """Whether the training shall be saved here, between two chunks."""
+        """Whether to save the training here, between two chunks."""
 
     def save(self, progress: Progress) -> None:
-        """Saves; raises where the training shall end after that."""
+        """Saves; raises if the training is to end after that."""
 
     def wait(self) -> None:
-        """Called between the batches of an evaluation; raises where the training shall end without it."""
+        """Called between the batches of an evaluation; raises if the training is to end without it."""
 
 
 class NoKeeper:
@@ -52,7 +52,7 @@ class CheckpointKeeper:
 
     Args:
       checkpoints: where it is saved.
-      minutes: how long a training may go on without being saved.
+      minutes: how long a training may run without being saved.
       stop: the request to stop.
       clock: seconds, for tests.
     """
@@ -83,13 +83,13 @@ class CheckpointKeeper:
 
 
 class Guard:
-    """Keeps updates that had to be skipped, because something was not finite, from spoiling what is kept.
+    """Keeps updates that were skipped because a value was not finite from spoiling the checkpoints.
 
-    Nothing is saved right after a batch with a skipped update, and a training that gets no further ends.
+    Nothing is saved right after a batch with a skipped update, and a training that makes no progress ends.
 
     Args:
       keeper: what saves the training.
-      longest: so many batches in a row with a skipped update end it.
+      longest: this many consecutive batches with a skipped update end the training.
       on_chunk: called with every chunk.
     """
 
@@ -99,7 +99,7 @@ class Guard:
         self.due = keeper.due
 
     def watch(self, chunk: Chunk) -> None:
-        """Takes in the batches of a chunk.
+        """Counts the batches of a chunk.
 
         Raises:
           FloatingPointError: too many in a row had a skipped update.
@@ -115,7 +115,7 @@ class Guard:
         self._on_chunk(chunk)
 
     def check(self, epoch: int, record: dict[str, Any]) -> None:
-        """Raises FloatingPointError where no batch that a record speaks of had a finite loss."""
+        """Raises FloatingPointError if no batch of a record had a finite loss."""
         if not math.isfinite(record["loss"]):
             raise FloatingPointError(
                 f"epoch {epoch}: no batch had a finite loss ({record['skipped']} updates were skipped); lower "
@@ -123,14 +123,14 @@ class Guard:
             )
 
     def save(self, progress: Progress) -> None:
-        """Saves, unless the last batch had a skipped update; raises where the training shall end after that."""
+        """Saves, unless the last batch had a skipped update; raises if the training is to end after that."""
         if self._streak:
             self._keeper.wait()
         else:
             self._keeper.save(progress)
 
     def wait(self, progress: Progress) -> None:
-        """Called between the batches of an evaluation; raises where the training shall end, and saves it before."""
+        """Called between the batches of an evaluation; if the training is to end, saves it and raises."""
         try:
             self._keeper.wait()
         except Stopped:

@@ -1,4 +1,4 @@
-"""Orbax as checkpoints need it: one kind of checkpointer, and whatever fails gives a reason in one line."""
+"""Orbax as checkpoints need it: one kind of checkpointer, and a reason in one line for any failure."""
 
 import gc
 import logging
@@ -16,9 +16,9 @@ def checkpointer() -> ocp.Checkpointer:
 
 
 def attempted(action: Callable[[], Any]) -> tuple[Any, str]:
-    """Returns what an action of Orbax gives, and the reason if it fails: whatever it raises has no class of its own.
+    """Returns the result of an Orbax action, or the reason for its failure: its errors have no common class.
 
-    Holds back what Orbax logs of an error that it raises too, and what Python says of its unfinished tasks.
+    Suppresses what Orbax logs about an error that it also raises, and what Python says about its unfinished tasks.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_news)  # stays: a thread or task may fail after the one that was raised
@@ -37,7 +37,7 @@ def attempted(action: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a log record is not of one of Orbax's threads and tasks that failed beside the one that was raised."""
+    """Whether a log record is not about a failed Orbax thread or task whose error was raised elsewhere."""
     text = record.getMessage()
     return "exception was never retrieved" not in text and "_SignalingThread.run() raised an exception" not in text
 

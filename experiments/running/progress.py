@@ -1,4 +1,4 @@
-"""Where a training stands: all that decides how it goes on, and the records of what it has done."""
+"""The state of a training: everything that decides how it continues, and the records of what it has done."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ class Progress:
       key: the key from which the keys of all epochs are folded.
       epoch: the epoch, counted from 1, to which the next batch belongs.
       batch: batches of it that are done.
-      records: the records so far, one an evaluation.
+      records: the records so far, one per evaluation.
       pending: what was recorded of each batch since the last record (see Chunk.batches).
       seconds: time spent on those.
     """
@@ -33,13 +33,13 @@ class Progress:
     seconds: float = 0.0
 
     def after(self, state: bsojax.TrainState, batch: int, running: Running) -> "Progress":
-        """Returns where the training stands after so many batches of the epoch, when what is running is done."""
+        """Returns the progress after this many batches of the epoch, when running work is done."""
         parts = [part for part in (self.pending, *(chunk.batches for chunk in running.finish())) if part]
         pending = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
         seconds = self.seconds + running.seconds
         return dataclasses.replace(self, state=state, batch=batch, pending=pending, seconds=seconds)
 
     def recorded(self, state: bsojax.TrainState, record: dict[str, Any], batches: int) -> "Progress":
-        """Returns where the training stands after an evaluation, with its record; the epoch has so many batches."""
+        """Returns the progress after an evaluation, with its record; the epoch has this many batches."""
         whole = self.batch == batches
         return Progress(state, self.key, self.epoch + whole, 0 if whole else self.batch, (*self.records, record))

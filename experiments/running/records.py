@@ -1,4 +1,4 @@
-"""The records of a training in metrics.jsonl, a line each."""
+"""The records of a training in metrics.jsonl, one per line."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def append_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def write_records(folder: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Makes metrics.jsonl hold these records alone, as when a run goes on from before its last lines."""
+    """Makes metrics.jsonl hold only these records, for example when a run resumes from before its last lines."""
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / METRICS, b"".join(line_of(record) for record in records))
 

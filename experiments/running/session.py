@@ -1,4 +1,4 @@
-"""A session of a run: it is trained from where it stands, its folder is filled, and tables say what came out."""
+"""A session of a run: it is trained from its current state, its folder is filled, and tables show the results."""
 
 import contextlib
 import dataclasses
@@ -29,13 +29,13 @@ Train = Callable[..., tuple[bsojax.TrainState, list[dict[str, Any]]]]
 """The training loop: ``train`` of experiments/train.py."""
 
 Result = tuple[bsojax.TrainState, list[dict[str, Any]], dict[str, Any]]
-"""The final state of a training, its records, and what the table says of it."""
+"""The final state of a training, its records, and its entries in the table."""
 
 
 def execute(run: Run, train: Train, folder: Path, console: Console, stop: Stop) -> dict[str, Any]:
     """Trains a run and its control, fills the folder, prints the tables; returns the content of summary.json.
 
-    What the folder holds of them already is not done again.
+    Parts that the folder already holds are not repeated.
     """
     config, split = run.config, "validation" if run.config.validation else "test"
     num_params = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
@@ -71,7 +71,7 @@ def execute(run: Run, train: Train, folder: Path, console: Console, stop: Stop) 
 
 
 def _trained(run: Run, train: Train, label: str, folder: Path, console: Console, stop: Stop) -> Result:
-    """Trains to the end, from the newest good checkpoint on where there is one."""
+    """Trains to the end, from the newest good checkpoint if there is one."""
     session = run.config.session
     checkpoints = Checkpoints(folder / "checkpoints", run.config, run.batches)
     start, skipped = checkpoints.restore(run.state)
@@ -79,7 +79,7 @@ def _trained(run: Run, train: Train, label: str, folder: Path, console: Console,
         console.print(f"{label}: checkpoint {name} was skipped: {reason}", soft_wrap=True, highlight=False)
     if start is not None:
         place = f"epoch {start.epoch}, batch {start.batch}" if start.epoch <= run.config.epochs else "the end"
-        console.print(f"{label}: goes on from {place}", soft_wrap=True, highlight=False)
+        console.print(f"{label}: continues from {place}", soft_wrap=True, highlight=False)
         if is_first():
             write_records(folder, start.records)
     keeper = CheckpointKeeper(checkpoints, session.checkpoint_minutes, stop)
@@ -100,13 +100,13 @@ def _trained(run: Run, train: Train, label: str, folder: Path, console: Console,
 
 @contextlib.contextmanager
 def _noting(checkpoints: Checkpoints) -> Iterator[None]:
-    """Adds to whatever ends a training where it can go on from."""
+    """Adds to any error that ends a training a note on where it can be resumed."""
     try:
         yield
     except (Stopped, OSError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         names = checkpoints.names()
         if names:
-            error.add_note(f"The last good checkpoint is {checkpoints.path(names[-1])}; go on from it with --resume.")
+            error.add_note(f"The last good checkpoint is {checkpoints.path(names[-1])}; resume with --resume.")
         else:
-            error.add_note("There is no checkpoint yet; with --resume it begins again.")
+            error.add_note("There is no checkpoint yet; with --resume the run starts over.")
         raise

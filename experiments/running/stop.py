@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """A run ends because it was asked to."""
+    """Raised when a run ends because it was asked to."""
 
     def __init__(self) -> None:
         super().__init__("stopped on request")
@@ -28,14 +28,14 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """The exit status of a process that stopped on request: 128 and the signal, 143 for SIGTERM."""
+        """The exit status of a process that stopped on request: 128 plus the signal, so 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGTERM)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """Notes signals within; a second one of the same kind does what it does without us, and ends the process."""
+        """Notes signals within the context; a second one of the same kind has its usual effect and ends the process."""
         if threading.current_thread() is not threading.main_thread():
-            yield self  # Python hands signals to the main thread alone
+            yield self  # Python delivers signals only to the main thread
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
 

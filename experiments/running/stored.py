@@ -1,4 +1,4 @@
-"""The leaves of a state as they are stored: signs at one bit each, all else as it is, each with a checksum."""
+"""The leaves of a state as they are stored: signs at one bit each, the others unchanged, each with a checksum."""
 
 import zlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from experiments.running.devices import gathered
 
 
 def stored_shapes(state: bsojax.TrainState) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns what is stored of each leaf of a state, by name: its shape, dtype and place; of signs, packed bits."""
+    """Returns by name what is stored of each leaf of a state: shape, dtype and placement; for signs, packed bits."""
     return {
         leaf_name(path): jax.ShapeDtypeStruct(
             (_bytes(leaf),) if leaf.dtype == bool else leaf.shape,
@@ -25,7 +25,7 @@ def stored_shapes(state: bsojax.TrainState) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def stored_leaves(state: bsojax.TrainState) -> dict[str, Any]:
-    """Returns what is stored of each leaf of a state, by name; of signs, packed bits in host memory."""
+    """Returns by name what is stored of each leaf of a state; for signs, packed bits in host memory."""
     return {
         leaf_name(path): np.packbits(whole(leaf)) if leaf.dtype == bool else leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -33,7 +33,7 @@ def stored_leaves(state: bsojax.TrainState) -> dict[str, Any]:
 
 
 def state_of(leaves: Mapping[str, Any], like: bsojax.TrainState) -> bsojax.TrainState:
-    """Returns the state of which these leaves were stored; its leaves lie where those of another do."""
+    """Returns the state whose leaves were stored, with its leaves placed like those of another state."""
 
     def restored(path: Any, leaf: jax.Array) -> jax.Array:
         if not leaf.size:
@@ -48,7 +48,7 @@ def state_of(leaves: Mapping[str, Any], like: bsojax.TrainState) -> bsojax.Train
 
 
 def compare(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raises ValueError unless two sets of leaves have the same names, dtypes and shapes; names the first other one."""
+    """Raises ValueError, naming the first difference, unless two sets of leaves have equal names, dtypes and shapes."""
     for name, kind in wanted.items():
         if name not in found:
             raise ValueError(f"leaf '{name}' is missing")
