@@ -109,6 +109,8 @@ def summary(row: dict[str, Any]) -> str:
     """Returns the line that is printed for a row."""
     if "error" in row:
         return f"  {row['error']}"
+    if "arguments" not in row:
+        return f"  {row['required']:,} MiB required"
     return f"  {row['arguments'] + row['temporaries']:,} bytes, compiled in {row['seconds']['compile']} s"
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -14,6 +15,9 @@ from benchmarks.hlo import Array, Program
 from benchmarks.scaling import traffic
 from benchmarks.tpu.jobs import Job
 from benchmarks.tpu.steps import chips, lowered
+
+LIMIT = "xla_tpu_max_hbm_size_mib"
+"""The option of libtpu that says how much main memory a chip has."""
 
 LARGE = 2**20
 """Bytes of an array from which on copies of it are reported."""
@@ -29,20 +33,41 @@ def measure(job: Job, text: Path | None = None) -> dict[str, Any]:
     start = time.perf_counter()
     devices = chips(job)
     step = lowered(job, devices)
+    about = {
+        "chip": devices[0].device_kind,
+        "hosts": len({device.process_index for device in devices}),
+        "versions": {"jax": jax.__version__, "libtpu": version("libtpu")},
+        "required": required(step),
+    }
+    if not job.to_the_end:
+        return about
     middle = time.perf_counter()
-    compiled = step.compile()
+    compiled = step.compile(compiler_options=None if job.limit is None else {LIMIT: str(job.limit)})
     end = time.perf_counter()
     written = compiled.as_text()
     if text is not None:
         text.write_bytes(gzip.compress(written.encode()))
     return {
-        "chip": devices[0].device_kind,
-        "hosts": len({device.process_index for device in devices}),
+        **about,
         "seconds": {"lower": round(middle - start, 1), "compile": round(end - middle, 1)},
-        "versions": {"jax": jax.__version__, "libtpu": version("libtpu")},
         **sizes(compiled),
         **read(Program(written), job.chips),
     }
+
+
+def required(step: Any) -> float | None:
+    """Returns the MiB of temporaries without which a lowered step cannot be compiled; None where 1 is enough.
+
+    The compiler tells when it has less: a chip with 1 MiB is one that it gives up on before it plans the memory.
+    """
+    try:
+        step.compile(compiler_options={LIMIT: "1"})
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search(r"required for HLO temporaries \(([\d.]+)([KMG]?)\)", str(error))
+        if found is None:
+            raise
+        return float(found[1]) * {"": 2.0**-20, "K": 2.0**-10, "M": 1.0, "G": 2.0**10}[found[2]]
+    return None
 
 
 def sizes(compiled: Any) -> dict[str, Any]:
@@ -56,6 +81,7 @@ def sizes(compiled: Any) -> dict[str, Any]:
         "outputs": memory.output_size_in_bytes,
         "aliased": memory.alias_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
+        "alive at once": memory.peak_memory_in_bytes,
         "code": memory.generated_code_size_in_bytes,
         "flops": cost.get("flops"),
         "bytes accessed": cost.get("bytes accessed"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 ONE = "one chip"
 JIT = "jit, replicated optimizer"
@@ -29,6 +30,8 @@ class Job:
       batch: examples of all chips together.
       packed: whether signs are held at one bit.
       momentum: its dtype.
+      limit: MiB of main memory that the compiler is told a chip has; None: what it has.
+      to_the_end: whether it is compiled; otherwise only what it needs is asked, which takes seconds.
     """
 
     network: str = DIGITS
@@ -41,17 +44,19 @@ class Job:
     batch: int = 128
     packed: bool = False
     momentum: str = FLOAT
+    limit: int | None = None
+    to_the_end: bool = True
 
 
 def jobs() -> Iterator[Job]:
-    """Yields all compilations in the order in which they are made: those that cost least and answer most come first."""
+    """Gives out all compilations in the order in which they are made: the first cost least and answer most."""
     yield from on_one_chip(DIGITS)
     yield from on_many_chips(DIGITS)
     yield from the_papers_network()
 
 
 def on_one_chip(network: str) -> Iterator[Job]:
-    """Yields those of one chip: over T, for some kinds of step, and over the dtypes of the state."""
+    """Yields those of one chip: over T, of some kinds, and over what the state is held in."""
     for num_steps in (2, 32, 8):
         yield Job(network, num_steps=num_steps)
     for num_steps in (2, 32):
@@ -63,7 +68,7 @@ def on_one_chip(network: str) -> Iterator[Job]:
 
 
 def on_many_chips(network: str) -> Iterator[Job]:
-    """Yields those of a mesh of chips, in each way, over several hosts and over two slices."""
+    """Yields those of a mesh of chips, by each way, over several hosts and over two slices."""
     for topology, chips in (("v5e:2x2", 1), ("v5e:2x2", 4), ("v5e:4x4", 16)):
         yield Job(network, JIT, topology, chips)
     for way in (PMAP, SHARDED, SPLIT, VOTES):
@@ -75,18 +80,23 @@ def on_many_chips(network: str) -> Iterator[Job]:
 
 
 def the_papers_network() -> Iterator[Job]:
-    """Yields those of the paper's network, which take minutes each."""
+    """Yields those of the paper's network: first what needs seconds, then what needs minutes each."""
+    small: dict[str, Any] = {"packed": True, "momentum": "int8"}
+    for num_steps in (2, 32, 8):
+        asked = Job(VGG11, num_steps=num_steps, to_the_end=False)
+        yield asked
+        yield dataclasses.replace(asked, dtype=HALF)
+        yield dataclasses.replace(asked, way=BPTT)
+    for dtype in (FLOAT, HALF):
+        for num_steps in (2, 32):
+            yield Job(VGG11, num_steps=num_steps, dtype=dtype, **small, to_the_end=False)
     yield Job(VGG11)
+    yield Job(VGG11, limit=850)
     yield Job(VGG11, dtype=HALF)
-    yield Job(VGG11, num_steps=32)
-    yield Job(VGG11, BPTT, num_steps=4)
-    yield Job(VGG11, dtype=HALF, packed=True, momentum="int8")
+    yield Job(VGG11, dtype=HALF, limit=420)
     yield Job(VGG11, SPLIT, "v5e:4x4", 16)
-    yield Job(VGG11, BPTT, num_steps=32)
-    yield Job(VGG11, num_steps=2)
-    yield Job(VGG11, num_steps=8)
-    yield Job(VGG11, BPTT, num_steps=8)
-    yield Job(VGG11, num_steps=32, dtype=HALF)
-    yield Job(VGG11, packed=True, momentum="int8")
+    yield Job(VGG11, num_steps=32)
+    yield Job(VGG11, BPTT, num_steps=2)
+    yield Job(VGG11, dtype=HALF, **small)
     yield Job(VGG11, JIT, "v5e:2x2", 4)
     yield Job(VGG11, topology="v6e:2x2")

@@ -1,4 +1,4 @@
-"""What docs/ACCELERATORS.md says about the compilations."""
+"""What docs/ACCELERATORS.md says of the compilations."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,53 +14,66 @@ Counted = list[dict[str, Any]]
 """The rows of traffic of benchmarks/results/scaling.json, of eight devices."""
 
 
-def memory(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Yields the bytes of one chip against T."""
+def required(rows: Rows, counted: Counted) -> Iterator[str]:
+    """Gives out the temporaries without which one chip cannot run a step, against T."""
     del counted
-    alone = [row for row in rows if row["job"]["way"] in (jobs.ONE, jobs.BPTT) and _is_v5e(row)]
-    steps = sorted({row["job"]["num_steps"] for row in alone})
+    asked = [row for row in _of_one_chip(rows) if _is_v5e(row) and row.get("required") is not None]
+    yield from _against_steps(asked, lambda row: f"{row['required']:,.2f}")
+
+
+def planned(rows: Rows, counted: Counted) -> Iterator[str]:
+    """Gives out arguments and planned temporaries of one chip against T."""
+    del counted
+    whole = [row for row in _of_one_chip(_compiled(rows)) if _is_v5e(row) and row["job"]["limit"] is None]
+    yield from _against_steps(whole, lambda row: f"{row['arguments'] / MIB:,.2f} + {row['temporaries'] / MIB:,.2f}")
+
+
+def limited(rows: Rows, counted: Counted) -> Iterator[str]:
+    """Gives out what became of steps whose chip was said to have little memory."""
+    del counted
+    least = [row for row in rows if row["job"]["limit"] is not None]
+    cells = [
+        (row["job"]["network"], f"{kind(row['job'])}, T = {row['job']['num_steps']}", f"{row['job']['limit']}",
+         *(("no", row["error"]) if "error" in row else ("yes", f"{row['flops'] / 1e9:,.1f}")))
+        for row in least
+    ]  # fmt: skip
+    if cells:
+        yield table(("network", "step", "MiB of the chip", "compiled", "GFLOP"), cells)
+
+
+def _against_steps(rows: Rows, cell: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+    """A table with a column for each T, where there are rows."""
+    steps = sorted({row["job"]["num_steps"] for row in rows})
     cells: dict[tuple[str, str], dict[int, str]] = {}
-    for row in alone:
-        names = (row["job"]["network"], kind(row["job"]))
-        cells.setdefault(names, {})[row["job"]["num_steps"]] = _megabytes(row)
-    table_rows = [(*names, *(found.get(step, "") for step in steps)) for names, found in cells.items()]
-    yield table(("network", "step", *(f"T = {step}" for step in steps)), table_rows)
-    for network in dict.fromkeys(row["job"]["network"] for row in alone):
-        yield _growth(network, [row for row in alone if row["job"]["network"] == network and "error" not in row])
-
-
-def _growth(network: str, rows: Rows) -> str:
-    """How many bytes T adds to each kind of step that was compiled at several T."""
-    said = []
-    for name in dict.fromkeys(kind(row["job"]) for row in rows):
-        sizes = {row["job"]["num_steps"]: total(row) for row in rows if kind(row["job"]) == name}
-        if len(sizes) > 1:
-            first, last = min(sizes), max(sizes)
-            said.append(f"{name}: {sizes[last] - sizes[first]:+,} bytes from T = {first} to T = {last}")
-    return f"{network}: {'; '.join(said)}." if said else ""
+    for row in rows:
+        cells.setdefault((row["job"]["network"], kind(row["job"])), {})[row["job"]["num_steps"]] = cell(row)
+    if cells:
+        yield table(
+            ("network", "step", *(f"T = {step}" for step in steps)),
+            [(*names, *(found.get(step, "") for step in steps)) for names, found in cells.items()],
+        )
 
 
 def arithmetic(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Yields the operations and bytes moved in a time step, by chip and kind."""
+    """Gives out bytes, operations and bytes moved in a time step, by chip and kind."""
     del counted
     yield table(
-        ("network", "step", "chip", "MiB", "GFLOP", "MiB moved", "FLOP per byte", "seconds to compile"),
+        ("network", "step", "chip", "MiB", "GFLOP", "MiB moved", "FLOP a byte"),
         [
             (row["job"]["network"], f"{kind(row['job'])}, T = {row['job']['num_steps']}", row["chip"],
              _megabytes(row), f"{row['flops'] / 1e9:,.2f}", f"{row['bytes accessed'] / MIB:,.1f}",
-             f"{row['flops'] / row['bytes accessed']:,.0f}", f"{row['seconds']['compile']:,.0f}")
-            for row in _compiled(rows)
-            if row["job"]["way"] in (jobs.ONE, jobs.BPTT)
+             f"{row['flops'] / row['bytes accessed']:,.0f}")
+            for row in _distinct(_of_one_chip(_compiled(rows)))
         ],
     )  # fmt: skip
 
 
 def meshes(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Yields what chips exchange and hold, beside the counts of docs/SCALING.md for as many devices."""
+    """Gives out what chips exchange and hold, beside what docs/SCALING.md counts for as many."""
     many = [row for row in _compiled(rows) if row["job"]["way"] not in (jobs.ONE, jobs.BPTT)]
     expected = {(row["job"], row["exchange"]): row for row in counted}
     yield table(
-        ("network", "way", "chips", "hosts", "MiB per chip", "exchanges", "gradients", "statistics", "flips", "other",
+        ("network", "way", "chips", "hosts", "MiB a chip", "exchanges", "gradients", "statistics", "flips", "other",
          "all", "SCALING.md"),
         [
             (row["job"]["network"], row["job"]["way"], _chips(row), str(row["hosts"]), _megabytes(row),
@@ -74,7 +87,7 @@ def meshes(rows: Rows, counted: Counted) -> Iterator[str]:
 
 
 def program(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Yields what the programs do in a loop."""
+    """Gives out what the programs do in a loop."""
     del counted
     yield table(
         ("network", "step", "chip", "products by dtype", "copies of 1 MiB or more", "carried, MiB", "in memory, MiB",
@@ -84,8 +97,7 @@ def program(rows: Rows, counted: Counted) -> Iterator[str]:
              ", ".join(f"{count} {name}" for name, count in row["products"].items()),
              _copied(row["copies in the loop"]),
              *(f"{row['carried'][name] / MIB:,.1f}" for name in ("arrays", "in memory", "on chip")))
-            for row in _compiled(rows)
-            if row["job"]["way"] in (jobs.ONE, jobs.BPTT)
+            for row in _distinct(_of_one_chip(_compiled(rows)))
         ],
     )  # fmt: skip
     wide = [row for row in _compiled(rows) if {"f64", "c128"} & set(row["dtypes"])]
@@ -93,9 +105,9 @@ def program(rows: Rows, counted: Counted) -> Iterator[str]:
 
 
 def failures(rows: Rows, counted: Counted) -> Iterator[str]:
-    """Yields what could not be compiled, with the compiler's message."""
+    """Gives out what could not be compiled, with the compiler's word."""
     del counted
-    failed = [row for row in rows if "error" in row]
+    failed = [row for row in rows if "error" in row and row["job"]["limit"] is None]
     yield table(
         ("network", "step", "chips", "error"),
         [
@@ -108,7 +120,7 @@ def failures(rows: Rows, counted: Counted) -> Iterator[str]:
 
 def kind(job: Mapping[str, Any]) -> str:
     """Returns the name of a step: what it is, apart from network, T and chips."""
-    if job["way"] not in (jobs.ONE,):
+    if job["way"] != jobs.ONE:
         return job["way"]
     parts = [
         "float32" if job["dtype"] == jobs.FLOAT else f"{job['dtype']} activations",
@@ -129,7 +141,19 @@ def exchanges(row: Mapping[str, Any]) -> int:
 
 
 def _compiled(rows: Rows) -> Rows:
-    return [row for row in rows if "error" not in row]
+    return [row for row in rows if "flops" in row]
+
+
+def _of_one_chip(rows: Rows) -> Rows:
+    return [row for row in rows if row["job"]["way"] in (jobs.ONE, jobs.BPTT)]
+
+
+def _distinct(rows: Rows) -> Rows:
+    """One row, that of the smallest T, for each network, kind of step, chip and limit."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["job"]["num_steps"]):
+        found.setdefault((row["job"]["network"], kind(row["job"]), row["chip"], row["job"]["limit"]), row)
+    return sorted(found.values(), key=lambda row: row["job"]["network"], reverse=True)
 
 
 def _is_v5e(row: Mapping[str, Any]) -> bool:
@@ -137,7 +161,7 @@ def _is_v5e(row: Mapping[str, Any]) -> bool:
 
 
 def _megabytes(row: Mapping[str, Any]) -> str:
-    return "not compiled" if "error" in row else f"{total(row) / MIB:,.2f}"
+    return f"{total(row) / MIB:,.2f}"
 
 
 def _chips(row: Mapping[str, Any]) -> str:
@@ -147,7 +171,7 @@ def _chips(row: Mapping[str, Any]) -> str:
 
 
 def _expected(counted: Mapping[str, Any] | None, chips: int) -> str:
-    """The count of docs/SCALING.md for eight devices, converted to this many in a ring."""
+    """What docs/SCALING.md counts for eight devices, as it is for so many in a ring."""
     if counted is None:
         return ""
     sent = sum(counted[name] for name in ("gradients", "statistics", "flips", "other"))
@@ -159,7 +183,9 @@ def _copied(copies: Rows) -> str:
 
 
 PARTS: dict[str, Callable[[Rows, Counted], Iterator[str]]] = {
-    "memory": memory,
+    "required": required,
+    "planned": planned,
+    "limited": limited,
     "arithmetic": arithmetic,
     "meshes": meshes,
     "program": program,

@@ -109,10 +109,11 @@ fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 for name, (bits, accuracies) in found.items():
     ax.plot([bits] * SEEDS, accuracies, "o", color="#0072B2", alpha=0.4)
     ax.plot(bits, np.mean(accuracies), "_", color="#D55E00", markersize=18, markeredgewidth=2)
-    ax.annotate(name, (bits, np.mean(accuracies)), rotation=30, textcoords="offset points", xytext=(4, -26), fontsize=8)
-ax.set_xscale("log", base=2)
-ax.set(xlabel="bits a weight while training (log scale)", ylabel="test accuracy")
-ax.set_ylim(0.5, 1.0)
+    ax.annotate(name, (bits, min(accuracies)), (0, -8), textcoords="offset points", rotation=90, ha="center", va="top")
+ax.set_xscale("log")
+ax.set_xticks([bits for bits, _ in found.values()], [f"{bits:.0f}" for bits, _ in found.values()])
+ax.minorticks_off()
+ax.set(xlabel="bits a weight while training (log scale)", ylabel="test accuracy", ylim=(0.2, 1.0))
 ax.grid(alpha=0.3)
 
 # %% [markdown]

@@ -178,14 +178,27 @@ class Resonator(nn.Module):
 
 # %%
 resonating = mlp.clone(neuron=Resonator)
-state, accuracy, _ = train(resonating, bsojax.calibrated(T, updates))
+_, accuracy, _ = train(resonating, bsojax.calibrated(T, updates))
 print(f"resonators: {accuracy:.1%}")
 
+# %% [markdown]
+# What a resonator does shows best after a short pulse. An LIF neuron's membrane fades; the resonator's swings, below
+# zero too.
+
+
 # %%
-longer = bsojax.record(resonating, state, x_test[:1], 24)["neuron_0"]
-rates = np.asarray(longer.spikes)[:, 0].mean(0)
-ax = plots.membrane(longer, neurons=np.argsort(abs(rates - 0.25))[:3])
-ax.set_title("Resonators swing, below zero too")
+class AfterPulse(nn.Module):
+    @nn.compact
+    def __call__(self, current):
+        return (bsojax.LIF(name="LIF")(current) + Resonator(name="resonator")(current)).value
+
+
+pulse = np.zeros((20, 1, 1), np.float32)  # (time steps, examples, neurons)
+pulse[:2] = 0.6
+alone = bsojax.init(AfterPulse(), optax.identity(), jax.random.key(0), pulse[0])
+fig, axes = plt.subplots(1, 2, figsize=(11, 3), layout="constrained", sharey=True)
+for ax, (name, layer) in zip(axes, bsojax.record(AfterPulse(), alone, pulse, len(pulse)).items(), strict=True):
+    plots.membrane(layer, ax=ax).set_title(name)
 
 # %% [markdown]
 # One that is *derived* from `bsojax.LIF` and calls `super().__call__` stays on the path that saves memory in training:
@@ -212,11 +225,11 @@ class RMSNorm(nn.Module):
 
 # %%
 normed = mlp.clone(norm=RMSNorm)
-state, accuracy, history = train(normed, bsojax.calibrated(T, updates))
+_, accuracy, history = train(normed, bsojax.calibrated(T, updates))
 print(f"RMSNorm: {accuracy:.1%}")
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(13, 3.6), layout="constrained", sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(13, 3.6), layout="constrained")
 plots.rates(built_in_history, ax=axes[0]).set_title("BatchNorm")
 plots.rates(history, ax=axes[1]).set_title("RMSNorm")
 
