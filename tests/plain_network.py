@@ -1,4 +1,4 @@
-"""A network of whole numbers once more, in Python's own integers and loops: what its NumPy reference is compared with.
+"""An integer network once more, in Python's own integers and loops: what its NumPy reference is compared with.
 
 It keeps watch: each number lies within the interval that is proven for it, and within its width.
 """

@@ -64,7 +64,7 @@ def with_its_weights(drawn):
 
 
 class Followed:
-    """A network of whole numbers whose neurons spike when those of the model do, so that errors stay where they arise.
+    """An integer network whose neurons spike when those of the model do, so that errors stay where they arise.
 
     Attributes:
       membranes: when the spike is decided, by the name of their layer: how far from rest, in thresholds.
@@ -149,7 +149,7 @@ class Followed:
 
 
 def agrees(drawn):
-    """Asserts that a network of whole numbers answers as its model does, and tells how sure that is."""
+    """Asserts that an integer network answers as its model does, and tells how sure that is."""
     network, state = drawn.whole, with_its_weights(drawn)
     expected = np.asarray(bsojax.predict(drawn.model, state, drawn.frames, drawn.num_steps), np.float64)
     expected = expected.reshape(len(expected), -1)

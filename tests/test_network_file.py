@@ -1,4 +1,4 @@
-"""Files of networks of whole numbers: what goes in comes out, and what could compute wrongly is refused."""
+"""Files of integer networks: what goes in comes out, and what could compute wrongly is refused."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""NIR: the graph computes what the network of whole numbers does, by its specification and in other simulators."""
+"""NIR: the graph computes what the integer network does, by its specification and in other simulators."""
 
 import contextlib
 import functools

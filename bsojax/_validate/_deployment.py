@@ -1,4 +1,4 @@
-"""Deployment: what a network of whole numbers cannot express, and its inputs."""
+"""Deployment: what an integer network cannot express, and its inputs."""
 
 import math
 import re
@@ -123,7 +123,7 @@ def input_range(low: Any, high: Any) -> tuple[int, int]:
 
 
 def whole_inputs(x: Any, shape: tuple[int, ...], num_steps: int | None) -> np.ndarray:
-    """Returns the inputs of a network of whole numbers, after checking their shape and dtype."""
+    """Returns the inputs of an integer network, after checking their shape and dtype."""
     whole = np.asarray(x)
     if not np.issubdtype(whole.dtype, np.integer):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""How often a network of whole numbers decides differently from the model that it was made from."""
+"""How often an integer network decides differently from the model that it was made from."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """A comparison of a network of whole numbers with its model on the same inputs.
+    """A comparison of an integer network with its model on the same inputs.
 
     Spikes may differ where a membrane lies within rounding of its threshold, and so may the spikes of later layers. The
     sum of two agreements covers all of their inputs.
@@ -52,7 +52,7 @@ def compared(
     spikes: Mapping[str, np.ndarray],
     batch_axis: int,
 ) -> Agreement:
-    """Compares the results of a network of whole numbers with those of its model.
+    """Compares the results of an integer network with those of its model.
 
     Args:
       model: the model.

@@ -27,7 +27,7 @@ BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class IntegerNetwork:
-    """A network of whole numbers, as integer_network creates it and load reads it.
+    """An integer network, as integer_network creates it and load reads it.
 
     Attributes:
       graph: the computation, for output formats of your own.
@@ -268,7 +268,7 @@ class IntegerNetwork:
 
 
 def load(path: str | os.PathLike[str]) -> IntegerNetwork:
-    """Reads a network of whole numbers that :meth:`IntegerNetwork.save` wrote.
+    """Reads an integer network that :meth:`IntegerNetwork.save` wrote.
 
     Use it to run a network, compare it or write it as C without the model that it was made from. A file from any source
     may be read: nothing in it is executed, its layers are checked to fit each other, and it is proven again that no

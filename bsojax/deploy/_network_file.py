@@ -1,4 +1,4 @@
-"""A network of whole numbers as a file: nodes in the header, signs, weights and tables as arrays."""
+"""An integer network as a file: nodes in the header, signs, weights and tables as arrays."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ def write(path: str | os.PathLike[str], graph: Graph, numbers: Mapping[str, Any]
 
     Args:
       path: where to write.
-      graph: a graph of whole numbers.
+      graph: a graph of integers.
       numbers: the other fields of IntegerNetwork.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A network of whole numbers in the Neuromorphic Intermediate Representation, as a graph of real numbers.
+"""An integer network in the Neuromorphic Intermediate Representation, as a graph of real numbers.
 
 Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, https://doi.org/10.1038/s41467-024-52259-9.
 """

@@ -76,7 +76,7 @@ class Proving:
 
 
 def proven(graph: Graph, input_min: int, input_max: int, membrane_bits: int) -> Proof:
-    """Returns the bounds of a graph of whole numbers; refuses one in which a number may exceed its width.
+    """Returns the bounds of a graph of integers; refuses one in which a number may exceed its width.
 
     Sums, currents and logits fit into 32 bits at every step of their summation; sums over currents fit into 62, and
     into 32 without the bits that their current drops; products of gains fit into 32 except where they are marked as

@@ -1,4 +1,4 @@
-"""Runs a network of whole numbers in NumPy: the reference that every other form of it must match bit for bit."""
+"""Runs an integer network in NumPy: the reference that every other form of it must match bit for bit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ def run(graph: Graph, x: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]
     """Returns logits and spikes of a batch.
 
     Args:
-      graph: a graph of whole numbers.
+      graph: a graph of integers.
       x: whole numbers of shape ``(batch, height, width, channels)``, or ``(num_steps, batch, ...)`` for a sequence.
 
     Returns:

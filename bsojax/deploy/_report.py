@@ -1,4 +1,4 @@
-"""What a network of whole numbers needs on a device, layer by layer, and how close its numbers come to their widths."""
+"""What an integer network needs on a device, layer by layer, and how close its numbers come to their widths."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class LayerReport:
 
 @dataclasses.dataclass(frozen=True)
 class DeploymentReport:
-    """What a network of whole numbers needs on a device; printed, a table.
+    """What an integer network needs on a device; printed, a table.
 
     Attributes:
       layers: those with weights and those of neurons, in order.
@@ -79,7 +79,7 @@ def report_of(graph: Graph, proof: Proof, membrane_bits: int, source: Source) ->
     """Returns what a network needs.
 
     Args:
-      graph: a graph of whole numbers.
+      graph: a graph of integers.
       proof: its bounds.
       membrane_bits: the width of membranes.
       source: the network in C.

@@ -1,4 +1,4 @@
-"""Whether the nodes of a graph of whole numbers fit each other: sources, shapes, kernels, windows, tables."""
+"""Whether the nodes of a graph of integers fit each other: sources, shapes, kernels, windows, tables."""
 
 import math
 from collections.abc import Callable

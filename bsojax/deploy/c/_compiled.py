@@ -55,7 +55,7 @@ def run(
     """Returns logits and spikes of a batch, as the reference does, from compiled C.
 
     Args:
-      graph: a graph of whole numbers.
+      graph: a graph of integers.
       text: the same graph in C under the name "net", observed.
       x: as the reference takes it, in the dtype of the network's inputs.
       compiler: a C compiler.

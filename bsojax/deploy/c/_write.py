@@ -35,7 +35,7 @@ def source(
     """Returns a network in C.
 
     Args:
-      graph: a graph of whole numbers.
+      graph: a graph of integers.
       name: the prefix of everything that the header declares.
       input_type: the C type of inputs.
       input_digits: binary digits of the largest input; 0 where inputs may be negative.
