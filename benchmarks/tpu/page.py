@@ -17,7 +17,7 @@ Counted = list[dict[str, Any]]
 def required(rows: Rows, counted: Counted) -> Iterator[str]:
     """Gives out the temporaries without which one chip cannot run a step, against T."""
     del counted
-    asked = [row for row in _of_one_chip(rows) if _is_v5e(row) and row.get("required") is not None]
+    asked = [row for row in _of_one_chip(rows) if _is_v5e(row) and row["job"]["limit"] is None and row.get("required")]
     yield from _against_steps(asked, lambda row: f"{row['required']:,.2f}")
 
 
@@ -31,14 +31,23 @@ def planned(rows: Rows, counted: Counted) -> Iterator[str]:
 def limited(rows: Rows, counted: Counted) -> Iterator[str]:
     """Gives out what became of steps whose chip was said to have little memory."""
     del counted
+    ample = {_asked(row["job"]): row for row in _compiled(rows) if row["job"]["limit"] is None}
+
+    def cells(row: dict[str, Any]) -> tuple[str, ...]:
+        found = ("no", row["error"]) if "error" in row else ("yes", f"{row['flops'] / 1e9:,.1f}")
+        other = ample.get(_asked(row["job"]))
+        return (row["job"]["network"], f"{kind(row['job'])}, T = {row['job']['num_steps']}", *found,
+                f"{other['flops'] / 1e9:,.1f}" if other else "")  # fmt: skip
+
     least = [row for row in rows if row["job"]["limit"] is not None]
-    cells = [
-        (row["job"]["network"], f"{kind(row['job'])}, T = {row['job']['num_steps']}", f"{row['job']['limit']}",
-         *(("no", row["error"]) if "error" in row else ("yes", f"{row['flops'] / 1e9:,.1f}")))
-        for row in least
-    ]  # fmt: skip
-    if cells:
-        yield table(("network", "step", "MiB of the chip", "compiled", "GFLOP"), cells)
+    if least:
+        header = ("network", "step", "compiled", "GFLOP", "GFLOP with all memory")
+        yield table(header, [cells(row) for row in least])
+
+
+def _asked(job: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a job compiles, whatever memory it has."""
+    return tuple(value for name, value in job.items() if name != "limit")
 
 
 def _against_steps(rows: Rows, cell: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
@@ -126,6 +135,7 @@ def kind(job: Mapping[str, Any]) -> str:
         "float32" if job["dtype"] == jobs.FLOAT else f"{job['dtype']} activations",
         "packed signs" if job["packed"] else "",
         "" if job["momentum"] == jobs.FLOAT else f"{job['momentum']} momentum",
+        "" if job["limit"] is None else f"chip of {job['limit']} MiB",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -149,10 +159,10 @@ def _of_one_chip(rows: Rows) -> Rows:
 
 
 def _distinct(rows: Rows) -> Rows:
-    """One row, that of the smallest T, for each network, kind of step, chip and limit."""
+    """One row, that of the smallest T, for each network, kind of step and chip."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["job"]["num_steps"]):
-        found.setdefault((row["job"]["network"], kind(row["job"]), row["chip"], row["job"]["limit"]), row)
+        found.setdefault((row["job"]["network"], kind(row["job"]), row["chip"]), row)
     return sorted(found.values(), key=lambda row: row["job"]["network"], reverse=True)
 
 
