@@ -37,7 +37,7 @@ bad_batches = {
         np.stack([X] * (T + 1)),
         Y,
         ValueError,
-        r"or \(3, batch, 4, 4, 1\) for a frame a",
+        r"or \(3, batch, 4, 4, 1\) for a frame per",
     ),
     "integer images": ((X * 255).astype(np.uint8), Y, TypeError, "x: needs a floating dtype, not uint8; convert"),
     "float labels": (X, Y.astype(np.float32), TypeError, r"y: needs integer class labels.*not float32\[8\]"),

@@ -366,7 +366,7 @@ def test_a_model_with_statistics_that_cannot_be_told_is_refused():
 
 
 def test_a_batch_of_one_through_a_norm_of_a_dense_layer():
-    with pytest.raises(ValueError, match="x: BatchNorm 'norm_0' has one value a channel.*bsojax.Affine"):
+    with pytest.raises(ValueError, match="x: BatchNorm 'norm_0' has one value per channel.*bsojax.Affine"):
         trained(Y[:1], X[:1])
     image = bsojax.models.SpikingVGG(channels=(4, 4), num_classes=C)
     _, metrics = trained(Y[:1], rng.random((1, 6, 6, 1)).astype(np.float32), model=image)
