@@ -37,7 +37,13 @@ def prepared(name):
     return network, x, network.run(x)
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("VGG, sequence", "MLP, spectra", "ResNet", "branches", "separable", "chains", "signals")
+"""Cases that together have every kind of layer; the others are compiled by the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_c_gives_the_bits_of_the_reference(name):
     network, x, wanted = prepared(name)
     assert all(0 < spikes.mean() < 1 for spikes in wanted[1].values())

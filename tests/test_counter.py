@@ -84,7 +84,7 @@ def test_it_is_the_slow_counter_bit_for_bit(bits):
     assert max(int(distance.max()) for distance in distances(state)) == 2 ** (bits - 1) - 1  # some are at the end
 
 
-@settings(max_examples=5)
+@settings(max_examples=2)
 @given(bits=st.sampled_from(WIDTHS), seed=st.integers(0, 2**32 - 1))
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(bits, seed):
     rng, signs = drawn(bits)

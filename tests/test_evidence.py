@@ -65,6 +65,7 @@ def test_without_statistics_the_accuracy_as_in_training_is_the_accuracy(config):
     )
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped_and_reruns_what_changed(config, measured, tmp_path):
     path, console = tmp_path / "results" / "study.json", Console(quiet=True)
     jobs = [Job("a", config), Job("b", dataclasses.replace(config, frozen=True))]

@@ -92,13 +92,19 @@ def kept(run, folder):
     return store, CheckpointKeeper(store, 0.0, Stop())
 
 
+# All but one are left to the slow tests: each one compiles a run of its own.
+each_fault = pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=pytest.mark.slow if index else ()) for index, fault in enumerate(all_faults)]
+)
+
+
 @pytest.fixture
 def small(data):
     """The small run's data alone, so that places in it are known."""
     return dataclasses.replace(data, train=data.train.take(np.arange(320)))
 
 
-@pytest.mark.parametrize("fault", all_faults)
+@each_fault
 def test_what_is_not_finite_is_skipped_and_counted_and_nothing_is_saved_right_after(
     fault, small, tmp_path, monkeypatch
 ):
@@ -120,7 +126,7 @@ def test_what_is_not_finite_is_skipped_and_counted_and_nothing_is_saved_right_af
     report(fault, "skipped, counted; nothing saved right after", 2, 2)
 
 
-@pytest.mark.parametrize("fault", all_faults)
+@each_fault
 def test_too_many_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(fault, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bsojax, "make_train_step", functools.partial(bsojax.make_train_step, loss=broken_where_marked))
     order = prepare(changed(SMALL, evaluations=1), small)

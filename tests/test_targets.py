@@ -277,8 +277,14 @@ def test_metrics_of_real_targets_are_of_the_mean_over_time():
     np.testing.assert_allclose(found["absolute"], np.abs(logits - ys).mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "uint32", "int64"])
-@pytest.mark.parametrize("classes", [127, 128, 256, 300, 1000])
+@pytest.mark.parametrize(
+    ("dtype", "classes"),
+    [
+        *(("int8", classes) for classes in (127, 128, 300)),
+        *(("uint8", classes) for classes in (128, 256, 300)),
+        *((dtype, 300) for dtype in ("int16", "uint16", "uint32", "int64")),
+    ],
+)
 def test_labels_of_any_integer_dtype(dtype, classes):
     labels = np.minimum(np.array([0, 1, 43, 44, 100, 126]), np.iinfo(dtype).max).astype(dtype)
     model = bsojax.models.SpikingMLP(features=(8, 8), num_classes=classes)
