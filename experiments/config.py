@@ -16,7 +16,7 @@ from experiments.rules.rule import MomentumDtype
 try:
     from tyro.conf import OmitArgPrefixes, Suppress
 except ModuleNotFoundError:  # no command line is parsed on this machine: settings are made by a program
-    OmitArgPrefixes = Suppress = None  # type: ignore[assignment, misc]
+    OmitArgPrefixes = Suppress = None
 
 Channels = tuple[int | Literal["M"], ...]
 
