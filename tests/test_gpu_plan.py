@@ -109,6 +109,17 @@ def test_as_many_epochs_as_fit():
     assert training.fitting(cost, 3.0) == 1
 
 
+def test_another_rules_cost_is_taken_and_grows_with_the_time_steps(tmp_path):
+    images, cost = {"train": 30}, {"measured": True, "start": 10.0, "epoch": 2.0}
+    assert training.known(tmp_path, 2, images) is None
+    (tmp_path / "training-T2-a.json").write_text(
+        json.dumps({"config": {"num_steps": 2}, "images": images, "cost": cost})
+    )
+    assert training.known(tmp_path, 2, images) == {"start": 10.0, "epoch": 2.0}
+    assert training.known(tmp_path, 4, images) == {"start": 10.0, "epoch": 4.0}
+    assert training.known(tmp_path, 2, {"train": 40}) is None
+
+
 def test_images_of_the_parts_that_are_there(tmp_path):
     files = write_images(tmp_path, 40, 10, largest=10 * 3072)
     assert read_images(tmp_path)[1] == {"train": 40, "train parts": "4 of 4", "test": 10, "test parts": "1 of 1"}

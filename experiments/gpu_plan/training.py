@@ -1,7 +1,7 @@
 """Trains VGG-11 on CIFAR-10 for as many epochs as fit: ``python -m experiments.gpu_plan.training --rule calibrated …``.
 
-How many fit is found out once, from the time of some batches, and stands in the file: the schedules of a run end with
-its last epoch, so a start that goes on must not choose again.
+How many fit is found out once, from the time of some batches or of another rule's, and stands in the file: schedules
+end with the last epoch, so a start that goes on must not choose again.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = config_of(given.rule, given.num_steps, rehearse=given.rehearse)
         about = begun(given.output, config, images)
         if "epochs" not in about:
-            about |= {"cost": measured(config, data)}
+            about["cost"] = known(given.output.parent, given.num_steps, images) or measured(config, data)
             left = given.seconds - (time.monotonic() - started)
             about["epochs"] = min(fitting(about["cost"], left), MOST_REHEARSED if given.rehearse else sys.maxsize)
             write_json(given.output, about)
@@ -106,11 +106,30 @@ def begun(path: Path, config: Config, images: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
-def measured(config: Config, data: DataSet) -> dict[str, float]:
+def known(folder: Path, num_steps: int, images: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns what a training costs by what another one was found to cost: its rule matters little, T much.
+
+    To measure it takes a compilation, which on a GPU may take longer than some epochs.
+
+    Args:
+      folder: where the files of the trainings lie.
+      num_steps: T; one at the same T comes first, and the epochs of another one are taken to be as many times as long.
+      images: what it is trained on.
+    """
+    others = [json.loads(path.read_text()) for path in sorted(folder.glob("training-*.json"))]
+    found = [one for one in others if "measured" in one.get("cost", {}) and one["images"] == images]
+    if not found:
+        return None
+    nearest = min(found, key=lambda one: abs(one["config"]["num_steps"] - num_steps))
+    factor = num_steps / nearest["config"]["num_steps"]
+    return {"start": nearest["cost"]["start"], "epoch": factor * nearest["cost"]["epoch"]}
+
+
+def measured(config: Config, data: DataSet) -> dict[str, Any]:
     """Returns what a training costs, in seconds: "start", until the first batch is done, and "epoch", with its test."""
     clock, start = time.perf_counter, time.perf_counter()
     run = prepare(dataclasses.replace(config, epochs=1), data)
-    count = min(TRIED, run.batches // 2)
+    count = max(min(TRIED, run.batches // 2), 1)
     advance = run.epochs.start(jax.random.key(0))
     state, fetch = advance(run.state, 0, count)
     fetch()
@@ -123,7 +142,7 @@ def measured(config: Config, data: DataSet) -> dict[str, float]:
     judged(run, state)
     end = clock()
     startup = (ready - start) + (again - ready - count * batch)
-    return {"start": startup, "batch": batch, "epoch": run.batches * batch + end - again}
+    return {"measured": True, "start": startup, "batch": batch, "epoch": run.batches * batch + end - again}
 
 
 def judged(run: Run, state: Any) -> None:
@@ -131,7 +150,7 @@ def judged(run: Run, state: Any) -> None:
     evaluate(run, refreshed(run, state), run.data.test)
 
 
-def fitting(cost: dict[str, float], seconds: float) -> int:
+def fitting(cost: dict[str, Any], seconds: float) -> int:
     """Returns how many epochs fit into so many seconds after compiling once more; at least one."""
     return max(int((seconds - cost["start"]) / (SPARE * cost["epoch"])), 1)
 
