@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
-    accelerator,
     bits,
     compile_time,
     edge,
@@ -24,6 +23,7 @@ from benchmarks import (
     speed,
     votes,
 )
+from benchmarks.accelerator import page as accelerator
 from benchmarks.peers import table as peers
 from benchmarks.tpu import page as tpu
 from experiments import pages

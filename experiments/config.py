@@ -6,14 +6,17 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import tyro
+from typing import Annotated, Any, Literal
 
 from experiments import rules
 from experiments.rules import OptimizerName, PresetName, Rule, flag
 from experiments.rules.flips import Anneal
 from experiments.rules.rule import MomentumDtype
+
+try:
+    from tyro.conf import OmitArgPrefixes, Suppress
+except ModuleNotFoundError:  # no command line is parsed on this machine: settings are made by a program
+    OmitArgPrefixes = Suppress = None
 
 Channels = tuple[int | Literal["M"], ...]
 
@@ -70,8 +73,8 @@ class Config:
 
     dataset: str
     """The data set, by its TensorFlow Datasets name."""
-    channels: tyro.conf.Suppress[Channels] = ()
-    """Channels of each convolution of the SpikingVGG, with "M" for each pooling; widths of mlp and rnn layers."""
+    channels: Annotated[Channels, Suppress] = ()
+    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands; widths of mlp and rnn layers."""
     network: Literal["vgg", "mlp", "rnn", "resnet18", "resnet18-small"] = "vgg"
     """The network; resnet18-small is for small images, resnet18 for ImageNet, rnn for sequences of features."""
     binary_ends: bool = False
@@ -150,8 +153,8 @@ class Config:
     data_dir: Path | None = None
     """Folder of prepared data sets; None: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     output: Path | None = None
-    """The run's folder, which must not hold a run yet, except with --resume; None: runs/NAME-DATE-TIME."""
-    session: tyro.conf.OmitArgPrefixes[Session] = Session()
+    """The run's folder, which must not hold a run yet but for --resume; None: runs/NAME-DATE-TIME."""
+    session: Annotated[Session, OmitArgPrefixes] = Session()
     """How the run is carried out."""
 
     def check(self) -> None:

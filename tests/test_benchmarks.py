@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bsojax
-from benchmarks import accelerator, bits, forward, memory, profile, render
+from benchmarks import bits, forward, memory, profile, render
+from benchmarks.accelerator import page as accelerator_page
+from benchmarks.accelerator.jobs import FLIPS, KINDS, LATENT, LIMITS, Options, jobs
+from benchmarks.accelerator.measure import one
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,15 +69,34 @@ def test_products_of_bits_are_the_products(shape, rate, seed):
 
 @pytest.mark.slow
 def test_the_accelerators_benchmark_runs_anywhere():
-    options = accelerator.Options(
-        batches=(2,), num_steps=2, image=8, channels=(4, "M", 8), repeats=5, matrix=32, weights=2**12
-    )
-    found = accelerator.measure(options)
-    assert [row["batch"] for row in found["rows"]] == [2, 2, 2]
-    assert all(row["longest operations"] for row in found["rows"])
-    numbers = [*found["limits"].values(), *(row["images a second"] for row in found["rows"])]
+    options = Options(batches=(2,), num_steps=2, image=8, channels=(4, "M", 8), repeats=5, matrix=32, weights=2**12)
+    found = {job: one(options, job) for job in jobs(options)}
+    limits, flips = found[LIMITS], found[FLIPS]
+    rows = [row for job, row in found.items() if job not in (LIMITS, FLIPS)]
+    assert len(rows) == len(KINDS)
+    assert all(row["longest operations"] for row in rows)
+    numbers = [*limits.values(), *(row["images a second"] for row in rows)]
     assert all(math.isfinite(number) and number > 0 for number in numbers)
-    assert set(found["flip update"]) == {"float32", "int16", "int8"}
+    assert set(flips) == {"float32", "int16", "int8"}
+    told = "\n".join(accelerator_page.tell({"jobs": found, "SpikingJelly": "not importable here"}))
+    assert all(kind in told for kind in KINDS)
+
+
+def test_the_accelerators_page_tells_shares_and_failures():
+    job = f"{LATENT}; batch 128"
+    row = {
+        "images a second": 1000.0,
+        "peak bytes in use": None,
+        "compiled bytes": 3 * 2**20,
+        "longest operations": [{"operation": "convolution", "share": 0.5}],
+        "FLOP/s of the convolutions": 2e13,
+    }
+    limits = dict.fromkeys(KINDS, 1e14) | {"float32, tf32 products": 8e13, "memory, bytes/s": 1e12}
+    failed = {"float32, highest precision; batch 512": {"error": "out of memory"}}
+    result = {"jobs": {LIMITS: limits, job: row} | failed, "SpikingJelly": "not importable here"}
+    told = "\n".join(accelerator_page.tell(result))
+    assert f"| {LATENT} | 128 | 1,000 | 3 | 25% | convolution 50% |" in told
+    assert "batch 512 failed: out of memory" in told
 
 
 def test_a_compiled_programs_instructions_are_told_apart():

@@ -95,6 +95,23 @@ def test_it_is_lowered_for_each_platform_and_knows_no_path_of_this_machine(vgg):
     assert jax.config.jax_traceback_in_locations_limit != 0
 
 
+@pytest.mark.parametrize("options", [{}, {"dtype": jnp.bfloat16}])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_training_step_is_lowered_for_each_platform(options, packed):
+    x, y = images(2), np.zeros(2, np.int32)
+    tx = bsojax.split_optimizer(bsojax.calibrated(num_steps=T, total_updates=9), optax.sgd(0.1))
+    state = bsojax.init(VGG, tx, jax.random.key(0), x, packed=packed)
+    traced = jax.jit(bsojax.make_train_step(VGG, tx, T, **options)).trace(state, x, y)
+    texts = {}
+    for platform in ("cpu", "cuda", "tpu"):
+        texts[platform] = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "convolution" in texts[platform]
+    # What is there for XLA's CPU compiler alone is left out elsewhere.
+    assert len(texts["cpu"].splitlines()) > len(texts["cuda"].splitlines())
+    assert "custom_call" not in texts["cuda"]
+    assert "custom_call" not in texts["tpu"]
+
+
 def test_a_sign_takes_one_bit_packed_or_not():
     wide = bsojax.models.SpikingMLP(features=(16, 1024, 1024), num_classes=3)
     tx = bsojax.split_optimizer(bsojax.t_bso(5e-3, num_steps=T), optax.adam(0.1))

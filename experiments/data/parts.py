@@ -1,6 +1,7 @@
 """A data set as plain numpy files in parts, for machines without TensorFlow Datasets and without a network."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,28 @@ def read_parts(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     wanted = [folder / f"{split}-{index:03d}-of-{count:03d}.npz" for index in range(count)]
     if files != wanted:
         missing = next((path for path in wanted if path not in files), files[-1] if files else wanted[0])
-        raise ValueError(f"{folder}: the parts of '{split}' are not complete; check {missing.name}.")
+        raise ValueError(f"{folder}: the parts of '{split}' are not complete; look at {missing.name}.")
+    return _joined(files)
+
+
+def read_available(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Reads the parts of a split that are there; use it where all of them are too large to bring.
+
+    Returns:
+      The stored examples, the labels, and in words how many of how many parts there are.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: a part is corrupt; it is named.
+    """
+    files = sorted(folder.glob(f"{split}-*-of-*.npz"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: there is no part of '{split}'.")
+    x, y = _joined(files)
+    return x, y, f"{len(files)} of {int(files[0].stem.rpartition('-')[2])}"
+
+
+def _joined(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     parts = []
     for path in files:
         try:

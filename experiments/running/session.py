@@ -26,7 +26,7 @@ from experiments.running.records import append_record, write_records
 from experiments.running.stop import Stop, Stopped
 
 Train = Callable[..., tuple[bsojax.TrainState, list[dict[str, Any]]]]
-"""The training loop: ``train`` of experiments/train.py."""
+"""The training loop: ``train`` of experiments/loop.py."""
 
 Result = tuple[bsojax.TrainState, list[dict[str, Any]], dict[str, Any]]
 """The final state of a training, its records, and its entries in the table."""

@@ -1,89 +1,82 @@
-"""VGG-11 on an accelerator: images per second, peak memory, where the time goes, and how near the machine's limits.
-
-``python -m benchmarks.accelerator`` writes benchmarks/results/accelerator.json; on a GPU some minutes. Absolute times
-are those of the device that the file names. ``--batches 2 --image 8`` tries it on a CPU.
-"""
+"""The measurements of benchmarks.accelerator; ``one`` is what its processes call."""
 
 import collections
-import dataclasses
 import functools
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 import bsojax
-from benchmarks.measure import RESULTS, compiled_bytes, interleave, save
-from experiments.pages import table
+from benchmarks.accelerator.jobs import (
+    BFLOAT16,
+    FLIPS,
+    FLOAT32,
+    KINDS,
+    LATENT,
+    LIMITS,
+    PLAIN,
+    TF32,
+    Options,
+    kind_and_batch,
+)
+from benchmarks.measure import compiled_bytes, interleave
+from benchmarks.plain import PlainBatchNorm, PlainLIF
+from experiments.rivals import ThroughTimeLIF, latent_weights, make_bptt_step
 from experiments.spread import Spread
 
-MIB = 2**20
 MAC_AN_IMAGE = 605_754_368
 """Multiply-adds of the forward pass of the paper's VGG-11 on one 32 x 32 image of three channels, at one time step."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What is measured.
+def one(options: Options, job: str) -> dict[str, Any]:
+    """Returns what a job measures, as JSON values.
 
-    Attributes:
-      batches: batch sizes.
-      num_steps: T.
-      image: height and width of the images.
-      channels: of the network; the paper's VGG-11 without any.
-      repeats: timed steps, at least 5.
-      matrix: rows of the square matrices whose product is the measured matrix rate.
-      weights: weights of the flip update that is compared with the measured memory bandwidth.
+    Args:
+      options: what is measured.
+      job: one of ``jobs(options)``.
     """
+    if job == LIMITS:
+        return limits(options)
+    if job == FLIPS:
+        return flip_update(options)
+    kind, batch = kind_and_batch(job)
+    with jax.default_matmul_precision(KINDS[kind][1]):
+        return one_step(options, kind, batch)
 
-    batches: tuple[int, ...] = (128, 512)
-    num_steps: int = 4
-    image: int = 32
-    channels: tuple[int | str, ...] = ()
-    repeats: int = 20
-    matrix: int = 8192
-    weights: int = 64 * 2**20
 
-
-def measure(options: Options) -> dict[str, Any]:
-    """Returns the limits of the machine, one row per kind of step and batch, and the flip update."""
-    kinds = {
-        "float32, highest precision": (jnp.float32, "highest"),
-        "float32, tf32 products": (jnp.float32, "default"),
-        "bfloat16 activations": (jnp.bfloat16, "default"),
-    }
-    limits = {
-        "float32 products, FLOP/s": matrix_rate(options, jnp.float32, "highest"),
-        "tf32 products, FLOP/s": matrix_rate(options, jnp.float32, "default"),
-        "bfloat16 products, FLOP/s": matrix_rate(options, jnp.bfloat16, "default"),
+def limits(options: Options) -> dict[str, float]:
+    """Returns what the machine reaches: operations a second of products, and bytes a second of its memory."""
+    return {
+        FLOAT32: matrix_rate(options, jnp.float32, "highest"),
+        TF32: matrix_rate(options, jnp.float32, "default"),
+        BFLOAT16: matrix_rate(options, jnp.bfloat16, "default"),
         "memory, bytes/s": bandwidth(options),
     }
-    rows = []
-    for name, (dtype, precision) in kinds.items():
-        for batch in options.batches:
-            with jax.default_matmul_precision(precision):
-                rows.append({"step": name, "batch": batch} | one_step(options, batch, dtype))
-    return {
-        "options": dataclasses.asdict(options),
-        "limits": limits,
-        "rows": rows,
-        "flip update": flip_update(options, limits["memory, bytes/s"]),
-    }
 
 
-def one_step(options: Options, batch: int, dtype: Any) -> dict[str, Any]:
-    """Returns images per second, memory, and the ten longest operations of one kind of step."""
+def make(options: Options, kind: str) -> tuple[nn.Module, optax.GradientTransformation, Callable[..., Any]]:
+    """Returns network, optimizer and step of a kind."""
+    parts = {PLAIN: {"norm": PlainBatchNorm, "neuron": PlainLIF}, LATENT: {"neuron": ThroughTimeLIF}}.get(kind, {})
     network = {"channels": options.channels} if options.channels else {}
-    model = bsojax.models.SpikingVGG(**network)
-    tx = bsojax.split_optimizer(flip=bsojax.t_bso(5e-7, options.num_steps), real=optax.sgd(0.1))
-    step = bsojax.make_train_step(model, tx, options.num_steps, dtype=dtype)
+    model = bsojax.models.SpikingVGG(**network, **parts)
+    flip = latent_weights(optax.adam(1e-2)) if kind == LATENT else bsojax.t_bso(5e-7, options.num_steps)
+    tx = bsojax.split_optimizer(flip=flip, real=optax.sgd(0.1))
+    if kind == LATENT:
+        return model, tx, make_bptt_step(model, tx, options.num_steps)
+    return model, tx, bsojax.make_train_step(model, tx, options.num_steps, dtype=jnp.dtype(KINDS[kind][0]))
+
+
+def one_step(options: Options, kind: str, batch: int) -> dict[str, Any]:
+    """Returns images a second, memory, and the ten longest operations of one kind of step."""
+    model, tx, step = make(options, kind)
     random = np.random.default_rng(0)
     x = jax.device_put(random.random((batch, options.image, options.image, 3), np.float32))
     y = jax.device_put(random.integers(0, 10, batch).astype(np.int32))
@@ -95,6 +88,7 @@ def one_step(options: Options, batch: int, dtype: Any) -> dict[str, Any]:
         return metrics
 
     seconds = timed(once, options.repeats)
+    # Read before the profiler runs; of the whole process, so with what the compiler tried while it tuned the step.
     stats = jax.devices()[0].memory_stats() or {}
     found = {
         "seconds": seconds.quantiles(4),
@@ -145,8 +139,8 @@ def bandwidth(options: Options) -> float:
     return 2 * array.nbytes / timed(lambda: scaled(array), options.repeats).median
 
 
-def flip_update(options: Options, bytes_a_second: float) -> dict[str, Any]:
-    """Returns the time of one update of the signs, and its share of the memory bandwidth, by momentum.
+def flip_update(options: Options) -> dict[str, Any]:
+    """Returns the time of one update of the signs, and the bytes a second that it moves, by momentum.
 
     One pass: sign, momentum and gradient are read, sign and momentum written.
     """
@@ -168,35 +162,10 @@ def flip_update(options: Options, bytes_a_second: float) -> dict[str, Any]:
 
         seconds = timed(once, options.repeats)
         moved = (2 * 1 + 2 * jnp.dtype(dtype).itemsize + 4) * gradient["kernel"].size
-        share = moved / seconds.median / bytes_a_second
-        rows[dtype] = {"seconds": seconds.quantiles(4), "share of bandwidth": share}
+        rows[dtype] = {"seconds": seconds.quantiles(4), "bytes/s": moved / seconds.median}
     return rows
 
 
 def timed(once: Callable[[], Any], repeats: int) -> Spread:
     """Returns the seconds of this many calls, after two to warm up."""
     return Spread.of(interleave({"": once}, rounds=repeats)[""])
-
-
-def tell(result: dict[str, Any]) -> Iterator[str]:
-    """Yields what the page says about a result."""
-    rows = [
-        (
-            row["step"],
-            str(row["batch"]),
-            f"{row['images a second']:,.0f}",
-            f"{(row['peak bytes in use'] or row['compiled bytes']) / MIB:,.0f}",
-            ", ".join(f"{one['operation']} {one['share']:.0%}" for one in row["longest operations"][:3]),
-        )
-        for row in result["rows"]
-    ]
-    yield table(("step", "batch", "images per second", "peak MiB", "longest operations"), rows)
-    flips = [
-        (dtype, f"{1e3 * found['seconds']['median']:.3f}", f"{found['share of bandwidth']:.0%}")
-        for dtype, found in result["flip update"].items()
-    ]
-    yield table(("momentum", "flip update, ms", "share of the measured bandwidth"), flips)
-
-
-if __name__ == "__main__":
-    save(RESULTS / "accelerator.json", measure(tyro.cli(Options, prog="python -m benchmarks.accelerator")))
