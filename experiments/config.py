@@ -74,7 +74,7 @@ class Config:
     dataset: str
     """The data set, by its TensorFlow Datasets name."""
     channels: Annotated[Channels, Suppress] = ()
-    """Channels of each convolution of the SpikingVGG, "M" where a pooling stands; widths of mlp and rnn layers."""
+    """Channels of each convolution of the SpikingVGG, with "M" for each pooling; widths of mlp and rnn layers."""
     network: Literal["vgg", "mlp", "rnn", "resnet18", "resnet18-small"] = "vgg"
     """The network; resnet18-small is for small images, resnet18 for ImageNet, rnn for sequences of features."""
     binary_ends: bool = False
@@ -153,7 +153,7 @@ class Config:
     data_dir: Path | None = None
     """Folder of prepared data sets; None: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     output: Path | None = None
-    """The run's folder, which must not hold a run yet but for --resume; None: runs/NAME-DATE-TIME."""
+    """The run's folder, which must not hold a run yet, except with --resume; None: runs/NAME-DATE-TIME."""
     session: Annotated[Session, OmitArgPrefixes] = Session()
     """How the run is carried out."""
 

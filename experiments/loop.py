@@ -1,8 +1,8 @@
-"""The training loop. It needs no package but those of the library, whoever calls it.
+"""The training loop, which needs only the packages of the library.
 
-A call of its step is a chunk of batches: where the training split lies in memory a compiled program goes through them,
-elsewhere each is a chunk of its own (epochs.py). Between chunks the training may be saved, stopped, and gone on with
-(running/). The bits are the same.
+A call of its step is a chunk of batches: where the training split lies in memory, a compiled program goes through them;
+elsewhere each batch is its own chunk (epochs.py). Between chunks the training may be saved, stopped and resumed
+(running/). The results are bit-identical.
 """
 
 import functools
@@ -30,14 +30,14 @@ def train(
 
     Args:
       run: a fresh run.
-      on_chunk: called after every chunk: about twenty an epoch where the split lies on the device, else every batch;
-        the next chunk of the same epoch and evaluation is running by then.
-      on_record: called after every evaluation with its record, of the batches since the last one.
-      start: where to go on; None: at the beginning. What follows is the same, bit for bit, wherever it was stopped.
+      on_chunk: called after every chunk: about twenty per epoch if the split lies on the device, otherwise every batch;
+        by then, the next chunk of the same epoch and evaluation is running.
+      on_record: called after every evaluation with the record of the batches since the last one.
+      start: where to continue; None: at the beginning. The result does not depend on where a run was stopped.
       keeper: what saves the training. It is not asked to save right after a batch with a skipped update.
 
     Raises:
-      FloatingPointError: updates were skipped in too many batches in a row, or in all up to an evaluation.
+      FloatingPointError: updates were skipped in too many consecutive batches, or in all batches before an evaluation.
     """
     at, guard = start or beginning(run), Guard(keeper, run.config.session.max_skipped, on_chunk)
     for epoch in range(at.epoch, run.config.epochs + 1):

@@ -54,7 +54,7 @@ def read_parts(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     wanted = [folder / f"{split}-{index:03d}-of-{count:03d}.npz" for index in range(count)]
     if files != wanted:
         missing = next((path for path in wanted if path not in files), files[-1] if files else wanted[0])
-        raise ValueError(f"{folder}: the parts of '{split}' are not complete; look at {missing.name}.")
+        raise ValueError(f"{folder}: the parts of '{split}' are not complete; check {missing.name}.")
     return _joined(files)
 
 
