@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 # What `make test-newest` gives to pytest; `make test-newest TESTS=` runs all.
 TESTS ?= -m "not slow"
 
-# What `make deploy` takes to devices; it trains the default network first where there is none.
+# Where `make train` trains; what is there already it resumes. `make deploy` takes that run to devices.
 RUN_FOLDER ?= runs/digits
 
 .PHONY: setup train deploy test test-slow test-all test-newest test-nir lint docs docs-serve evidence bench bench-peers scaling faults tpu
@@ -19,7 +19,7 @@ setup: .venv/.ready
 	touch $@
 
 train: setup
-	$(RUN) -m experiments.train digits
+	$(RUN) -m experiments.train digits --output $(RUN_FOLDER) --resume
 
 deploy: setup
 	test -f $(RUN_FOLDER)/summary.json || $(RUN) -m experiments.train digits --output $(RUN_FOLDER) --resume

@@ -58,7 +58,7 @@ class Bar:
 def _line(record: dict[str, Any]) -> str:
     return (
         f"loss {record['loss']:.3f}  accuracy {record['accuracy']:.1%}  "
-        f"flips/step {record['flips']:.0f}  spikes {record['spike_rate']:.3f}"
+        f"flips/batch {record['flips']:.0f}  spikes {record['spike_rate']:.3f}"
     )
 
 
