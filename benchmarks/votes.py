@@ -25,9 +25,9 @@ from experiments.config import Config
 from experiments.configs import CONFIGS
 from experiments.data import hold_out, load
 from experiments.evaluation import evaluate, refreshed
+from experiments.loop import train
 from experiments.pages import table
 from experiments.spread import Spread
-from experiments.train import train
 
 DEVICES = 8
 SEEDS = (0, 1, 2)

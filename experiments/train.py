@@ -18,8 +18,7 @@ from rich.console import Console
 
 from experiments.build import prepare
 from experiments.data import hold_out, load
-from experiments.loop import beginning as beginning
-from experiments.loop import train as train
+from experiments.loop import train
 from experiments.running.command_line import BAD_INPUT, FAILED, ending, parse
 from experiments.running.devices import is_first, start_processes
 from experiments.running.folder import entered

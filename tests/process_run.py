@@ -14,12 +14,12 @@ import bsojax
 from experiments.build import prepare
 from experiments.config import Session
 from experiments.data import MemorySplit, StreamSplit, load
+from experiments.loop import train
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.devices import start_processes
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
 from experiments.running.stored import stored_leaves, whole
-from experiments.train import train
 
 
 class Files:

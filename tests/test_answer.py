@@ -27,7 +27,7 @@ def test_a_difference_has_the_standard_error_of_two_means():
     rng = np.random.default_rng(0)
     one, other = rng.normal(0.9, 0.01, 6), rng.normal(0.8, 0.02, 3)
     rows = Study("rivals", "digits", {"rows": {"a": row(one), "b": row(other)}}).rows
-    apart, error = answer.difference(rows["a"], rows["b"])
+    apart, error = answer.difference(rows["a"].test, rows["b"].test)
     assert apart == pytest.approx(100 * (one.mean() - other.mean()))
     assert error == pytest.approx(100 * np.sqrt(one.var(ddof=1) / 6 + other.var(ddof=1) / 3))
 

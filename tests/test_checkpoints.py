@@ -18,11 +18,11 @@ import bsojax
 from experiments.build import prepare
 from experiments.data import load
 from experiments.data.splits import WHOLE
+from experiments.loop import beginning, train
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
 from experiments.running.stored import stored_leaves
-from experiments.train import beginning, train
 
 # Orbax leaves coroutines behind that were not awaited when it cannot read a file.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine")

@@ -20,10 +20,10 @@ import bsojax
 from bsojax.optim import deployed_in, with_deployed
 from experiments.build import prepare
 from experiments.data import load
+from experiments.loop import train
 from experiments.running.checkpoints import Checkpoints
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop
-from experiments.train import train
 
 pytestmark = [pytest.mark.optimised, pytest.mark.slow]  # bits of two programs are compared, many are compiled
 

@@ -20,7 +20,7 @@ from experiments.data import DataSet, MemorySplit, StreamSplit
 from experiments.display import Bar
 from experiments.epochs import BatchByBatch, Chunk, OnDevice, Running
 from experiments.front_ends import audio, events, images
-from experiments.train import train
+from experiments.loop import train
 
 pytestmark = pytest.mark.optimised
 

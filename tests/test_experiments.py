@@ -24,7 +24,8 @@ from experiments.config import Config, as_json, of_json
 from experiments.configs import CONFIGS
 from experiments.data import SETS, load
 from experiments.evaluation import evaluate
-from experiments.train import main, train
+from experiments.loop import train
+from experiments.train import main
 
 ROOT = Path(__file__).resolve().parents[1]
 

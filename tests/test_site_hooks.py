@@ -1,4 +1,4 @@
-"""What the site makes of pages: links, navigation, names, formulas, tables, docstrings and notebooks."""
+"""What the site makes of pages: links, names, formulas, tables, docstrings and notebooks."""
 
 import types
 from pathlib import Path
@@ -42,13 +42,6 @@ def test_links_that_leave_the_pages_lead_to_the_repository(link, expected):
     code = f"`[a]({link})`\n\n```markdown\n[a]({link})\n```\n"
     found = links.on_page_markdown(f"See [a]({link}).\n\n{code}", page, CONFIG, site_files())
     assert found == f"See [a]({expected}).\n\n{code}"
-
-
-def test_a_folder_in_the_navigation_stands_for_its_pages():
-    navigation = pytest.importorskip("website.navigation")
-    config = types.SimpleNamespace(nav=[{"How-to": ["EXTENDING.md", "how-to/"]}, {"Explanation": "explanation/"}])
-    navigation.on_files(site_files(), config)
-    assert config.nav == [{"How-to": ["EXTENDING.md", "how-to/index.md", "how-to/freeze.md"]}]
 
 
 def test_names_in_code_lead_to_the_reference_but_not_those_in_headings_links_and_programs():

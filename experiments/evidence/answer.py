@@ -38,7 +38,7 @@ def answer(evidence: Mapping[str, Studies]) -> str:
                 config,
                 *(study.rows[label].test.percent for label in (OURS, COUNTER)),
                 f"{study.rows[rival].test.percent} ({rival})",
-                "{:+.2f} ({:.2f})".format(*difference(study.rows[OURS], study.rows[rival])),
+                "{:+.2f} ({:.2f})".format(*difference(study.rows[OURS].test, study.rows[rival].test)),
                 times_faster(evidence["speed"].get(config, Study("speed", config))),
                 fewest_bits(study),
             )
@@ -52,11 +52,10 @@ def best_latent(study: Study) -> str:
     return max(latent, key=lambda label: study.rows[label].test.mean)
 
 
-def difference(ours: Row, other: Row) -> tuple[float, float]:
-    """The difference of two means on the test set and its standard error, in points; NaN for single runs."""
-    one, two = ours.test, other.test
-    error = math.sqrt(sum(spread.deviation**2 / spread.count for spread in (one, two)))
-    return 100 * (one.mean - two.mean), 100 * error
+def difference(one: Spread, other: Spread) -> tuple[float, float]:
+    """The difference of two mean accuracies and its standard error, in points; NaN for single runs."""
+    error = math.sqrt(sum(spread.deviation**2 / spread.count for spread in (one, other)))
+    return 100 * (one.mean - other.mean), 100 * error
 
 
 def times_faster(study: Study) -> str:
@@ -79,7 +78,7 @@ def fewest_bits(study: Study) -> str:
 
 
 def _clearly_below(one: Row, other: Row) -> bool:
-    ahead, error = difference(one, other)
+    ahead, error = difference(one.test, other.test)
     return ahead < -CLEAR * error
 
 
@@ -90,7 +89,7 @@ def _verdict(whole: Mapping[str, Study]) -> str:
     beaten_by: dict[str, list[str]] = {}
     for config, study in whole.items():
         rows = study.rows
-        apart, error = difference(rows[OURS], rows[best_latent(study)])
+        apart, error = difference(rows[OURS].test, rows[best_latent(study)].test)
         (ahead if apart > CLEAR * error else behind if apart < -CLEAR * error else level).append(config)
         for label in RULES:
             if label != OURS and _clearly_below(rows[OURS], rows[label]):
@@ -109,9 +108,8 @@ def _verdict(whole: Mapping[str, Study]) -> str:
 
 
 def _at_the_top(tests: Mapping[str, Spread]) -> bool:
-    ours, top = tests[OURS], max(tests.values(), key=lambda spread: spread.mean)
-    error = math.sqrt(ours.deviation**2 / ours.count + top.deviation**2 / top.count)
-    return top.mean - ours.mean <= error
+    behind, error = difference(max(tests.values(), key=lambda spread: spread.mean), tests[OURS])
+    return behind <= error
 
 
 def _listed(configs: list[str]) -> str:

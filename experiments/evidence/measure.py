@@ -14,7 +14,7 @@ from experiments.build import Run, prepare
 from experiments.config import Config, as_json
 from experiments.data import DataSet, Split, hold_out, load
 from experiments.evaluation import evaluate, refreshed, totals
-from experiments.train import train
+from experiments.loop import train
 
 WINDOW = 25
 """Batches over which the training accuracy is averaged."""
