@@ -193,7 +193,7 @@ def test_a_missing_set_says_how_to_get_it_and_waits_for_nothing(name, tmp_path):
     command = f"python -m experiments.prepare {name} --data-dir {tmp_path}"
     assert (command in str(error.value)) != (name == "nmnist_small")
     assert ("--source PATH" in str(error.value)) == bool(SETS[name].source)
-    assert ("bring" in str(error.value)) == (not SETS[name].source)
+    assert ("copy" in str(error.value)) == (not SETS[name].source)
 
 
 def test_a_missing_set_is_found_missing_before_heavy_imports(tmp_path):
