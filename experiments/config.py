@@ -33,6 +33,9 @@ class Session:
     """Minutes between checkpoints; a checkpoint is also written after each evaluation."""
     max_skipped: int = 20
     """Stop after this many consecutive batches with an update skipped because a value was not finite."""
+    compilation_cache: Path | None = None
+    """Keep compiled programs in this folder: a later run with the same settings, or the run when it is resumed, starts
+    sooner and needs none of the compiler's memory."""
     tensorboard: bool = False
     """Also write events for TensorBoard, into the run's folder."""
     devices: int | None = None
@@ -294,4 +297,8 @@ def of_json(values: Mapping[str, Any]) -> Config:
 
 def as_json(config: Config) -> dict[str, Any]:
     """The config's fields as JSON values."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}
+
+    def of_fields(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: str(value) if isinstance(value, Path) else value for name, value in fields}
+
+    return dataclasses.asdict(config, dict_factory=of_fields)

@@ -15,6 +15,7 @@ from rich.console import Console
 from experiments.config import Config
 from experiments.environment import environment
 from experiments.evidence.measure import Job, measure, settings
+from experiments.running.compiled import keep_compiled
 
 CACHE = Path("runs") / "compiled"
 """Where compiled steps are kept from one process to the next."""
@@ -109,10 +110,7 @@ def _settle(cores: Any) -> None:
     if core is not None:  # some systems leave it to themselves
         os.sched_setaffinity(0, {core})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(CACHE.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    keep_compiled(CACHE)
 
 
 def _end_with_parent() -> None:

@@ -25,6 +25,7 @@ from experiments.gpu_plan.images import read_images
 from experiments.gpu_plan.plan import RULES
 from experiments.loop import train
 from experiments.running.checkpoints import Checkpoints
+from experiments.running.compiled import keep_compiled
 from experiments.running.files import write_json
 from experiments.running.keeper import CheckpointKeeper
 from experiments.running.stop import Stop, Stopped
@@ -63,8 +64,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exit status 143 where it was asked to stop, and has saved its work."""
     started, given = time.monotonic(), parser().parse_args(arguments)
-    # A start that goes on need not compile again.
-    jax.config.update("jax_compilation_cache_dir", str((given.output.parent / "cache").resolve()))
+    keep_compiled(given.output.parent / "cache")  # a start that goes on need not compile again
     stop = Stop()
     with stop.listening():
         data, images = read_images(given.data)

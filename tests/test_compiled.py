@@ -1,0 +1,32 @@
+"""Compiled programs that one process leaves to the next."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+OPTIONS = ("--num-steps", "2", "--epochs", "1", "--train-examples", "64", "--no-control")
+
+
+@pytest.mark.slow
+def test_a_second_run_compiles_nothing(digits_dir, tmp_path):
+    cache = tmp_path / "compiled"
+
+    def run(name, seed):
+        command = [sys.executable, "-m", "experiments.train", "digits", *OPTIONS, "--seed", seed]
+        command += ["--data-dir", str(digits_dir), "--compilation-cache", str(cache), "--output", str(tmp_path / name)]
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "another")}  # the option decides
+        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+        return {path.name for path in cache.iterdir() if path.name.endswith("-cache")}
+
+    first = run("first", "0")
+    assert len(first) > 3
+    assert run("second", "0") == first
+    assert run("another-seed", "1") == first
+    assert not (tmp_path / "another").exists()
+    lines = [(tmp_path / name / "model.bsojax").read_bytes() for name in ("first", "second", "another-seed")]
+    assert lines[0] == lines[1] != lines[2]
