@@ -65,7 +65,6 @@ def benchmarks(results: Results) -> str:
     values |= {
         "compile_time": _part(results, "compile_time", compile_time.tell, "python -m benchmarks.compile_time"),
         "peers": _part(results, "peers", peers.tell, "make bench-peers"),
-        "lean": _part(results, "peers-lean", peers.tell_lean, peers.LEAN),
         "accelerator": _part(results, "accelerator", accelerator.tell, "python -m benchmarks.accelerator"),
     }
     return pages.filled(TEMPLATES / "BENCHMARKS.md", values)

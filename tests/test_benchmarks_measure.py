@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import measure
 from benchmarks.peers import __main__ as runner
 from benchmarks.peers import install, table
-from benchmarks.peers.contenders import contenders
+from benchmarks.peers.contenders import OURS, PEERS
 from experiments import environment
 from experiments.spread import Spread
 
@@ -235,12 +235,14 @@ def test_peers_are_compared_within_rounds_that_both_have():
 
 
 def test_contenders_have_one_name_each_and_ours_come_first():
-    names = [contender.name for contender in contenders()]
+    everyone = (*OURS, *PEERS)
+    names = [contender.name for contender in everyone]
     assert len(set(names)) == len(names)
-    kinds = [contender.ours for contender in contenders()]
+    kinds = [contender.ours for contender in everyone]
     assert kinds == sorted(kinds, reverse=True)
     assert kinds[0]
-    for contender in contenders():
+    for contender in everyone:
+        assert contender.here == (contender in OURS) >= contender.ours
         refused = [num_steps for num_steps in (1, 4, 16) if contender.refusal(num_steps) is not None]
         assert not refused or contender.note
         assert not (refused and contender.ours)
@@ -248,15 +250,15 @@ def test_contenders_have_one_name_each_and_ours_come_first():
 
 def test_a_peer_that_is_not_installed_is_reported(tmp_path):
     options = runner.Options(peers=tmp_path)
-    peer = next(contender for contender in contenders() if contender.module == "run_snntorch")
+    peer = next(contender for contender in PEERS if contender.module == "run_snntorch")
     with pytest.raises(runner.Failed, match="FileNotFoundError"):
         runner._run(peer, 1, options)
     with pytest.raises(runner.Failed, match="No module named 'snntorch'"):
-        runner._run(peer._replace(ours=True), 1, options)  # by this environment's interpreter
+        runner._run(peer._replace(here=True), 1, options)  # by this environment's interpreter
 
 
 def test_results_name_who_was_not_run_and_whether_others_disturbed():
-    chosen = list(contenders())
+    chosen = [*OURS, *PEERS]
     options = runner.Options(num_steps=(1, 4))
     one = record(chosen[0].name, 0, [1.0]) | {"others": 1.5, "versions": {"python": "3"}}
     results = runner._results(chosen, options, [one])

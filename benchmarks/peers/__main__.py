@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.measure import QUIET, rotated, save, wait_until_idle
 from benchmarks.peers import install, job, table
-from benchmarks.peers.contenders import Contender, contenders
+from benchmarks.peers.contenders import OURS, PEERS, Contender
 
 ROOT = Path(__file__).resolve().parents[2]
 MIN_STEPS = 7
@@ -27,7 +27,7 @@ class Options:
       num_steps: the numbers of time steps, T.
       rounds: how often each process is run; all contenders run once before any runs again.
       steps: how many training steps a process times, at least 7.
-      only: parts of the names of the peers to run; all without any.
+      only: parts of the names of those to run beside ours; all without any.
       output: the JSON file.
       peers: the folder of the peers' environment, made if missing.
       timeout: seconds after which a process counts as failed.
@@ -35,7 +35,7 @@ class Options:
       attempts: how often a process that others disturbed is run; the least disturbed one counts.
     """
 
-    num_steps: tuple[int, ...] = (1, 4, 16)
+    num_steps: tuple[int, ...] = (1, 4, 16, 32, 64)
     rounds: int = 3
     steps: int = MIN_STEPS
     only: tuple[str, ...] = ()
@@ -55,11 +55,15 @@ def main(options: Options) -> None:
     if options.steps < MIN_STEPS or options.rounds < 1 or not options.num_steps or min(options.num_steps) < 1:
         raise SystemExit(f"error: needs --steps >= {MIN_STEPS}, --rounds >= 1 and --num-steps >= 1.")
     console = Console()
+
+    def wanted(contender: Contender) -> bool:
+        return not options.only or any(part in contender.name for part in options.only)
+
     console.print(f"peers' environment: {options.peers}")
     installed = install.prepare(options.peers)
     for requirement, error in installed.items():
         console.print(f"not installed: {requirement}: {error}", markup=False)
-    chosen = [one for one in contenders() if one.ours or not options.only or any(n in one.name for n in options.only)]
+    chosen = [*(one for one in OURS if one.ours or wanted(one)), *filter(wanted, PEERS)]
     records: list[dict[str, Any]] = []
     failures: dict[tuple[str, int], str] = {}
     for turn, contender, num_steps in _order(chosen, options):
@@ -114,7 +118,7 @@ def _least_disturbed(contender: Contender, num_steps: int, options: Options) -> 
 
 
 def _run(contender: Contender, num_steps: int, options: Options) -> dict[str, Any]:
-    python = Path(sys.executable) if contender.ours else install.python_of(options.peers.absolute())
+    python = Path(sys.executable) if contender.here else install.python_of(options.peers.absolute())
     script = ["-m", f"benchmarks.peers.{contender.module}", contender.variant, str(num_steps), str(options.steps)]
     try:
         done = subprocess.run(
@@ -145,7 +149,7 @@ def _results(chosen: list[Contender], options: Options, records: list[dict[str, 
         },
         "protocol": {"rounds": options.rounds, "timed steps": options.steps, "spread": "over rounds"},
         "packages": {record["contender"]: record["versions"] for record in records},
-        "time": table.compare(records, ours, table.TIME),
+        "time": table.compare(records, ours[:1], table.TIME),  # where a program was compiled does not change its speed
         "memory": table.compare(records, ours, table.PEAK),
         "steady_memory": table.compare(records, ours, table.STEADY),
         "not_run": [

@@ -1,6 +1,12 @@
-"""bsojax on the job. A further variant of ours is a line in VARIANTS."""
+"""bsojax on the job."""
 
+import functools
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +15,7 @@ import optax
 import bsojax
 from benchmarks.peers import job
 from benchmarks.peers.process import Build, main
+from experiments.running.compiled import keep_compiled
 
 MODEL = bsojax.models.SpikingVGG(
     num_classes=job.CLASSES, channels=(job.CHANNELS[0], "M", job.CHANNELS[1], "M", job.CHANNELS[2])
@@ -31,7 +38,28 @@ def t_bso(num_steps: int, **step_options: Any) -> Callable[[], jax.Array]:
     return train
 
 
-VARIANTS: dict[str, Build] = {"bsojax": t_bso}
+def compiled_apart(num_steps: int) -> Callable[[], jax.Array]:
+    """The same, its programs compiled by a process of their own, which has ended; see save-memory.md of the how-tos."""
+    folder = tempfile.mkdtemp()
+    command = [sys.executable, "-m", "benchmarks.peers.run_bsojax", "online", str(num_steps), "1"]
+    keep = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    subprocess.run(command, env=os.environ | keep, stdout=sys.stderr, check=True)
+    keep_compiled(Path(folder))
+    return t_bso(num_steps)
+
+
+def unrolled(factor: int, num_steps: int) -> Callable[[], jax.Array]:
+    """The same, with several time steps in one turn of the scan: does the scan cost anything on a CPU?"""
+    jax.lax.scan = functools.partial(jax.lax.scan, unroll=factor)
+    return t_bso(num_steps)
+
+
+VARIANTS: dict[str, Build] = {
+    "online": t_bso,
+    "apart": compiled_apart,
+    "by 2": functools.partial(unrolled, 2),
+    "by 4": functools.partial(unrolled, 4),
+}
 
 if __name__ == "__main__":
     main(VARIANTS, ("bsojax", "jax", "jaxlib", "flax", "optax", "numpy"))

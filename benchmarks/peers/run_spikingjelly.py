@@ -1,9 +1,16 @@
-"""SpikingJelly on the job: OTTT and SLTT with its own online neurons, and backpropagation through time."""
+"""SpikingJelly on the job: OTTT and SLTT with its own online neurons, and backpropagation through time.
 
-from collections.abc import Callable
+The latter also with its memory optimisation ("memopt"): each block keeps its input, at one bit where that is a spike,
+and computes the rest again in the backward pass. Its levels 2 to 4, which split blocks further, search by the peak
+memory of a CUDA device and refuse a CPU.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 
 import torch
-from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based import functional, layer, memopt, neuron, surrogate
 
 from benchmarks.peers import job
 from benchmarks.peers.process import main
@@ -17,21 +24,23 @@ NEURON = {
 }
 
 
-def network(container: type[torch.nn.Sequential], make_neuron: Callable[..., torch.nn.Module]) -> torch.nn.Sequential:
-    """The job's network, from the layers that SpikingJelly documents."""
+class Block(torch.nn.Sequential):
+    """A convolution, its norm and its neurons, after the pooling before it: what memopt computes twice."""
+
+
+def blocks(make_neuron: Callable[..., torch.nn.Module]) -> Iterator[list[torch.nn.Module]]:
+    """Yields the layers of each block of the job's network, those that SpikingJelly documents; the readout is last."""
     torch.manual_seed(0)
-    modules: list[torch.nn.Module] = []
     inputs = 1
     for index, outputs in enumerate(job.CHANNELS):
-        modules += [layer.AvgPool2d(2)] if index else []
-        modules += [
+        yield [
+            *([layer.AvgPool2d(2)] if index else []),
             layer.Conv2d(inputs, outputs, 3, padding=1, bias=index == 0),
             layer.BatchNorm2d(outputs),
             make_neuron(surrogate_function=surrogate.Sigmoid(job.SLOPE), **NEURON),
         ]
         inputs = outputs
-    modules += [layer.AdaptiveAvgPool2d((1, 1)), layer.Flatten(), layer.Linear(inputs, job.CLASSES)]
-    return container(*modules)
+    yield [layer.AdaptiveAvgPool2d((1, 1)), layer.Flatten(), layer.Linear(inputs, job.CLASSES)]
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,7 +53,7 @@ def online(
     container: type[torch.nn.Sequential], make_neuron: Callable[..., torch.nn.Module], num_steps: int
 ) -> Callable[[], float]:
     """Gradients of each time step on its own, summed; one update of Adam."""
-    model = network(container, make_neuron)
+    model = container(*itertools.chain.from_iterable(blocks(make_neuron)))
     optimizer = torch.optim.Adam(model.parameters(), job.LEARNING_RATE)
     x, y = batch()
 
@@ -62,16 +71,22 @@ def online(
     return train
 
 
-def bptt(num_steps: int) -> Callable[[], float]:
-    """Backpropagation through time in multi-step mode, as its tutorials do."""
-    model = network(torch.nn.Sequential, neuron.LIFNode)
+def bptt(level: int, num_steps: int) -> Callable[[], float]:
+    """Backpropagation through time in multi-step mode, as its tutorials do, at a level of memopt."""
+    model = torch.nn.Sequential(*(Block(*layers) for layers in blocks(neuron.LIFNode)))
     functional.set_step_mode(model, "m")
-    optimizer = torch.optim.Adam(model.parameters(), job.LEARNING_RATE)
     x, y = batch()
+
+    def logits_of(model: torch.nn.Module) -> torch.Tensor:
+        return model(x.unsqueeze(0).repeat(num_steps, 1, 1, 1, 1))
+
+    memopt.optimize_memory(model, Block, logits_of, level=level)
+    functional.reset_net(model)
+    optimizer = torch.optim.Adam(model.parameters(), job.LEARNING_RATE)
 
     def train() -> float:
         optimizer.zero_grad()
-        logits = model(x.unsqueeze(0).repeat(num_steps, 1, 1, 1, 1))
+        logits = logits_of(model)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.repeat(num_steps))
         loss.backward()
         optimizer.step()
@@ -84,7 +99,8 @@ def bptt(num_steps: int) -> Callable[[], float]:
 VARIANTS = {
     "ottt": lambda num_steps: online(layer.OTTTSequential, neuron.OTTTLIFNode, num_steps),
     "sltt": lambda num_steps: online(torch.nn.Sequential, neuron.SLTTLIFNode, num_steps),
-    "bptt": bptt,
+    "bptt": functools.partial(bptt, 0),
+    "memopt": functools.partial(bptt, 1),
 }
 
 if __name__ == "__main__":

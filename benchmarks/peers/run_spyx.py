@@ -1,8 +1,10 @@
 """spyx on the job: backpropagation through time, its loop over time unrolled by hand or by its own scan.
 
 Its neurons spike one time step late: what enters a layer reaches the next one a step later, and the compiler drops the
-work of steps whose result is known to be zero, or is never read. Its job is therefore smaller than the others', most of
-all at small T; at T = 1 nothing is left of it but a bias, and it is not run.
+work of steps whose result is known to be zero, or is never read. In T time steps its job is therefore smaller than the
+others', most of all at small T; at T = 1 nothing is left of it but a bias, and it is not run. With T useful time steps
+it runs as many more as it is late at the readout, whose output there is left out of the loss: then each layer does
+the work of T time steps, as the others' do.
 """
 
 import functools
@@ -66,6 +68,10 @@ def network(norm: Callable[..., nnx.Module]) -> spyx.nn.Sequential:
     return spyx.nn.Sequential(*layers)
 
 
+LATE = len(job.CHANNELS)
+"""How many time steps the readout's input is late: one for each layer of neurons."""
+
+
 def unrolled(model: spyx.nn.Sequential, x: jax.Array, num_steps: int) -> jax.Array:
     """The logits of each time step, by a Python loop under jit."""
     state, logits = model.initial_state(len(x)), []
@@ -73,6 +79,11 @@ def unrolled(model: spyx.nn.Sequential, x: jax.Array, num_steps: int) -> jax.Arr
         out, state = model(x, state)
         logits.append(out)
     return jnp.stack(logits)
+
+
+def useful(model: spyx.nn.Sequential, x: jax.Array, num_steps: int) -> jax.Array:
+    """The logits of as many time steps, from the first that sees the input."""
+    return unrolled(model, x, num_steps + LATE)[LATE:]
 
 
 def scanned(model: spyx.nn.Sequential, x: jax.Array, num_steps: int) -> jax.Array:
@@ -115,6 +126,7 @@ def bptt(
 
 VARIANTS = {
     "unrolled": lambda num_steps: bptt(nnx.BatchNorm, unrolled, num_steps),
+    "useful": lambda num_steps: bptt(nnx.BatchNorm, useful, num_steps),
     "scan": lambda num_steps: bptt(BatchStatistics, scanned, num_steps),
 }
 

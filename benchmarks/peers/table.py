@@ -11,12 +11,6 @@ from experiments.spread import Spread
 
 TIME, PEAK, STEADY = "seconds", "peak_mib", "steady_mib"
 
-LEAN = (
-    "XLA_FLAGS=--xla_cpu_use_fusion_emitters=false python -m benchmarks.peers --only OTTT SLTT --num-steps 16 "
-    "--output benchmarks/results/peers-lean.json"
-)
-"""The command that measures with less memory for XLA's compiler."""
-
 Values = dict[tuple[str, int], dict[int, float]]
 """By contender and number of time steps: one value per round."""
 
@@ -97,12 +91,7 @@ def tell(result: Mapping[str, Any]) -> Iterator[str]:
         f"One training step of the same convolutional network ({result['job']['channels']} channels on "
         f"{result['job']['image']}, batch {result['job']['batch']}), each contender in its own processes, "
         f"{result['protocol']['rounds']} rounds. Below 1, ours is faster or smaller. Memory is resident memory above "
-        "that of the imports."
+        "that of the imports. Most of our peak is XLA's while it compiles; \"compiled apart\" takes its programs from "
+        "[JAX's persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
     )
-    yield from ratio_tables(result)
-
-
-def tell_lean(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what the page says about a result without XLA's fusion emitters."""
-    yield f"Most of our peak is memory of XLA while it compiles, mostly its fusion emitters. Without them (`{LEAN}`):"
     yield from ratio_tables(result)
