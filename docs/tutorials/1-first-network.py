@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your first binary spiking network
 #
-# For people who know JAX and Flax and have never trained a spiking network. In about two minutes you will have trained
-# a network whose hidden weights are +1 or -1, seen its spikes, membranes and flips, and saved it in a file of a few
+# For people who know JAX and Flax but have never trained a spiking network. In about two minutes you will train a
+# network whose hidden weights are +1 or -1, look at its spikes, membranes and flips, and save it in a file of a few
 # kilobytes.
 
 # %%
@@ -23,14 +23,14 @@ from bsojax import plots
 # %% [markdown]
 # ## What a spiking neuron does
 #
-# A neuron of an ordinary network computes a number once: `relu(current)`. A spiking neuron lives through **time
-# steps**. It has a **membrane**, a number that it remembers. At each time step the membrane loses a share of what it
-# holds (it *leaks*), and the incoming current is added. Where the membrane reaches a threshold, 1 here, the neuron
-# **spikes**: it sends a 1 instead of a 0, and the threshold is subtracted from its membrane.
+# A neuron in an ordinary network computes a number once: `relu(current)`. A spiking neuron runs over **time steps**. It
+# has a **membrane**, a number that it remembers. At each time step the membrane loses a share of its value (it
+# *leaks*), and the incoming current is added. When the membrane reaches a threshold, 1 here, the neuron **spikes**: it
+# sends a 1 instead of a 0, and the threshold is subtracted from its membrane.
 #
-# `bsojax.LIF` is that neuron (LIF: leaky integrate-and-fire). With its default time constant, `tau=2`, half of the
-# membrane is lost at each step. Let us give three such neurons a constant current each and watch them. `bsojax.record`
-# wants a model that returns an array; this one has nothing else in it.
+# `bsojax.LIF` is that neuron (LIF: leaky integrate-and-fire). With its default time constant, `tau=2`, it loses half of
+# its membrane at each step. Let us give three of them a constant current each and watch. `bsojax.record` needs a model
+# that returns an array; this one contains nothing but the neurons.
 
 # %%
 
@@ -50,15 +50,15 @@ ax = plots.membrane(watched, neurons=[0, 1, 2])
 ax.set_title("Constant currents of 0.45, 0.6 and 0.9")
 
 # %% [markdown]
-# A current of 0.45 would hold the membrane just below 0.9: the neuron never fires. Above 0.5 it fires, and the more
-# current, the more often. That is how spikes carry numbers: in how many there are, and when.
+# A current of 0.45 would hold the membrane just below 0.9, so the neuron never fires. Above 0.5 it fires, more often as
+# the current grows. That is how spikes carry numbers: by how many there are, and when.
 #
-# Two things follow from a neuron that says only 0 or 1. A synapse need not multiply: it adds up the weights whose
-# inputs spiked. And with weights of +1 and -1 it need not even have numbers to add up: it counts.
+# Two things follow when a neuron sends only 0 or 1. A synapse need not multiply: it adds up the weights whose inputs
+# spiked. And with weights of +1 and -1 it need not even add: it counts.
 #
 # ## The data
 #
-# The handwritten digits of scikit-learn: 1,797 images of 8 x 8 pixels. We train on the first 1,440.
+# We use scikit-learn's handwritten digits, 1,797 images of 8 x 8 pixels, and train on the first 1,440.
 
 # %%
 images, labels = load_digits(return_X_y=True)
@@ -68,11 +68,12 @@ x_train, y_train, x_test, y_test = x[:1440], labels[:1440], x[1440:], labels[144
 # %% [markdown]
 # ## The network
 #
-# `bsojax.models.SpikingVGG` stacks convolutions, each followed by a norm and by neurons. Its first convolution and its
-# readout keep real weights, as is usual for binary networks: they are few, and they face pixels and classes. All others
-# are binary. The network sees the same image at each of `T = 4` time steps; its answer is the sum of its outputs.
+# `bsojax.models.SpikingVGG` stacks convolutions, each followed by a norm and neurons. Its first convolution and its
+# readout keep real weights, as is usual in binary networks: these weights are few, and they face the pixels and the
+# classes. All others are binary. The network sees the same image at each of `T = 4` time steps; its answer is the sum
+# of its outputs.
 #
-# `BatchNorm(num_steps=T)` keeps statistics for each time step, because time steps differ: at the first one all
+# `BatchNorm(num_steps=T)` keeps separate statistics for each time step, because time steps differ: at the first one all
 # membranes are empty.
 
 # %%
@@ -84,16 +85,16 @@ print(bsojax.summarize(model, x_train[:32]))
 # %% [markdown]
 # ## The optimizer: who flips, and who steps
 #
-# A binary weight has no gradient step of 0.001: it stays, or it **flips**. So the network has two kinds of parameters
-# with an owner each, and `bsojax.split_optimizer` puts both into one optax optimizer:
+# A binary weight cannot take a gradient step of 0.001: it stays, or it **flips**. So the network has two kinds of
+# parameters, each with its own optimizer, and `bsojax.split_optimizer` combines the two into one optax optimizer:
 #
 # - `flip` owns the signs. `bsojax.calibrated` is the recipe to start with: it keeps a moving average of each weight's
-#   gradient, the **momentum**, and flips a weight when the momentum points against its sign. No hidden float32 weight
-#   stands behind the sign.
-# - `real` owns the first layer, the readout and the norms: any optax optimizer.
+#   gradient, the **momentum**, and flips a weight when the momentum points against its sign. There is no hidden float32
+#   weight behind the sign.
+# - `real`, any optax optimizer, owns the first layer, the readout and the norms.
 #
-# Learning is **online**: an update after every time step, so nothing has to be remembered until the sequence ends. That
-# makes the number of updates `epochs * batches * T`, which schedules must be told.
+# Learning is **online**: an update follows every time step, so nothing has to be kept until the sequence ends. The
+# number of updates is therefore `epochs * batches * T`, and schedules must be given that number.
 
 # %%
 EPOCHS, BATCH = 6, 32
@@ -110,8 +111,8 @@ step = bsojax.make_train_step(model, tx, num_steps=T)
 # %% [markdown]
 # ## Training
 #
-# The loop is yours. A call of `step` takes a batch through all time steps and returns the new state and metrics. It
-# takes the old state apart (JAX calls that donation): keep only the one that it returns.
+# You write the loop. A call of `step` takes a batch through all time steps and returns the new state and metrics. It
+# consumes the old state (JAX calls this donation): keep only the one that it returns.
 
 # %%
 rng = np.random.default_rng(0)
@@ -126,10 +127,10 @@ for epoch in range(EPOCHS):
     print(f"epoch {epoch + 1}: loss {loss:.2f}, accuracy {accuracy:.1%}, {flips:,} flips")
 
 # %% [markdown]
-# (Accuracy while training flatters: each batch is judged while the network learns that very batch, four times.)
+# (Training accuracy flatters: each batch is scored while the network learns from that very batch, four times.)
 #
-# Many weights flip at first, back and forth, and hardly any at the end: `calibrated` lets flips die out at
-# `total_updates`. Drawn layer by layer, as a share of the layer's weights:
+# At first many weights flip, back and forth, and at the end hardly any do: `calibrated` lets flips die out at
+# `total_updates`. Plotted layer by layer, as a share of the layer's weights:
 
 # %%
 ax = plots.flips(history, signs=state.signs)
@@ -138,7 +139,7 @@ ax = plots.flips(history, signs=state.signs)
 # ## Statistics, then accuracy
 #
 # A flip changes a weight by 2 at once, and with it the currents that a norm sees, so the norm's running averages lag
-# behind. Always re-estimate them before you evaluate or save; it takes forward passes alone.
+# behind. Always re-estimate them before you evaluate or save; this takes only forward passes.
 
 # %%
 state = bsojax.refresh_statistics(model, state, [x_train[i : i + BATCH] for i in range(0, len(x_train), BATCH)], T)
@@ -149,8 +150,8 @@ print(f"test accuracy {told['accuracy']:.1%}")
 # %% [markdown]
 # ## Was it the flips?
 #
-# The real parameters learn too. To know what the flips did, freeze the signs as they were drawn, and train the rest in
-# the same way. `bsojax.freeze()` is a flip optimizer that never flips.
+# The real parameters learn too. To see what the flips did, freeze the signs at their initial values and train the rest
+# in the same way. `bsojax.freeze()` is a flip optimizer that never flips.
 
 # %%
 control_tx = bsojax.split_optimizer(flip=bsojax.freeze(), real=real)
@@ -166,8 +167,8 @@ print(f"test accuracy with frozen signs {evaluate(control, x_test, y_test)['accu
 # %% [markdown]
 # ## Looking inside
 #
-# `bsojax.record` runs the network once more and gives what each layer of neurons did. First one image. Time
-# steps go from left to right, and what is black spiked; where a layer has many neurons, a row stands for several.
+# `bsojax.record` runs the network once more and returns what each layer of neurons did. First, one image. Time steps
+# run from left to right, and black marks a spike; where a layer has many neurons, each row stands for several.
 
 # %%
 seen = bsojax.record(model, state, x_test[:32], T)
@@ -181,8 +182,8 @@ for ax, (name, layer) in zip(axes[1:], seen.items(), strict=True):
     ax.set_title(f"{name}, {np.asarray(layer.spikes[:, 0]).mean():.0%} spike")
 
 # %% [markdown]
-# Membranes of four neurons of the last layer that spiked twice, for the same image. They are shown as they were before
-# the reset, so that a dot, a spike, is where the line reaches the threshold.
+# Next, the membranes of four neurons in the last layer that spiked twice, for the same image. They are shown before the
+# reset, so a dot, a spike, is where the line reaches the threshold.
 
 # %%
 layer = seen["neuron_2"]
@@ -190,8 +191,8 @@ spikes = np.asarray(layer.spikes)[:, 0].reshape(T, -1).sum(0)
 ax = plots.membrane(layer, neurons=np.flatnonzero(spikes == 2)[:4])
 
 # %% [markdown]
-# And how busy each layer is: the share of neurons and time steps at which there was a spike. A layer near 0 is silent
-# and passes nothing on; one near 1 always fires and says nothing either.
+# Last, how busy each layer is: the share of neurons and time steps with a spike. A layer near 0 is silent and passes
+# nothing on; one near 1 always fires and carries no information either.
 
 # %%
 ax = plots.rates(history)
@@ -199,8 +200,7 @@ ax = plots.rates(history)
 # %% [markdown]
 # ## Saving it
 #
-# The file holds the signs at one bit each, the real parameters and the statistics. Nothing is needed to read it but the
-# library.
+# The file holds the signs at one bit each, the real parameters and the statistics. Reading it needs only the library.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -215,6 +215,6 @@ print("answers", np.argmax(logits, -1), "labels", y_test[:8])
 # %% [markdown]
 # ## Where to go next
 #
-# - [Your own data](2-your-own-data.py): images, recordings of events, sound, sequences of unequal length.
+# - [Your own data](2-your-own-data.py): images, event recordings, sound, sequences of unequal length.
 # - [Your own model and your own optax chain](3-your-own-model.py).
 # - [A memory budget](4-memory-budget.py): what the momentum costs, and how few bits will do.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Your own data
 #
-# For people who have images, event-camera recordings or sound, and want them in a spiking network. At the end you will
-# have trained a network on each of four kinds of data, sequences of unequal length among them, and will know the two
-# shapes that everything comes down to.
+# For people who want to feed images, event-camera recordings or sound to a spiking network. You will train a network on
+# each of four kinds of data, including sequences of unequal length, and learn the two shapes that everything comes down
+# to.
 
 # %%
 import tempfile
@@ -30,13 +30,14 @@ from experiments.front_ends import audio, events
 # | input | shape | what happens |
 # | --- | --- | --- |
 # | a **static** example, such as an image | `(batch, ...)` | shown again at each of the `T` time steps |
-# | a **sequence**, such as a recording | `(T, batch, ...)` | one frame a time step; time is the *first* axis |
+# | a **sequence**, such as a recording | `(T, batch, ...)` | one frame per time step; time is the *first* axis |
 #
-# Values are floating, of a size around 1. Labels are whole numbers `0 .. classes - 1` of shape `(batch,)`. A training
-# step tells the two shapes apart by the shape of the batch that `bsojax.init` was given, which is one time step's.
+# Values are floating-point, around 1 in size. Labels are whole numbers `0 .. classes - 1` of shape `(batch,)`. A
+# training step tells the two kinds of input apart by the shape of the batch given to `bsojax.init`, which is that of
+# one time step.
 #
 # There is no data loader to learn: a batch is a pair of arrays, from wherever you like. All sections below use one
-# training function, which takes a list of them, `(x, y)` or `(x, y, mask)`.
+# training function, which takes a list of batches, `(x, y)` or `(x, y, mask)`.
 
 
 # %%
@@ -58,8 +59,8 @@ def train(model, first, batches, T, epochs, learning_rate=5e-3):
 # %% [markdown]
 # ## A folder of images
 #
-# The most common layout is a folder a class, with image files in it. We make one out of scikit-learn's digits, so that
-# the code that reads it is the code that you need.
+# The most common layout is one folder per class, with image files in it. We make one from scikit-learn's digits, so
+# that the code that reads it is the code you need.
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -71,8 +72,8 @@ for number, (image, label) in enumerate(zip(images[:1200], labels, strict=False)
 print(sorted(path.name for path in folder.iterdir()), "with", len(list(folder.glob("*/*.png"))), "files")
 
 # %% [markdown]
-# Reading it: sort the names, so that a class has the same number tomorrow; decode; bring all images to one size, one
-# number of channels, and the range 0 to 1. A set that fits into memory is best one array.
+# To read it, sort the names, so that each class keeps its number; decode; and bring all images to one size, one number
+# of channels, and the range 0 to 1. A data set that fits into memory is best kept as one array.
 
 # %%
 classes = sorted(path.name for path in folder.iterdir())
@@ -90,8 +91,8 @@ print(x.shape, x.dtype, x.min(), x.max(), y.shape)
 # %% [markdown]
 # ## Images from arrays
 #
-# From here on it does not matter where the array came from. Keep some examples aside, cut the rest into batches of one
-# size (another size would be compiled anew), and train. `bsojax.models.SpikingMLP` ravels images by itself.
+# From here on it does not matter where the array came from. Set some examples aside, cut the rest into batches of one
+# size (each new size is compiled again), and train. `bsojax.models.SpikingMLP` flattens images itself.
 
 # %%
 T, BATCH = 4, 32
@@ -105,8 +106,8 @@ told = bsojax.make_eval_step(model, T)(state, x[held_out], y[held_out])
 print(f"images: {told['accuracy']:.1%} of {len(held_out)} held-out images are right")
 
 # %% [markdown]
-# NumPy batches are looked at before they are used. What would train to nonsense is refused, with the argument and the
-# cure named; these are the two mistakes that everybody makes once.
+# NumPy batches are checked before they are used. Input that would train to nonsense is refused, with an error that
+# names the argument and the cure. These are the two mistakes that everybody makes once:
 
 # %%
 tx = bsojax.split_optimizer(bsojax.t_bso(0.1, T), optax.sgd(0.1))
@@ -121,9 +122,9 @@ for wrong_x, wrong_y in (((good_x * 255).astype(np.uint8), good_y), (good_x, goo
 # %% [markdown]
 # ## Recordings of events
 #
-# An event camera sends no frames. Each pixel reports by itself when it became brighter or darker: rows of `(time in
-# microseconds, x, y, polarity)`, as many as there was movement. Here are recordings of a bar that moves over a sensor
-# of 16 x 16 pixels in one of four directions, with noise.
+# An event camera sends no frames. Each pixel reports on its own when it becomes brighter or darker. The result is rows
+# of `(time in microseconds, x, y, polarity)`; more movement gives more rows. Here are recordings of a bar that moves
+# across a sensor of 16 x 16 pixels in one of four directions, with noise.
 
 # %%
 SIDE, DIRECTIONS = 16, ("right", "left", "down", "up")
@@ -133,7 +134,7 @@ rng = np.random.default_rng(0)
 def recording(direction):
     """Events of a moving bar: its front makes pixels brighter, its back makes them darker."""
     rows = []
-    offset, speed = rng.integers(0, 4), rng.integers(5_000, 8_000)  # pixels; microseconds a pixel
+    offset, speed = rng.integers(0, 4), rng.integers(5_000, 8_000)  # pixels; microseconds per pixel
     for place in range(SIDE + 3):
         for polarity, edge in ((1, place), (0, place - 3)):
             along = np.flatnonzero(rng.random(SIDE) < 0.6)
@@ -153,10 +154,10 @@ print("events a recording:", min(map(len, recordings)), "to", max(map(len, recor
 print("the first:", recordings[0][0].tolist())
 
 # %% [markdown]
-# A network with time steps wants frames: the duration of a recording is cut into `T` bins, and the events of each bin
-# are counted by place and polarity. `events.bin_events` does that to one recording, on the device; recordings are
-# padded to one number of rows and `vmap` takes a batch. `events.frames` then clips counts at 8, divides them by 8, and
-# puts time first.
+# A network with time steps needs frames: the duration of a recording is cut into `T` bins, and the events in each bin
+# are counted by position and polarity. `events.bin_events` does this for one recording, on the device; recordings are
+# padded to the same number of rows, and `vmap` handles a batch. `events.frames` then clips counts at 8, divides them by
+# 8, and puts time first.
 
 # %%
 T = 6
@@ -189,8 +190,9 @@ print(f"events: {told['accuracy']:.1%} of {len(y) - 512} held-out recordings are
 # %% [markdown]
 # ## Sound, and sequences of unequal length
 #
-# Sound becomes a **spectrogram**: how much energy is in which band of frequencies at which moment. Frame by frame, that
-# is a sequence of vectors. Our clips are whistles at 8 kHz that rise, fall, or stay, between 0.4 and 1 second long.
+# Sound becomes a **spectrogram**: how much energy each frequency band has at each moment. Frame by frame, that is a
+# sequence of vectors. Our clips are whistles, sampled at 8 kHz, that rise, fall, or stay, between 0.4 and 1 second
+# long.
 
 # %%
 RATE, KINDS = 8_000, ("rises", "falls", "stays")
@@ -230,13 +232,13 @@ for kind, ax in enumerate(axes):
 axes[0].set_ylabel("band")
 
 # %% [markdown]
-# (The window of a frame reaches one frame further than its clip, which is why some sound lies right of the line.)
+# (A frame's window reaches one frame past the end of its clip, which is why some sound lies to the right of the line.)
 #
-# Hand the mask to the training step, to `refresh_statistics` and to the evaluation, and padding is as if it were not
-# there: losses, gradients, norms and metrics leave it out, and the neurons of a short example wait. An example's loss
-# is the mean over its own time steps, so that short clips count as much as long ones.
+# Pass the mask to the training step, to `refresh_statistics` and to the evaluation, and padding has no effect: losses,
+# gradients, norms and metrics leave it out, and the neurons of a short example wait. An example's loss is the mean over
+# its own time steps, so short clips count as much as long ones.
 #
-# A recurrent network suits sequences. `SpikingRNN` has neurons that hear each other through binary weights.
+# A recurrent network suits sequences. The neurons of `SpikingRNN` feed one another through binary weights.
 
 # %%
 T = FRAMES
@@ -248,7 +250,7 @@ told = evaluate(state, x[:, 512:], y[512:], mask=mask[:, 512:])
 print(f"sound: {told['accuracy']:.1%} of {len(y) - 512} held-out clips are right")
 
 # %% [markdown]
-# To see that padding really is not there, fill it with nonsense and ask again:
+# To see that padding really has no effect, fill it with nonsense and evaluate again:
 
 # %%
 nonsense = np.where(mask[:, 512:, None], x[:, 512:], np.float32(1e6))
@@ -257,12 +259,12 @@ print(f"with nonsense for padding: {again['accuracy']:.1%}, the loss is the same
 
 # %% [markdown]
 # Where lengths differ widely, sort clips by length and pad each batch to its own longest: with a mask, a batch may have
-# fewer frames than `T`. Round lengths up to a few values, since each is compiled once;
+# fewer frames than `T`. Round lengths up to a few values, since the step is compiled once for each;
 # [examples/padded_sequences.py](../../examples/padded_sequences.py) does so.
 #
 # ## Where to go next
 #
-# - [How-to](../how-to/index.md): regression, several labels, several inputs, streams without an end.
+# - [How-to](../how-to/index.md): regression, several labels, several inputs, streams that do not end.
 # - [Parts of your own](../EXTENDING.md): a data set that `python -m experiments.train` knows by name, with checkpoints
 #   and reports.
 # - [Your own model and your own optax chain](3-your-own-model.py).

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Your own model and your own optax chain
 #
-# For people who write their own Flax modules and optax chains and want to keep doing so. At the end you will have a
-# residual spiking network of your own, a flip optimizer of your own chain, a picture of what its threshold does, and a
-# list of the mistakes that are refused for you.
+# For people who write their own Flax modules and optax chains and want to keep doing so. At the end you will have your
+# own residual spiking network, a flip optimizer from your own chain, a picture of what its threshold does, and a list
+# of mistakes that the library refuses.
 
 # %%
 import flax.linen as nn
@@ -26,15 +26,15 @@ x_train, y_train, x_test, y_test = x[:1440], labels[:1440], x[1440:], labels[144
 # ## The model
 #
 # A model is a Linen module that computes **one time step**. The library calls it `T` times and carries what neurons
-# remember in the collection "neurons". You write what you would write for an ordinary network: synapse, norm, neuron.
+# remember in the collection "neurons". Write what you would write for an ordinary network: synapse, norm, neuron.
 #
 # - `bsojax.Conv` and `bsojax.Dense` have real weights, `BinaryConv` and `BinaryDense` binary ones.
-# - Neurons return `bsojax.Spikes`, which hold the spikes and their **trace**, a running sum of the spikes of the past
-#   that fades. Weight gradients are taken at the trace: that is how an update at one time step knows of earlier ones
-#   without going back in time. You rarely touch either; sums, products with constants, reshapes, pooling and
-#   `bsojax.concatenate` act on both.
-# - If `__call__` takes `train` and `time_step` by these names, it is given them. Norms that keep statistics for each
-#   time step want both.
+# - Neurons return `bsojax.Spikes`, which holds the spikes and their **trace**, a fading sum of past spikes. Weight
+#   gradients are taken at the trace: that is how an update at one time step knows of earlier ones without going back in
+#   time. You rarely touch either; sums, products with constants, reshapes, pooling and `bsojax.concatenate` act on
+#   both.
+# - If `__call__` has arguments named `train` and `time_step`, it receives them. Norms that keep statistics for each
+#   time step need both.
 
 
 # %%
@@ -63,25 +63,26 @@ model = Net()
 print(bsojax.summarize(model, x[:BATCH]))
 
 # %% [markdown]
-# The shortcut carries the current and not the spikes: a sum of spikes would be 0, 1 or 2, and no longer one bit for the
-# next convolution. `Spikes` may be added too where that is what you want.
+# The shortcut carries the current, not the spikes: a sum of spikes would be 0, 1 or 2, no longer one bit for the next
+# convolution. You may also add `Spikes` where that is what you want.
 #
 # ## The chain
 #
 # The flip optimizer is an optax transform like any other, with one rule: **it goes last**. What comes before it works
-# on gradients, as everywhere in optax; what it returns are int8 deltas for booleans, and nothing may scale those.
+# on gradients, as everywhere in optax; what it returns is int8 deltas for booleans, and nothing may scale those.
 #
 # The chain below is what `bsojax.calibrated` is built from, in its plainest form:
 #
-# 1. `clip_by_global_norm`, from optax, against rare large gradients;
-# 2. `scale_by_channel_rms` brings the gradients of each output channel to size 1, so that layers and channels whose
-#    gradients are small learn as fast as others;
-# 3. `t_bso` keeps the momentum, `m = b1 * m + (1 - b1) * gradient`, and flips a weight where `weight * momentum`
-#    passes a threshold.
+# 1. `clip_by_global_norm`, from optax, guards against rare large gradients;
+# 2. `scale_by_channel_rms` brings the gradients of each output channel to size 1, so that layers and channels with
+#    small gradients learn as fast as others;
+# 3. `t_bso` keeps the momentum, `m = b1 * m + (1 - b1) * gradient`, and flips a weight when `weight * momentum` passes
+#    a threshold.
 #
-# Why a threshold? A gradient from 32 images is mostly noise, and so is a momentum. Without noise, `weight * momentum >
-# 0` would say that a weight is on the wrong side. With it, half of the weights that do not matter are on the wrong side
-# at any moment. `bsojax.noise_threshold(b1, c)` is `c` standard deviations of the momentum's noise.
+# Why a threshold? A gradient from 32 images is mostly noise, and so is the momentum. Without noise,
+# `weight * momentum > 0` would say that a weight is on the wrong side. With noise, half of the weights that do not
+# matter are on the wrong side at any moment. `bsojax.noise_threshold(b1, c)` is `c` standard deviations of the
+# momentum's noise.
 #
 # Which c? We try several. `optax.inject_hyperparams` keeps the threshold in the optimizer's state, so that one compiled
 # step serves all of them.
@@ -96,7 +97,7 @@ flip = optax.chain(
 )
 
 # %% [markdown]
-# The real parameters have a chain of their own. Schedules count updates, and an online step makes `T` of them a batch:
+# The real parameters have their own chain. Schedules count updates, and an online step makes `T` of them per batch:
 # `bsojax.per_batch` turns a schedule of batches into one of updates.
 
 # %%
@@ -129,14 +130,14 @@ for c, (_, accuracy, history) in found.items():
     print(f"c = {c}: {flips / weights:6.2f} flips a weight, test accuracy {accuracy:.1%}")
 
 # %% [markdown]
-# The threshold plays the part that a learning rate plays for real weights. Too high, and hardly anything flips any
-# more; too low, and weights flip back and forth with the noise. Both ends cost accuracy. (Three epochs and one seed
-# show the ends, and cannot rank neighbours.) `bsojax.calibrated` goes another way: no threshold, but a momentum whose
-# window grows with the run, so that its noise falls.
+# The threshold plays the role that a learning rate plays for real weights. Too high, and hardly anything flips; too
+# low, and weights flip back and forth with the noise. Both extremes cost accuracy. (Three epochs and one seed show the
+# extremes but cannot rank neighbours.) `bsojax.calibrated` works differently: instead of a threshold, it has a momentum
+# whose window grows with the run, so that its noise falls.
 #
-# The same in the momenta themselves. Nothing is right of the line: a weight that passes it flips, and `weight *
-# momentum` changes its sign with it. With the low threshold, most weights are on the side that their momentum
-# wants, left of 0; with the high one, many wait on the wrong side, for a momentum that is sure.
+# The momenta show the same. Nothing lies to the right of the line: a weight that passes it flips, and
+# `weight * momentum` changes sign with it. With the low threshold, most weights are on the side that their momentum
+# favours, left of 0; with the high one, many wait on the wrong side until their momentum is sure.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
@@ -147,7 +148,7 @@ for ax, c in zip(axes, (0.5, 4.0), strict=True):
     ax.set_xlabel(f"weight x momentum, c = {c}")
 
 # %% [markdown]
-# And in what the layers did over the run:
+# So do the flips of each layer over the run:
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(13, 3.6), layout="constrained", sharey=True)
@@ -156,7 +157,7 @@ for ax, c in zip(axes, (0.5, 4.0), strict=True):
     ax.set_title(f"c = {c}")
 
 # %% [markdown]
-# A binary kernel can be looked at as it is. White is +1 and black is -1; one row holds the filters of one output
+# You can look at a binary kernel directly. White is +1 and black is -1; each row holds the filters of one output
 # channel:
 
 # %% tags=["keep-colors"]
@@ -165,8 +166,8 @@ ax = plots.kernels(found[1.0][0].signs["block_0"]["BinaryConv_0"]["kernel"])
 # %% [markdown]
 # ## Mistakes that are refused
 #
-# Booleans are easy to destroy in silence: scaled by 0.5 and added, every weight becomes True. These are refused when
-# the step is traced, before anything runs, with the leaf and the cure.
+# Booleans are easy to destroy silently: scaled by 0.5 and added, every weight becomes True. The mistakes below are
+# refused when the step is traced, before anything runs, with an error that names the leaf and the cure.
 
 # %%
 wrong = {
@@ -182,13 +183,13 @@ for mistake, chain in wrong.items():
         print(f"{mistake}:\n  {error}\n")
 
 # %% [markdown]
-# The cure of the second is `bsojax.on_weights(optax.trace(0.9))`, which shows a transform +1 and -1 in float32.
+# The cure for the second is `bsojax.on_weights(optax.trace(0.9))`, which shows a transform +1 and -1 in float32.
 #
 # ## Without the loop
 #
-# The pieces stand alone, for a training step of your own. `bsojax.value_and_grad` differentiates booleans as if they
-# were +1 and -1, `bsojax.bso` is a plain optax transform, and its deltas are added by `bsojax.apply_updates`. Here a
-# single binary layer without any time learns which of 32 inputs count for and which count against:
+# The pieces also work alone, for your own training step. `bsojax.value_and_grad` differentiates booleans as if they
+# were +1 and -1, `bsojax.bso` is a plain optax transform, and `bsojax.apply_updates` adds its deltas. Here a single
+# binary layer, without time steps, learns which of 32 inputs count for and which count against:
 
 # %%
 rng = np.random.default_rng(0)
@@ -215,4 +216,4 @@ for _ in range(6):
 #
 # - [A memory budget](4-memory-budget.py): how many bits the momentum needs.
 # - [Your own flip rule, trace rule, neuron and norm](8-your-own-rules.py).
-# - [Beyond one class an image](../how-to/index.md): losses, metrics, dropout, several inputs and heads.
+# - [Beyond one class per image](../how-to/index.md): losses, metrics, dropout, several inputs and heads.

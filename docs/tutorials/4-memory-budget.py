@@ -1,9 +1,8 @@
 # %% [markdown]
 # # A memory budget
 #
-# For people who must train, or go on training, where memory is short. At the end you will have taken the state of one
-# binary weight from 96 bits down to 3, will know what each step costs on the digits, and will have seen where the rest
-# of the memory goes.
+# For people who must train, or continue training, where memory is short. You will take the state of one binary weight
+# from 96 bits down to 3, learn what each step costs on the digits, and see where the rest of the memory goes.
 
 # %%
 import functools
@@ -26,20 +25,20 @@ from experiments.rivals import latent_weights
 # A shipped binary weight is one bit. While it *learns*, most methods keep much more behind it:
 #
 # - The usual way keeps a float32 **latent** weight, whose sign is the weight, and Adam's two moments: 3 x 32 = 96 bits.
-# - BSO and T-BSO keep the sign and one **momentum**. In float32 that is 32 bits and the sign.
-# - The momentum need not be float32. With `momentum_dtype="int8"` it rests as 8 bits and one scale a channel; what
-#   rounding takes away is put back by rounding up or down at random.
-# - A **counter** has no momentum at all. A weight of `bits=6` stands on one of 64 levels, 32 on the negative side and
-#   32 on the positive; a gradient moves it up or down. Its side is its sign.
-# - JAX stores a boolean in a byte. `packed=True` stores eight a byte; layers unpack what they need.
-# - `calibrated` and `calibrated_counter` keep a second set of signs, the steadier ones that are shipped, for one more
-#   bit. `deploy_c=None` goes without.
+# - BSO and T-BSO keep the sign and one **momentum**. In float32 that is 32 bits plus the sign.
+# - The momentum need not be float32. With `momentum_dtype="int8"` it is stored in 8 bits, with one scale per channel,
+#   and rounded up or down at random to make up for what rounding loses.
+# - A **counter** has no momentum at all. With `bits=6`, a weight is at one of 64 levels, 32 on the negative side and 32
+#   on the positive; a gradient moves it up or down. Its side is its sign.
+# - JAX stores a boolean in a byte. `packed=True` stores eight in a byte; layers unpack what they need.
+# - `calibrated` and `calibrated_counter` keep a second, steadier set of signs to ship, for one more bit.
+#   `deploy_c=None` does without it.
 #
 # ## The job
 #
 # Digits again, now with *every* layer binary, so that the signs must do the work: only the norms are real. Five epochs
-# and three seeds: short runs, on a small set, which tell big differences from small ones and no more. Longer runs, on
-# more data, stand in [Results](../RESULTS.md).
+# and three seeds: short runs on a small data set, which tell big differences from small ones and no more. Longer runs
+# on more data are in [Results](../RESULTS.md).
 
 # %%
 T, BATCH, EPOCHS, SEEDS = 4, 32, 5, 3
@@ -79,9 +78,9 @@ def measure(flip, packed=True):
 # %% [markdown]
 # ## Step by step
 #
-# Two ends first: latent weights with Adam, and signs that stay as they were drawn, at one bit. Whatever lies between
-# must be judged against both. (The latent rule keeps its signs in a byte beside the latent weights, as a cache; they
-# follow from the latent weights, and those 8 bits are not counted.)
+# First the two extremes: latent weights with Adam, and signs frozen at their initial values, at one bit. Compare
+# everything in between with both. (The latent rule caches each sign in a byte beside its latent weight; signs follow
+# from latent weights, so those 8 bits are not counted.)
 
 # %%
 latent = latent_weights(optax.adam(optax.cosine_decay_schedule(1e-2, updates)))
@@ -89,7 +88,7 @@ bits, accuracies = measure(latent, packed=False)
 found = {"latent weights, Adam": (bits - 8, accuracies), "frozen signs": measure(bsojax.freeze())}
 
 # %% [markdown]
-# Then the momentum in float32 and int8, and counters of fewer and fewer bits.
+# Then momentum in float32 and int8, and counters with fewer and fewer bits.
 
 # %%
 found["float32 momentum"] = measure(bsojax.calibrated(T, updates))
@@ -117,16 +116,16 @@ ax.set(xlabel="bits a weight while training (log scale)", ylabel="test accuracy"
 ax.grid(alpha=0.3)
 
 # %% [markdown]
-# Read the table with its spread in mind: the test set is 357 images, so one image is 0.3 points. Giving up latent
-# weights costs a little in so short a run; in the longer ones of [Results](../RESULTS.md) it does not. From float32
-# momentum down to a few bits there is little to choose. With the fewest bits accuracy falls, and is still far above
-# frozen signs. On Fashion-MNIST, where there is more to learn, counters of 8, 6, 5 and 4 bits stand in the order of
+# Read the table with its spread in mind: the test set has 357 images, so one image is 0.3 points. Giving up latent
+# weights costs a little in so short a run; in the longer runs in [Results](../RESULTS.md) it does not. From float32
+# momentum down to a few bits there is little to choose. With the fewest bits, accuracy falls but is still far above
+# frozen signs. On Fashion-MNIST, where there is more to learn, counters of 8, 6, 5 and 4 bits rank in the order of
 # their bits.
 #
 # ## The whole bill
 #
-# Weights are not all that training holds. `bsojax.memory_report` counts bytes by tree; nothing is run for it, and with
-# `step` the step is compiled and the compiler asked what it sets aside.
+# Training holds more than weights. `bsojax.memory_report` counts bytes by tree without running anything; with `step`,
+# it also compiles the step and asks the compiler how much memory the step sets aside.
 
 # %%
 
@@ -145,11 +144,12 @@ for name, size in bills["T = 4"].items():
     print(f"{name:18} {size:9,} bytes")
 
 # %% [markdown]
-# `neurons`, the membranes and traces of one time step, grow with the batch; `step_temporaries` are gradients and
-# activations of one time step. "latent_adam" is for comparison only: what the weights would take with latent weights
-# and Adam.
+# `neurons`, the membranes and traces of one time step, grow with the batch; `step_temporaries` are the gradients and
+# activations of one time step. `latent_adam` is for comparison only: what the weights would take as latent weights with
+# Adam.
 #
-# Backpropagation through time keeps activations of every time step. An online step keeps one, whatever T is:
+# Backpropagation through time keeps the activations of every time step. An online step keeps those of one, whatever `T`
+# is:
 
 # %%
 bills["T = 64"] = bill(T=64)
@@ -159,14 +159,14 @@ for name, report in bills.items():
     print(f"{name:16} arguments {report['step_arguments']:9,} and temporaries {report['step_temporaries']:9,} bytes")
 
 # %% [markdown]
-# (What 60 more time steps take is one second moment a layer and time step, which `calibrated` keeps.)
+# (The 60 extra time steps add one second moment per layer and time step, which `calibrated` keeps.)
 #
-# So the order in which to save: a smaller batch first, which mostly costs time (norms want some examples, though); then
-# the momentum; then, in convolutional networks, whose activations outweigh their weights, `dtype="bfloat16"`.
-# `backward_steps=` saves time and no memory.
+# So save in this order: first a smaller batch, which mostly costs time (norms need some examples, though); then the
+# momentum; then, in convolutional networks, whose activations outweigh their weights, `dtype="bfloat16"`.
+# `backward_steps=` saves time, not memory.
 #
 # ## Where to go next
 #
 # - [Adapt a shipped network](6-adapt.py) in a few hundred kilobytes, with the counters and freezing of this page.
-# - [Benchmarks](../BENCHMARKS.md): bytes of large networks, measured.
-# - [To the edge](5-to-the-edge.py): when training is over, and one bit is all that is left.
+# - [Benchmarks](../BENCHMARKS.md): measured memory of large networks.
+# - [To the edge](5-to-the-edge.py): when training is over and one bit is all that is left.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # To the edge
 #
-# For engineers who must bring a trained network to a device without Python. At the end you will have the digits network
-# as C99, compiled and run on this computer and, where an emulator is installed, on an ARM processor; and the same
-# network as NIR, for other simulators and neuromorphic chips, and as StableHLO, for servers.
+# For engineers who need a trained network on a device without Python. At the end you will have the digits network as
+# C99, compiled and run on this computer and, if an emulator is installed, on an ARM processor; and the same network as
+# NIR, for other simulators and neuromorphic chips, and as StableHLO, for servers.
 
 # %%
 import functools
@@ -28,7 +28,7 @@ have_arm = shutil.which("arm-linux-gnueabihf-gcc") is not None and shutil.which(
 print("C compiler:", have_cc, "- ARM compiler and emulator:", have_arm)
 
 # %% [markdown]
-# Cells that need a tool which is missing say so and go on.
+# Cells whose tool is missing say so and do nothing else.
 #
 # ## A network to ship
 #
@@ -58,10 +58,10 @@ print(f"in JAX, float32: {np.mean(answers == y_test):.1%} of {len(y_test)} test 
 # ## In whole numbers
 #
 # Small processors often have no floating point. `integer_network` turns the network into whole numbers: signs stay
-# signs, a norm becomes a whole gain and shift a channel, real weights become whole numbers of up to 24 bits. Membranes
-# get as many fraction bits as is *proven* to be safe: whatever the input, no number leaves its width.
+# signs, a norm becomes an integer gain and shift per channel, and real weights become integers of up to 24 bits.
+# Membranes get as many fraction bits as are *proven* safe: whatever the input, no number overflows its width.
 #
-# It needs to know what the inputs are. Ours are pixels from 0 to 16, over 16.
+# It needs to know what the inputs are. Ours are pixels from 0 to 16, divided by 16.
 
 # %%
 network = deploy.integer_network(model, state, x, T, input_scale=16, input_max=16)
@@ -69,8 +69,8 @@ whole = np.rint(x_test * 16).astype(np.uint8)
 print(network.report(model, state, whole[:64]))
 
 # %% [markdown]
-# The last line says how often the whole numbers decide otherwise than JAX. `network.run` is a reference in plain NumPy:
-# slow, and what everything below must equal bit for bit.
+# The last line says how often the integer network decides differently from JAX. `network.run` is a reference in plain
+# NumPy: slow, but everything below must equal it bit for bit.
 
 # %%
 logits, spikes = network.run(whole)
@@ -89,7 +89,7 @@ header = (folder / "net.h").read_text()
 print(header[:900])
 
 # %% [markdown]
-# A program around it takes a dozen lines. It reads frames from standard input and prints a class for each.
+# A program around them takes a dozen lines. It reads frames from standard input and prints a class for each.
 
 # %%
 (folder / "main.c").write_text(
@@ -148,8 +148,8 @@ else:
     print("no ARM compiler and emulator here")
 
 # %% [markdown]
-# `network.run_c` does the same with all logits and all spikes, not only the answers. It is the check to run with the
-# compiler and flags of your device:
+# `network.run_c` does the same with all logits and all spikes, not only the answers. Run this check with your device's
+# compiler and flags:
 
 # %%
 if have_cc:
@@ -158,7 +158,7 @@ if have_cc:
     print("logits equal:", np.array_equal(found_logits, logits), "- spikes equal:", all(equal))
 
 # %% [markdown]
-# And bare metal? A Cortex-M4 has no operating system, but sizes can be told from here:
+# And bare metal? A Cortex-M4 has no operating system, but sizes can be measured here:
 
 # %%
 if shutil.which("arm-none-eabi-gcc"):
@@ -189,7 +189,7 @@ ax.legend(frameon=False)
 # %% [markdown]
 # ## One file
 #
-# Keep what was tested. `save` writes the whole numbers into one file; `deploy.load` proves the bounds again from what
+# Keep what you tested. `save` writes the integer network into one file; `deploy.load` proves the bounds again from what
 # it reads.
 
 # %%
@@ -213,7 +213,7 @@ else:
     print("nir is not installed: pip install 'bsojax[nir]'")
 
 # %% [markdown]
-# The cure: build the model with the plain norm, take the trained weights over with `transfer`, and re-estimate the
+# The cure: build the model with the plain norm, copy the trained weights into it with `transfer`, and re-estimate the
 # statistics.
 
 # %%
@@ -236,13 +236,14 @@ if importlib.util.find_spec("nir"):
         print(f"{name:12} {type(node).__name__}")
 
 # %% [markdown]
-# NIR has no word for the reset of our neurons, which subtract the threshold; the file says so in their metadata, and
-# [Deployment](../DEPLOY.md) has the lines that tell SpikingJelly and Norse. snnTorch knows only resets to zero: train
-# with `LIF(v_reset=0.0)` for it.
+# NIR cannot express the reset of our neurons, which subtracts the threshold; the file says so in their metadata, and
+# [Deployment](../DEPLOY.md) has the lines that tell SpikingJelly and Norse. snnTorch knows only resets to zero: for it,
+# train with `LIF(v_reset=0.0)`.
 #
 # ## StableHLO, for servers
 #
-# A program that runs wherever there is jax, without this library, for batches of any size, signs at one bit each.
+# This is a program that runs wherever jax is installed, without this library, for batches of any size, with signs at
+# one bit each.
 
 # %%
 if importlib.util.find_spec("flatbuffers"):
@@ -256,6 +257,6 @@ else:
 # %% [markdown]
 # ## Where to go next
 #
-# - [Deployment](../DEPLOY.md): streams of events one frame at a time, inputs that are not whole, what is promised.
+# - [Deployment](../DEPLOY.md): event streams one frame at a time, inputs that are not whole numbers, what is promised.
 # - `make deploy` does all of this for a run of `experiments.train`.
-# - [Adapt a shipped network](6-adapt.py) to new data, on little memory.
+# - [Adapt a shipped network](6-adapt.py) to new data, in little memory.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Adapt a shipped network
 #
-# For engineers whose network is in the field when the data changes. At the end you will have taken a network from its
-# file, given it two new classes, and let it learn from 240 examples of a changed camera in four ways, each in a few
-# hundred kilobytes, all told, with the bytes in a table.
+# For engineers whose network is in the field when the data changes. You will load a network from its file, give it two
+# new classes, and let it learn from 240 examples of a changed camera in four ways, each in a few hundred kilobytes all
+# told, with the bytes in a table.
 
 # %%
 import tempfile
@@ -34,10 +34,10 @@ def learn(model, tx, state, x, examples, epochs, batch):
 
 
 # %% [markdown]
-# ## Ashore: the network that is shipped
+# ## The network that ships
 #
-# It knows the digits 0 to 7. What goes out is one file: signs at one bit a weight, real parameters, statistics, and
-# what builds the model.
+# It knows the digits 0 to 7. It ships as one file: signs at one bit per weight, real parameters, statistics, and what
+# is needed to build the model.
 
 # %%
 model = bsojax.models.SpikingMLP(features=(128, 128, 128), num_classes=8)
@@ -55,7 +55,8 @@ print(f"{path.stat().st_size:,} bytes, {told['accuracy']:.1%} of the digits 0 to
 # %% [markdown]
 # ## In the field: everything is different
 #
-# The camera hangs on its side, its picture is dim and noisy, and two digits appear that nobody trained: 8 and 9.
+# The camera is mounted sideways, its picture is dim and noisy, and two digits appear that the network was not trained
+# on: 8 and 9.
 
 # %%
 field = np.clip(0.6 * x.transpose(0, 2, 1) + rng.normal(0, 0.08, x.shape), 0, 1).astype("float32")
@@ -76,20 +77,20 @@ print(f"the shipped network sees {told['accuracy']:.1%} of the digits 0 to 7 rig
 # %% [markdown]
 # ## A network for ten classes
 #
-# `load_model` gave a model and a state without an optimizer. A copy of the model with ten classes has another readout;
-# `bsojax.transfer` takes over all that fits and tells what it left fresh. `packed=True` keeps signs at one bit while
-# they learn, too.
+# `load_model` returned a model and a state without an optimizer. A copy of the model with ten classes has a different
+# readout; `bsojax.transfer` copies everything that fits and reports what it left fresh. `packed=True` keeps signs at
+# one bit while they learn, too.
 #
-# What learns is the choice of the flip optimizer, and so is what it costs:
+# The choice of flip optimizer decides what learns, and what it costs:
 #
-# - `bsojax.freeze()`: no sign flips. Readout and norms learn. No state for any sign.
-# - `bsojax.freeze(flip, lambda name: ...)`: some layers learn. Names are those of `metrics["flips"]`; what is frozen
-#   keeps no state.
-# - a counter of 6 bits for all signs;
+# - `bsojax.freeze()`: no sign flips, and none needs state. Readout and norms learn.
+# - `bsojax.freeze(flip, lambda name: ...)`: some layers learn. Names are those in `metrics["flips"]`; frozen layers
+#   keep no state.
+# - a 6-bit counter for all signs;
 # - int8 momentum for all signs.
 #
-# The real parameters get SGD, which keeps nothing. Batches are of 8: membranes and activations are most of what a
-# training step holds, and they grow with the batch.
+# The real parameters use SGD, which keeps no state. A batch has 8 examples: membranes and activations are most of what
+# a training step holds, and they grow with the batch.
 
 # %%
 SMALL, EPOCHS = 8, 12
@@ -123,9 +124,9 @@ for way, (accuracy, report) in found.items():
 
 # %% [markdown]
 # All columns but the first are bytes. `step_arguments` is what goes into a training step: signs, their state, real
-# parameters, statistics and the batch. `step_temporaries` is what the compiled step needs besides: gradients, membranes
-# and activations of one time step. The two together are what training takes on this computer; a device with kernels of
-# its own needs the first, and whatever its kernels do.
+# parameters, statistics and the batch. `step_temporaries` is what the compiled step needs in addition: gradients,
+# membranes and activations of one time step. Together they are what training takes on this computer; a device with its
+# own kernels needs the first, plus whatever its kernels use.
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 2.8), layout="constrained")
@@ -139,7 +140,7 @@ ax.invert_yaxis()
 ax.legend(frameon=False)
 
 # %% [markdown]
-# One more number for comparison: latent weights and Adam would hold, for the binary weights alone,
+# For comparison, latent weights and Adam would hold, for the binary weights alone,
 
 # %%
 print(f"{report['latent_adam']:,} bytes")
@@ -148,5 +149,5 @@ print(f"{report['latent_adam']:,} bytes")
 # ## Where to go next
 #
 # - [A memory budget](4-memory-budget.py): what fewer bits cost, over seeds.
-# - [To the edge](5-to-the-edge.py): the adapted network goes out the way the first one did.
+# - [To the edge](5-to-the-edge.py): the adapted network ships the way the first one did.
 # - [examples/transfer.py](../../examples/transfer.py): the same idea in forty lines.

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Many devices and hosts
 #
-# For people who have more than one accelerator, or will have, and want to write and test their program on a laptop
+# For people who have, or will have, more than one accelerator and want to write and test their program on a laptop
 # first. At the end you will have one training step running on four devices, with the momentum split between them, a
-# second one that exchanges votes in the place of gradients, and the commands that start the same on several hosts.
+# second one that exchanges votes instead of gradients, and the commands that start the same training on several hosts.
 
 # %% [markdown]
-# ## Four devices without any
+# ## Four devices without an accelerator
 #
-# JAX makes as many CPU devices as it is asked for, if it is asked **before it is imported**. They share this computer's
-# cores, so nothing becomes faster; but everything else is as it would be on four accelerators.
+# JAX makes as many CPU devices as you ask for, if you ask **before importing it**. They share this computer's cores, so
+# nothing gets faster, but everything else is as it would be on four accelerators.
 
 # %%
 import os
@@ -35,7 +35,7 @@ print(jax.devices())
 # %% [markdown]
 # ## One device first
 #
-# The program that we know: a batch of 64, here for ten batches, with all on the first device.
+# The familiar program: a batch of 64, here for ten batches, with everything on the first device.
 
 # %%
 T, BATCH = 4, 64
@@ -60,8 +60,8 @@ print(f"one device: loss {metrics['loss']:.6f}, the network is on {len(alone.ste
 # ## A mesh: the batch is split, the network is not
 #
 # In **data parallelism** each device holds the whole network and a share of each batch. Under `jit` that takes two
-# lines: a mesh, and batches that are placed on it. The compiler sees where data lies, and adds the exchange of
-# gradients and of norm statistics by itself, so statistics are those of the whole batch, as on one device.
+# lines: a mesh, and batches placed on it. The compiler sees where the data is and adds the exchange of gradients and
+# norm statistics itself, so statistics are those of the whole batch, as on one device.
 
 # %%
 mesh = bsojax.data_mesh()
@@ -75,15 +75,15 @@ different = jax.tree.map(lambda a, b: int(jnp.sum(np.asarray(a) != np.asarray(b)
 print("signs that differ from one device:", different)
 
 # %% [markdown]
-# Gradients are now sums of four partial sums, which round differently; a sign can differ only where a momentum or a
-# membrane lies within rounding of its threshold, and from there runs part slowly, as two runs with one different spike
-# do. [Scaling](../SCALING.md) has how often that happens.
+# Gradients are now sums of four partial sums, which round differently. A sign can differ only where a momentum or a
+# membrane is within rounding of its threshold; from there the runs slowly diverge, as two runs that differ in one spike
+# do. [Scaling](../SCALING.md) says how often that happens.
 #
 # ## Splitting the momentum
 #
-# Each device holding all of the network wastes memory where the optimizer's state is the largest part, as here. With
-# `split_optimizer=True` each keeps a slice of the momentum and updates the signs that belong to it; the flips, at one
-# byte a weight, are then sent to all. Tell the step, with `mesh=`, so that signs stay whole within its loop.
+# Holding the whole network on each device wastes memory where the optimizer's state is the largest part, as here. With
+# `split_optimizer=True` each device keeps a slice of the momentum and updates the signs that belong to it; the flips,
+# at one byte per weight, are then sent to all. Pass `mesh=` to the step, so that signs stay whole within its loop.
 
 # %%
 split_step = bsojax.make_train_step(model, tx, T, mesh=mesh)
@@ -118,16 +118,16 @@ axes[0].set_ylabel("kB")
 axes[0].legend(frameon=False)
 
 # %% [markdown]
-# ## Votes in the place of gradients
+# ## Votes instead of gradients
 #
-# Between hosts, what is exchanged can matter more than memory. A float32 gradient a weight is 32 bits, and summing it
-# over devices sends about 64. But a binary weight needs one bit of advice only: flip or stay. With `vote=True` each
-# device keeps a momentum of its own gradients, decides its own flips, and they **vote**; what more than half want is
-# done, on all devices alike. That is 2 bits a weight.
+# Between hosts, what is exchanged can matter more than memory. A float32 gradient is 32 bits per weight, and summing it
+# over devices sends about 64. But a binary weight needs only one bit of advice: flip or stay. With `vote=True` each
+# device keeps a momentum of its own gradients and decides its own flips, and the devices **vote**; what more than half
+# want is done on all of them. That is 2 bits per weight.
 #
-# It is another rule, not the same in fewer bytes: momenta of smaller batches are noisier, and a majority ignores how
-# sure anybody is. It runs under `shard_map` or `pmap`, where each device runs its own copy of the program on its own
-# share; norms are told the name of the axis, so that statistics are still those of the whole batch.
+# This is a different rule, not the same rule in fewer bytes: momenta of smaller batches are noisier, and a majority
+# ignores how sure each device is. It runs under `shard_map` or `pmap`, where each device runs its own copy of the
+# program on its own share; norms are given the name of the axis, so statistics are still those of the whole batch.
 
 # %%
 norm = functools.partial(bsojax.BatchNorm, axis_name="batch")
@@ -158,8 +158,9 @@ print(f"votes: loss {metrics['loss']:.6f}")
 # %% [markdown]
 # ## Several hosts
 #
-# On several hosts every process runs the *same* program; each sees its own devices and, once they have found each
-# other, all of them. With the repository's command line, on the first of two hosts, whose address the other can reach:
+# On several hosts every process runs the *same* program; each sees its own devices and, once the processes have found
+# each other, all devices. With the repository's command line, run this on the first of two hosts, whose address the
+# other can reach:
 #
 # ```bash
 # python -m experiments.train digits --output /shared/run --coordinator first-host:1234 --num-processes 2 --process-id 0
@@ -171,9 +172,10 @@ print(f"votes: loss {metrics['loss']:.6f}")
 # python -m experiments.train digits --output /shared/run --coordinator first-host:1234 --num-processes 2 --process-id 1
 # ```
 #
-# `--output` is in a folder that all of them see; process 0 writes metrics, and all of them write their part of each
-# checkpoint. On Cloud TPU and under Slurm, `--coordinator auto` finds addresses and numbers. If a process dies, the
-# others stop once they notice; the same commands with `--resume` go on, with another number of hosts if need be.
+# `--output` is in a folder that all processes can see; process 0 writes metrics, and each process writes its part of
+# each checkpoint. On Cloud TPU and under Slurm, `--coordinator auto` finds addresses and process numbers. If a process
+# dies, the others stop once they notice; the same commands with `--resume` continue, with a different number of hosts
+# if need be.
 #
 # Under Slurm that is one line in a job script:
 #
@@ -181,8 +183,8 @@ print(f"votes: loss {metrics['loss']:.6f}")
 # srun python -m experiments.train cifar10-vgg11 --output /shared/run --coordinator auto --resume
 # ```
 #
-# In a loop of your own, two things are added to this page's program: the processes must find each other before JAX
-# does anything, and each hands over its own share of a batch.
+# In your own loop, add two things to this page's program: the processes must find each other before JAX does anything,
+# and each supplies its own share of a batch.
 #
 # ```python
 # jax.distributed.initialize("first-host:1234", num_processes=2, process_id=I)
@@ -191,11 +193,11 @@ print(f"votes: loss {metrics['loss']:.6f}")
 # x = jax.make_array_from_process_local_data(over_devices, my_x)  # my_x: this process's share of the batch
 # ```
 #
-# Both commands can be tried on one computer, in two terminals, with `--coordinator 127.0.0.1:1234`. What was tried, and
+# You can try both commands on one computer, in two terminals, with `--coordinator 127.0.0.1:1234`. What was tried, and
 # what was not (no pod and no network between hosts), is in [Scaling](../SCALING.md).
 #
 # ## Where to go next
 #
-# - [Scaling](../SCALING.md): bytes exchanged and memory of a device, in tables.
+# - [Scaling](../SCALING.md): tables of bytes exchanged and memory per device.
 # - [Reliability](../RELIABILITY.md): what happens when a host is killed.
-# - [Parts of your own](../EXTENDING.md): an exchange between devices of your own.
+# - [Parts of your own](../EXTENDING.md): your own exchange between devices.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own flip rule, trace rule, neuron and norm
 #
-# For researchers who want to change what the library computes and keep all that surrounds it. At the end you will have
-# written one of each, about ten lines apiece, trained with them, and looked at what they do.
+# For researchers who want to change what the library computes and keep everything around it. You will write one of
+# each, about ten lines apiece, train with them, and look at what they do.
 
 # %%
 import functools
@@ -41,7 +41,7 @@ def train(model, flip):
 
 
 # %% [markdown]
-# For comparison, first what the library brings: LIF neurons, `BatchNorm`, and `calibrated`. `binary_ends=True` makes
+# First, for comparison, what the library provides: LIF neurons, `BatchNorm`, and `calibrated`. `binary_ends=True` makes
 # every layer binary, so that the signs must do the work.
 
 # %%
@@ -50,17 +50,17 @@ built_in, accuracy, built_in_history = train(mlp, bsojax.calibrated(T, updates))
 print(f"built in: {accuracy:.1%}")
 
 # %% [markdown]
-# All comparisons on this page are of one seed and three epochs: they show that a part works, not that it is better.
+# All comparisons on this page use one seed and three epochs: they show that a part works, not that it is better.
 #
 # ## A flip rule
 #
-# A flip rule is an optax transform over a tree of booleans. `init` makes a state from the signs; `update` is given
-# gradients, *with respect to weights of +1 and -1*, and returns int8 deltas. `bsojax.signs.deltas` makes those of
-# booleans that say which weights flip.
+# A flip rule is an optax transform over a tree of booleans. `init` makes a state from the signs; `update` takes
+# gradients, *with respect to weights of +1 and -1*, and returns int8 deltas. `bsojax.signs.deltas` makes the deltas
+# from booleans that say which weights flip.
 #
-# `t_bso` flips whatever passes a threshold, be it many or none. This rule does the opposite: it flips a *fixed share*
-# of each layer, those whose momentum speaks most against their sign. A positive gradient speaks against +1, because
-# the loss would fall if the weight were smaller.
+# `t_bso` flips whatever passes a threshold, whether many weights or none. This rule does the opposite: it flips a
+# *fixed share* of each layer, the weights whose momentum argues most against their sign. A positive gradient argues
+# against +1, because the loss would fall if the weight were smaller.
 
 
 # %%
@@ -74,7 +74,7 @@ def flip_the_most_wrong(share, b1=0.95):
     def init(signs):
         return TopState(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), signs))
 
-    def update(grads, state, signs, **extra_args):  # time_step, value and grad come by name
+    def update(grads, state, signs, **extra_args):  # time_step, value and grad are passed by name
         momentum = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.momentum, grads)
 
         def flips(sign, m):
@@ -96,24 +96,24 @@ plots.flips(built_in_history, ax=axes[0]).set_title("calibrated")
 plots.flips(history, ax=axes[1]).set_title("the most wrong: a fixed share")
 
 # %% [markdown]
-# Always run the control. A network whose signs never flip learns too, here by its norms alone, and more where its first
-# layer and readout are real.
+# Always run the control. A network whose signs never flip learns too, here through its norms alone, and more when its
+# first layer and readout are real.
 #
 # ## A trace rule
 #
-# When an update is made at time step t, the gradient of a weight should count spikes that came in *before* t too, since
-# their effect is still in the membrane. The trace stands for them: `a[t] = mu[t] * a[t-1] + spike[t]`. A trace rule
-# says what `mu` is. The default, `ottt`, is the membrane's own decay.
+# In an update at time step t, the gradient of a weight should also count spikes that arrived *before* t, since their
+# effect is still in the membrane. The trace stands in for them: `a[t] = mu[t] * a[t-1] + spike[t]`. A trace rule says
+# what `mu` is. In the default, `ottt`, it is the membrane's own decay.
 #
-# This rule reasons that a neuron which has just fired carries no news of older spikes, and forgets them. `inputs` is a
-# `bsojax.TraceInputs`.
+# This rule assumes that a neuron that has just fired carries no information about older spikes, and forgets them.
+# `inputs` is a `bsojax.TraceInputs`.
 
 # %%
 last_spike = bsojax.TraceRule(lambda inputs: inputs.decay * (1 - inputs.spike))
 
 # %% [markdown]
 # A rule is a plain object that neurons take. To see what it does, give one neuron of each kind the same current and
-# look at what `record` calls traces.
+# plot the traces that `record` returns.
 
 
 # %%
@@ -142,19 +142,20 @@ print(f"with the new trace: {accuracy:.1%}")
 # ## A neuron
 #
 # A neuron is a module that takes a current and returns `bsojax.Spikes(value, trace)`. Its state lives in the collection
-# "neurons", under any names; the library carries it over time steps and drops it after each sequence. Three duties:
+# "neurons", under any names; the library carries it over time steps and drops it after each sequence. A neuron has
+# three duties:
 #
-# - let no gradient flow back in time: `stop_gradient` on what comes from the last time step;
+# - let no gradient flow back in time: use `stop_gradient` on what comes from the previous time step;
 # - make the spike with a surrogate such as `bsojax.atan()`, whose forward pass is a step and whose gradient is smooth;
-# - call `bsojax.nn.report`, so that metrics and `bsojax.record` know of it.
+# - call `bsojax.nn.report`, so that metrics and `bsojax.record` include it.
 #
 # This one is a **resonator** (Izhikevich, 2001): its state is a point in the plane that the current pushes and that
-# swings around zero, so that it fires most readily for input in its own rhythm.
+# swings around zero, so it fires most readily for input at its own rhythm.
 
 
 # %%
 class Resonator(nn.Module):
-    angle: float = 0.6  # by which it turns at a time step
+    angle: float = 0.6  # how far it turns per time step
     decay: float = 0.8
 
     @nn.compact
@@ -174,7 +175,7 @@ class Resonator(nn.Module):
 
 
 # %% [markdown]
-# `bsojax.models` take a neuron as an argument.
+# The models in `bsojax.models` take a neuron as an argument.
 
 # %%
 resonating = mlp.clone(neuron=Resonator)
@@ -182,8 +183,8 @@ _, accuracy, _ = train(resonating, bsojax.calibrated(T, updates))
 print(f"resonators: {accuracy:.1%}")
 
 # %% [markdown]
-# What a resonator does shows best after a short pulse. An LIF neuron's membrane fades; the resonator's swings, below
-# zero too.
+# What a resonator does is clearest after a short pulse. An LIF neuron's membrane fades; the resonator's swings, also
+# below zero.
 
 
 # %%
@@ -201,14 +202,14 @@ for ax, (name, layer) in zip(axes, bsojax.record(AfterPulse(), alone, pulse, len
     plots.membrane(layer, ax=ax).set_title(name)
 
 # %% [markdown]
-# One that is *derived* from `bsojax.LIF` and calls `super().__call__` stays on the path that saves memory in training:
-# see "A neuron" in [Parts of your own](../EXTENDING.md).
+# A neuron that is *derived* from `bsojax.LIF` and calls `super().__call__` stays on the path that saves memory in
+# training: see "A neuron" in [Parts of your own](../EXTENDING.md).
 #
 # ## A norm
 #
-# A norm stands between a synapse and its neuron, is called with `(current, train, time_step)`, and brings currents to
-# the size that a threshold of 1 expects. `BatchNorm` needs statistics, which flips make stale. This one needs none: it
-# normalises each example by its own root mean square, over the layer, and learns a gain and a bias a channel.
+# A norm sits between a synapse and its neuron, is called with `(current, train, time_step)`, and scales currents to
+# suit a threshold of 1. `BatchNorm` needs statistics, which flips make stale. This one needs none: it normalises each
+# example by its own root mean square, over the layer, and learns a gain and a bias per channel.
 
 
 # %%
@@ -241,4 +242,4 @@ plots.rates(history, ax=axes[1]).set_title("RMSNorm")
 # - [Parts of your own](../EXTENDING.md): a kind of momentum, an exchange between devices, a training step; and how a
 #   rule gets a name on the command line, to be compared with all others.
 # - [examples/](../../examples): programs of 20 to 60 lines to start from.
-# - [Results](../RESULTS.md): what the rules of the paper and their rivals do, over seeds.
+# - [Results](../RESULTS.md): how the paper's rules and their rivals do, over seeds.
