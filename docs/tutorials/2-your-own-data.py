@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Your own data
 #
-# For people who want to feed images, event-camera recordings or sound to a spiking network. You will train a network on
-# each of four kinds of data, including sequences of unequal length, and learn the two shapes that everything comes down
-# to.
+# For people who want to feed images, event-camera recordings or sound to a spiking network. You will
+# train networks on images, on event recordings and on sound, whose sequences have unequal lengths, and learn the two
+# shapes that everything comes down to.
 
 # %%
 import tempfile
@@ -177,8 +177,8 @@ for t, ax in enumerate(axes):
 fig.suptitle(f"A bar that moves {DIRECTIONS[y[0]]}: white became brighter, black darker")
 
 # %% [markdown]
-# No single frame tells left from right: the order does, or which edge leads. The first frame of a batch, `x[0, :32]`,
-# goes to `init`: it is one time step.
+# The network sees one frame at a time, and its membranes carry what came before. The first frame of a batch,
+# `x[0, :32]`, goes to `init`: it is one time step.
 
 # %%
 batches = [(x[:, i : i + BATCH], y[i : i + BATCH]) for i in range(0, 512, BATCH)]

@@ -258,5 +258,5 @@ else:
 # ## Where to go next
 #
 # - [Deployment](../DEPLOY.md): event streams one frame at a time, inputs that are not whole numbers, what is promised.
-# - `make deploy` does all of this for a run of `experiments.train`.
+# - `make deploy` does this for a run of `experiments.train`.
 # - [Adapt a shipped network](6-adapt.py) to new data, in little memory.
