@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.running.compiled import keep_compiled
+
 ROOT = Path(__file__).resolve().parents[1]
 
 OPTIONS = ("--num-steps", "2", "--epochs", "1", "--train-examples", "64", "--no-control")
@@ -30,3 +32,9 @@ def test_a_second_run_compiles_nothing(digits_dir, tmp_path):
     assert not (tmp_path / "another").exists()
     lines = [(tmp_path / name / "model.bsojax").read_bytes() for name in ("first", "second", "another-seed")]
     assert lines[0] == lines[1] != lines[2]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        keep_compiled(tmp_path / "file")

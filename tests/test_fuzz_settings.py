@@ -45,6 +45,7 @@ def refused(main: Any, *arguments: str) -> str:
 
 def test_a_bad_option_ends_with_its_name_and_status_2(monkeypatch):
     monkeypatch.setattr(train, "start_processes", accept)
+    monkeypatch.setattr(train, "keep_compiled", accept)
     # A flag without a value says so, and what follows it is refused by what it is.
     valued = sorted(name for name, default in SETTINGS.items() if not isinstance(default, bool) and name != "channels")
     words = st.sampled_from(

@@ -12,6 +12,10 @@ def keep_compiled(folder: Path) -> None:
 
     Args:
       folder: made if missing; several processes may share it.
+
+    Raises:
+      OSError: it cannot be made; JAX itself would only warn, at each program.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
