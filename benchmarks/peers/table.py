@@ -91,7 +91,7 @@ def tell(result: Mapping[str, Any]) -> Iterator[str]:
         f"One training step of the same convolutional network ({result['job']['channels']} channels on "
         f"{result['job']['image']}, batch {result['job']['batch']}), each contender in its own processes, "
         f"{result['protocol']['rounds']} rounds. Below 1, ours is faster or smaller. Memory is resident memory above "
-        "that of the imports. Most of our peak is XLA's while it compiles; \"compiled apart\" takes its programs from "
+        'that of the imports. Most of our peak is XLA\'s while it compiles; "compiled apart" takes its programs from '
         "[JAX's persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
     )
     yield from ratio_tables(result)

@@ -108,6 +108,9 @@ LONG = {"fashion-mnist-binary": (10, 30)}
 LASTING = ("BPTT, latent, Adam", "SLTT, latent", "T-BSO, paper", "T-BSO, calibrated", "counter, 8 bits")
 """The rows of longer runs."""
 
+WINDOWS = {"fashion-mnist-binary": (1, 3, 10), "fashion-mnist": (4, 12)}
+"""The epochs at which the growth of the momentum's window is studied, by config."""
+
 FAST = (
     "BPTT, latent, Adam",
     "BPTT, latent, Adam, read at an average",

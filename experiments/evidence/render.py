@@ -89,6 +89,7 @@ def page(evidence: Evidence, regrets: dict[str, Any] | None, notes: str | None) 
         "norms": joined(*map(_section, norms.values()), _picture("norms", norms.values())),
         "ablations": joined(*map(_section, evidence["ablations"].values())),
         "longer": joined(*map(_section, evidence["longer"].values())),
+        "windows": joined(*map(_section, evidence["windows"].values())),
         "savings": joined(*map(_section, evidence["savings"].values())),
         "regret": _regret(regrets) if regrets else f"not run yet: `{REGRET}`",
         "notes": (notes or "Not written yet (docs/notes/what-worked.md).").strip(),

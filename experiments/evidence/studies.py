@@ -28,6 +28,7 @@ from experiments.evidence.compared import (
     SPEED_EVALUATIONS,
     TUNED_ON,
     TUNING_SEED,
+    WINDOWS,
 )
 from experiments.evidence.measure import Job
 from experiments.evidence.runner import read
@@ -118,6 +119,11 @@ def text_of(point: dict[str, float]) -> str:
     return ", ".join(f"{key} {value:g}" for key, value in point.items())
 
 
+def length_of(epochs: int) -> str:
+    """Returns the length of a run, as labels and tables have it."""
+    return f"{epochs} epoch" + "s" * (epochs > 1)
+
+
 def speed(name: str) -> list[Job]:
     """The rules that learn fastest, evaluated about every 25 batches."""
     return [
@@ -129,8 +135,20 @@ def speed(name: str) -> list[Job]:
 def longer(name: str) -> list[Job]:
     """Some rules in longer runs, each with the settings that were chosen for the short one."""
     return [
-        Job(f"{label}, {epochs} epochs", _with(name, seed=seed, epochs=epochs, **RULES[label], **chosen(name, label)))
+        Job(
+            f"{label}, {length_of(epochs)}",
+            _with(name, seed=seed, epochs=epochs, **RULES[label], **chosen(name, label)),
+        )
         for epochs, label, seed in itertools.product(LONG[name], LASTING, SEEDS)
+    ]
+
+
+def windows(name: str) -> list[Job]:
+    """The growth of the momentum's window in runs of several lengths: does the best one depend on the length?"""
+    points = itertools.product(WINDOWS[name], GRIDS[OURS]["growth"], SEEDS)
+    return [
+        Job(f"growth {growth:g}, {length_of(epochs)}", _with(name, seed=seed, epochs=epochs, growth=growth))
+        for epochs, growth, seed in points
     ]
 
 
@@ -215,6 +233,7 @@ PLAN: dict[str, tuple[JobsOf, Sequence[str]]] = {
     "rivals": (rivals, (*COMPARED, *FEW)),
     "speed": (speed, COMPARED),
     "longer": (longer, tuple(LONG)),
+    "windows": (windows, tuple(WINDOWS)),
     "norms": (norms, ("digits", "spoken-digits")),
     "savings": (savings, ("digits", "fashion-mnist")),
     "ablations": (ablations, ("fashion-mnist-binary",)),

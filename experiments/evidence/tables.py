@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from experiments import pages
-from experiments.evidence.compared import FAST, FEW, GRIDS, LATENT_FREE, LONG, OURS, RULES
+from experiments.evidence.compared import FAST, FEW, GRIDS, LATENT_FREE, LONG, OURS, RULES, WINDOWS
 from experiments.evidence.results import SPEED_TARGETS, TARGETS, Columns, Row, Study
-from experiments.evidence.studies import best, text_of, tried
+from experiments.evidence.studies import best, length_of, text_of, tried
 from experiments.rules.flips import CalibratedTBso, TBso
 from experiments.spread import Spread
 
@@ -198,8 +198,12 @@ GROUPS = {
         ),
     ),
     "longer": tuple(
-        Group(f"Longer runs, {epochs} epochs", f".*, {epochs} epochs")
+        Group(f"Longer runs, {length_of(epochs)}", f".*, {length_of(epochs)}")
         for epochs in sorted({*itertools.chain(*LONG.values())})
+    ),
+    "windows": tuple(
+        Group(f"Growth of the window, {length_of(epochs)}", f".*, {length_of(epochs)}")
+        for epochs in sorted({*itertools.chain(*WINDOWS.values())})
     ),
     "savings": (
         Group("Momentum, T-BSO calibrated", "[^,]* momentum", saves=True),
@@ -212,7 +216,7 @@ GROUPS = {
 
 def grouped(study: Study, labels: Sequence[str]) -> str:
     """A small table with a sentence for each group of a study's rows; rows of no group get their own table."""
-    groups = GROUPS[study.name]
+    groups = [group for group in GROUPS[study.name] if group.of(labels)]
     known = {label for group in groups for label in group.of(labels)}
     rest = Group("Others", "|".join(re.escape(label) for label in labels if label not in known))
     parts = []
