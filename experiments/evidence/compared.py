@@ -83,8 +83,12 @@ SETTINGS_OF = {
 }
 """Rows that take over settings chosen for another row, in addition to those from their own grid."""
 
-TUNED_ON = {"cifar10-small": "fashion-mnist", "cifar10-medium": "fashion-mnist"}
-"""Configs too slow to tune, and the config whose chosen settings they take over."""
+TUNED_ON = {
+    "cifar10-small": "fashion-mnist",
+    "cifar10-medium": "fashion-mnist",
+    "speech-commands-mini": "spoken-digits",
+}
+"""Configs on which nothing is tuned, and the config whose chosen settings they take over."""
 
 FEW = {
     "cifar10-small": (
@@ -96,11 +100,23 @@ FEW = {
         "frozen signs",
     ),
     "cifar10-medium": ("BPTT, latent, Adam", "T-BSO, calibrated", "counter, 8 bits", "T-BSO, paper"),
+    "speech-commands-mini": (
+        "BPTT, latent, Adam",
+        "BPTT, latent, Adam, read at an average",
+        "SLTT, latent",
+        "BOLD",
+        "T-BSO, paper",
+        "T-BSO, calibrated",
+        "T-BSO, calibrated, deployed as trained",
+        "counter, 8 bits",
+        "counter, 6 bits",
+        "frozen signs",
+    ),
 }
-"""Configs too slow for every rule, and their rows."""
+"""Configs on which only some rules are run, and their rows."""
 
-SEEDS_OF = {"cifar10-medium": (0,)}
-"""Configs too slow for every seed, and their seeds."""
+SEEDS_OF = {"cifar10-medium": (0,), "speech-commands-mini": (0, 1, 2, 3, 4, 5)}
+"""Configs with other seeds than SEEDS."""
 
 LONG = {"fashion-mnist-binary": (10, 30)}
 """The epochs of longer runs, by config."""

@@ -15,7 +15,7 @@ import tyro
 from experiments import pages, regret
 from experiments.configs import CONFIGS
 from experiments.evidence import answer, paper, pictures, studies, tables
-from experiments.evidence.compared import OURS, RULES, TUNED_ON
+from experiments.evidence.compared import OURS, TUNED_ON
 from experiments.evidence.measure import WINDOW
 from experiments.evidence.results import TARGETS, Studies, Study, load
 from experiments.evidence.studies import labels_of
@@ -163,14 +163,12 @@ def ablation_line(study: Study) -> str:
 
 def _rivals(study: Study, tunings: Studies) -> str:
     origin = TUNED_ON.get(study.config, study.config)
-    slow = (
-        "" if set(tables.rules_of(study.config)) == set(RULES) else "This config is slow, so only these rules are run."
-    )
+    some = f"Only these rules are run, with the settings chosen on {origin}." if study.config in TUNED_ON else ""
     below = [setting_line(study), tables.verdict(study), picture(f"rivals-{study.config}")] if study.rows else []
     return joined(
         f"### {study.config}",
         CONFIGS[study.config][0],
-        slow,
+        some,
         tables.rivals(study),
         study.source,
         *below,
