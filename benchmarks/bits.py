@@ -48,7 +48,7 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
         "Latent weights and Adam's two moments count as other state; the sign follows from the latent weight. "
         "RESULTS.md shows what fewer bits cost in accuracy."
     )
-    yield "![Bits a weight](pictures/bench-bits.png)"
+    yield "![Bits per weight](pictures/bench-bits.png)"
 
 
 def draw(result: dict[str, Any]) -> Any:

@@ -167,7 +167,7 @@ def tell(result: dict[str, Any]) -> Iterator[str]:
         accuracy = (Spread.of(row[key] for row in found).percent for key in ("validation", "test"))
         flips = Spread.of(row["flips_per_weight"] for row in found).mean
         rows.append((job, name, *accuracy, f"{flips:.1f}", str(len(found))))
-    yield table(("job", "exchanged", "validation", "test", "flips a weight", "seeds"), rows)
+    yield table(("job", "exchanged", "validation", "test", "flips per weight", "seeds"), rows)
 
 
 if __name__ == "__main__":

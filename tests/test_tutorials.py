@@ -61,9 +61,9 @@ def _(text):
 
 @expected("3-your-own-model")
 def _(text):
-    flips = [float(value) for value in re.findall(r"(\d+\.\d+) flips a weight", text)]
+    flips = [float(value) for value in re.findall(r"(\d+\.\d+) flips per weight", text)]
     assert flips == sorted(flips, reverse=True)
-    accuracies = share("flips a weight, test accuracy", text)
+    accuracies = share("flips per weight, test accuracy", text)
     assert max(accuracies) > accuracies[-1] + 3
     assert text.count("kernel'") == 2
     assert re.findall(r"(\d+) signs wrong", text)[-1] == "0"

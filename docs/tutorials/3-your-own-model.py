@@ -127,7 +127,7 @@ found = {c: run(c) for c in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)}
 weights = sum(leaf.size for leaf in jax.tree.leaves(found[1.0][0].signs))
 for c, (_, accuracy, history) in found.items():
     flips = sum(int(n) for m in history for n in m["flips"].values())
-    print(f"c = {c}: {flips / weights:6.2f} flips a weight, test accuracy {accuracy:.1%}")
+    print(f"c = {c}: {flips / weights:6.2f} flips per weight, test accuracy {accuracy:.1%}")
 
 # %% [markdown]
 # The threshold plays the role that a learning rate plays for real weights. Too high, and hardly anything flips; too

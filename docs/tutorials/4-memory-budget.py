@@ -58,7 +58,7 @@ def nbytes(tree):
 
 
 def measure(flip, packed=True):
-    """Trains with a flip optimizer: bits a weight that its state and the signs take, and accuracy for each seed."""
+    """Trains with a flip optimizer: bits per weight that its state and the signs take, and accuracy for each seed."""
     tx = bsojax.split_optimizer(flip=flip, real=real)
     step = bsojax.make_train_step(model, tx, T)
     accuracies = []
@@ -98,10 +98,10 @@ for width in (6, 4, 3):
 
 # %%
 found = dict(sorted(found.items(), key=lambda item: -item[1][0]))
-print(f"{'state':22}  bits a weight  test accuracy, mean and each of {SEEDS} seeds")
+print(f"{'state':22}  bits per weight  test accuracy, mean and each of {SEEDS} seeds")
 for name, (bits, accuracies) in found.items():
     each = " ".join(f"{accuracy:.1%}" for accuracy in accuracies)
-    print(f"{name:22}  {bits:13.1f}  {np.mean(accuracies):.1%}  ({each})")
+    print(f"{name:22}  {bits:15.1f}  {np.mean(accuracies):.1%}  ({each})")
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
@@ -112,7 +112,7 @@ for name, (bits, accuracies) in found.items():
 ax.set_xscale("log")
 ax.set_xticks([bits for bits, _ in found.values()], [f"{bits:.0f}" for bits, _ in found.values()])
 ax.minorticks_off()
-ax.set(xlabel="bits a weight while training (log scale)", ylabel="test accuracy", ylim=(0.2, 1.0))
+ax.set(xlabel="bits per weight while training (log scale)", ylabel="test accuracy", ylim=(0.2, 1.0))
 ax.grid(alpha=0.3)
 
 # %% [markdown]

@@ -127,7 +127,7 @@ def readme_table(rivals: Studies) -> str:
         bits = next((f"{count:.0f}" for count in found if count is not None), "-")
         accuracies = (study.rows[label].test.percent if label in study.rows else study.missing for study in shown)
         rows.append((label, bits, *accuracies))
-    return pages.table(("rule", "bits a weight in training", *heads.values()), rows)
+    return pages.table(("rule", "bits per weight in training", *heads.values()), rows)
 
 
 def with_table(readme: str, rivals: Studies) -> str:

@@ -23,7 +23,7 @@ ACCURACY: Columns = {
     "validation accuracy, %": lambda row: row.spread("validation").percent,
     "test accuracy, %": lambda row: row.test.percent,
     "lowest to highest": lambda row: row.test.percent_range,
-    "flips a weight": lambda row: f"{row.spread('flips_per_weight').mean:.2f}",
+    "flips per weight": lambda row: f"{row.spread('flips_per_weight').mean:.2f}",
 }
 
 
@@ -45,9 +45,9 @@ def rivals(study: Study) -> str:
         "lowest to highest": ACCURACY["lowest to highest"],
         f"batches to training {targets['training']:.0%}": reached("training"),
         f"to validation {targets['validation']:.0%}": reached("validation"),
-        "flips a weight": ACCURACY["flips a weight"],
+        "flips per weight": ACCURACY["flips per weight"],
         "spike rate": lambda row: f"{row.spread('spike_rate').mean:.3f}",
-        "bits a weight": lambda row: "-" if row.bits is None else f"{row.bits:.1f}",
+        "bits per weight": lambda row: "-" if row.bits is None else f"{row.bits:.1f}",
         "state, KiB": lambda row: _kib(row, "signs", "momentum", "optimizer_other", "neurons"),
         "compiled step, KiB": lambda row: _kib(row, "step_arguments", "step_temporaries"),
     }
