@@ -44,6 +44,7 @@ def test_the_pages_figures_of_memory_are_those_that_the_compiler_gives():
         assert sum(make(steps[0])) == pytest.approx(written, rel=0.01)
 
 
+@pytest.mark.slow
 def test_bits_are_counted_of_what_is_held():
     rows = bits.measure()["rows"]
     assert rows["packed signs, int8 momentum"]["signs"] == 1
@@ -51,6 +52,7 @@ def test_bits_are_counted_of_what_is_held():
     assert sum(rows["latent float32 weights, Adam"].values()) == pytest.approx(96, abs=0.01)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)  # each one compiles
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 5)),

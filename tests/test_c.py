@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from deployable import CASES, NUM_STEPS, network_of
+from fast_and_slow import rarely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -37,8 +38,8 @@ def prepared(name):
     return network, x, network.run(x)
 
 
-QUICK = ("VGG, sequence", "MLP, spectra", "ResNet", "branches", "separable", "chains", "signals")
-"""Cases that together have every kind of layer; the others are compiled by the slow tests."""
+QUICK = ("VGG, sequence", "MLP, spectra", "branches")
+"""Cases of convolutions, of dense layers and of both beside each other; the slow tests compile the others."""
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_the_sizes_of_the_digits_network():
     assert source.scratch_bytes <= 3_000
 
 
-@pytest.mark.parametrize("name", ["VGG", "VGG, sequence, 16 bits", "ResNet"])
+@pytest.mark.parametrize("name", ["VGG, sequence, 16 bits", *rarely("VGG", "ResNet")])
 def test_the_scratch_struct_has_the_size_that_is_said(name, tmp_path):
     network, _, _ = prepared(name)
     network.write_c(tmp_path, "some_net")
@@ -140,7 +141,7 @@ def test_the_scratch_struct_has_the_size_that_is_said(name, tmp_path):
     assert 4 * sum(map(int, sizes)) == network._c_source("some_net").constant_bytes
 
 
-@pytest.mark.parametrize("name", ["VGG", "VGG, sequence", "branches", "ResNet"])
+@pytest.mark.parametrize("name", ["VGG, sequence", "branches", *rarely("VGG", "ResNet")])
 def test_nothing_is_called_that_bare_metal_lacks(name, tmp_path):
     network, _, _ = prepared(name)
     network.write_c(tmp_path, "net")

@@ -120,6 +120,7 @@ def test_a_run_goes_on_from_any_of_its_checkpoints_bit_for_bit(run, finished, fo
         assert without_times(lines) == without_times(records)
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_at_its_place_and_reads_nothing_twice(data, run, tmp_path):
     streamed = prepare(SMALL, dataclasses.replace(data, train=Stream(data.train)))
     state, records = trained(streamed, tmp_path / "checkpoints")
@@ -258,7 +259,12 @@ damages = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", damages)
+seldom = ("a dtype changed", "a shape changed", "its place in the data changed")
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=pytest.mark.slow if fault.endswith(seldom) else ()) for fault in damages]
+)
 def test_a_damaged_checkpoint_is_skipped_with_its_reason_and_the_one_before_leads_to_the_same_end(
     fault, run, finished, folder
 ):
@@ -334,7 +340,9 @@ def test_a_checkpoint_of_another_network_is_refused(data, folder):
         opened(folder, other).restore(other.state)
 
 
-@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4), (8, 2), (2, 8)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(4, 1), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((1, 4), (8, 2), (2, 8)))]
+)
 def test_a_checkpoint_written_on_some_devices_resumes_on_others(before, after, data, tmp_path):
     wide = changed(SMALL, channels=(64, 64, 64), epochs=1, evaluations=1, split_optimizer=True)
     first = prepare(changed(wide, devices=before), data)
@@ -349,6 +357,7 @@ def test_a_checkpoint_written_on_some_devices_resumes_on_others(before, after, d
         assert new.sharding.is_equivalent_to(like.sharding, new.ndim)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices_than_it_was_started_with(data, tmp_path):
     config = changed(SMALL, epochs=1, evaluations=1)
     trained(prepare(changed(config, devices=4), data), tmp_path)

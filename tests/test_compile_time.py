@@ -19,6 +19,7 @@ def test_calls_of_the_model_are_counted_but_not_those_of_its_layers():
     assert compile_once.calls(model, lambda: bsojax.Dense(2).init(jax.random.key(0), x)) == 0
 
 
+@pytest.mark.slow
 def test_a_step_is_compiled_in_a_process_of_its_own_and_told_of():
     result = compile_time.measure({compile_time.HERE: compile_time.ROOT}, rounds=1, jobs=SMALL)
     (row,) = result["rows"]

@@ -407,6 +407,7 @@ def test_a_stream_names_what_is_wrong():
         StreamSplit(files, stored.decode_image, 5, workers=-1)
 
 
+@pytest.mark.slow
 def test_imagenet_streams_from_its_prepared_form(tmp_path):
     rng = np.random.default_rng(0)
     pixels = [rng.integers(0, 256, (40 + 3 * n, 60, 3), dtype=np.uint8) for n in range(7)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import rarely
 
 import bsojax
 
@@ -116,7 +117,7 @@ def test_deployed_signs_of_another_network_are_refused():
         bsojax.deployed_signs(state, {"a": now["a"]})
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, *rarely(True)])
 def test_everything_that_reads_a_state_reads_them(packed):
     model = bsojax.models.SpikingMLP((16,), 3, binary_ends=True)
     tx = bsojax.split_optimizer(bsojax.calibrated(T, 80), optax.sgd(0.1))

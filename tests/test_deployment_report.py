@@ -39,7 +39,7 @@ def test_bytes_are_those_of_the_weights(vgg):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-@pytest.mark.parametrize("name", ["MLP", "VGG, sequence, 16 bits"])
+@pytest.mark.parametrize("name", ["MLP", pytest.param("VGG, sequence, 16 bits", marks=pytest.mark.slow)])
 def test_constants_and_scratch_are_what_a_compiler_makes_of_them(name, tmp_path):
     network, _ = deployable.network_of(deployable.CASES[name])
     network.write_c(tmp_path, "net")
@@ -68,6 +68,7 @@ def test_agreement_counts_every_prediction_and_every_spike(vgg):
     assert shown.predictions_differ == len(x)
 
 
+@pytest.mark.slow
 def test_batches_that_are_not_full_and_sequences_are_compared_whole():
     case = deployable.CASES["MLP, binary, sequence"]
     state, x = deployable.state_of(case)

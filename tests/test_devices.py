@@ -127,7 +127,7 @@ ways = {
 }
 
 
-often = {("vgg", 8, "jit, split optimizer"), ("mlp", 2, "shard_map"), *(("mlp", 8, way) for way in ways)}
+often = [("mlp", 8, way) for way in ("jit", "jit, split optimizer", "shard_map")]
 jobs = [
     pytest.param(job, devices, way, id=f"{job}-{devices}-{name}",
                  marks=() if (job, devices, name) in often else pytest.mark.slow)
@@ -142,6 +142,7 @@ def test_any_number_of_devices_gives_the_signs_of_one(job, devices, way):
     assert_same_training(way(job, devices), on_one_device(job))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "check_vma"), [(True, True), (False, False)], ids=["accumulated", "unchecked"])
 def test_options_of_shard_map_give_the_signs_of_one(accumulate, check_vma):
     assert_same_training(sharded_map("mlp", 8, accumulate, check_vma), on_one_device("mlp", accumulate))

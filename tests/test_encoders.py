@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -87,6 +87,7 @@ each_delay = pytest.mark.parametrize(("delay", "slow"), delays.values(), ids=del
 
 
 @each_delay
+@settings(max_examples=8)  # each one compiles
 @given(values=st.lists(unit, min_size=1, max_size=20), num_steps=st.integers(1, 12))
 def test_a_value_spikes_once_at_the_time_that_its_delay_says(delay, slow, values, num_steps):
     x = np.asarray(values, np.float32)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fast_and_slow import often
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -107,17 +108,7 @@ jobs = {
 }  # fmt: skip
 
 
-rarely = (
-    "vgg, bso-reset, one set of statistics",
-    "masked spectrograms, sltt",
-    "sequences of events, moved and mirrored",
-)
-
-
-@pytest.mark.parametrize(
-    ("options", "front_end", "shape", "dtype"),
-    [pytest.param(*job, id=name, marks=pytest.mark.slow if name in rarely else ()) for name, job in jobs.items()],
-)
+@pytest.mark.parametrize(("options", "front_end", "shape", "dtype"), often(jobs, "mlp, every layer binary"))
 def test_an_epoch_is_the_plain_loop_over_its_batches_bit_for_bit(options, front_end, shape, dtype):
     run = prepare(dataclasses.replace(BASE, **options), data_set(front_end, shape, dtype=dtype))
     assert (run.batches, len(run.data.train) % BASE.batch_size) == (5, 5)
@@ -160,6 +151,7 @@ def numbered(examples):
     return MemorySplit(np.arange(examples)[:, None] ** 2, np.arange(examples))
 
 
+@pytest.mark.slow
 @settings(max_examples=5)  # each one compiles
 @given(batches=st.integers(1, 30), batch_size=st.integers(1, 9), cuts=st.sets(st.integers(1, 30)), data=st.data())
 def test_any_cut_of_an_epoch_gives_what_the_batches_give_one_by_one(batches, batch_size, cuts, data):
@@ -205,6 +197,7 @@ def test_the_record_of_a_batch_does_not_depend_on_the_batches_beside_it(seed, ba
     assert {values.dtype for values in recorded.values()} == {np.dtype(np.float64)}
 
 
+@pytest.mark.slow
 def test_metrics_of_ones_own_are_recorded_and_evaluated(monkeypatch):
     def make_step(config, model, tx, mesh=None):
         return bsojax.make_train_step(model, tx, config.num_steps, metrics=own)
@@ -337,6 +330,7 @@ def test_a_chunks_mean_is_that_of_its_batches():
     assert chunk.mean == {"loss": 3.0, "flips": 3.0}
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_after_its_record():
     data = data_set(images.scaled(255), STATIC)
     data = dataclasses.replace(data, train=MemorySplit(data.train.x, data.train.y + 4))  # no class: the loss is NaN

@@ -35,6 +35,7 @@ def measured(config):
     return measure.measure(Job("a", config, memory=True, statistics=True))
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_on_held_out_images_and_tested_once(config, measured):
     batches = 1442 * 4 // 5 // 32 + (1442 * 4 // 5 % 32 > 31)
     assert [updates for updates, _ in measured["validation"]] == [2 * batches, 4 * batches]
@@ -57,6 +58,7 @@ def test_the_running_mean_of_the_training_accuracy_is_that_of_the_last_batches()
     assert len(measure._thinned(list(np.zeros(1000)), 1000)) == 200
 
 
+@pytest.mark.slow
 def test_without_statistics_the_accuracy_as_in_training_is_the_accuracy(config):
     data = load("digits", config.data_dir)
     run = prepare(dataclasses.replace(config, norm="none"), hold_out(data))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import rarely
 from hostile_files import as_earlier
 
 import bsojax
@@ -94,6 +95,7 @@ def test_records_hold_every_layer_and_the_last_names_none_as_dead(finished):
         assert (result["dead_layers"], result["saturated_layers"]) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_run_with_dead_layers_names_them_and_what_to_do(data_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build, "make_neuron", lambda config: functools.partial(bsojax.LIF, v_threshold=1e6))
     summary, config = CONFIGS["digits"]
@@ -130,13 +132,10 @@ def test_the_saved_model_is_the_one_that_was_evaluated_and_needs_no_config(finis
     assert (finished / "model.bsojax").stat().st_size < signs / 8 + reals + 2048
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(finished, data_dir, tmp_path):
     main(["digits", "--output", str(tmp_path / "again"), "--data-dir", str(data_dir), "--no-control", *RUN])
     assert (tmp_path / "again" / "model.bsojax").read_bytes() == (finished / "model.bsojax").read_bytes()
-
-
-def rarely(*options):
-    return [pytest.param(each, marks=pytest.mark.slow) for each in options]
 
 
 @pytest.mark.parametrize(
@@ -151,11 +150,11 @@ def rarely(*options):
             ["--optimizer", "sltt", "--binary-ends"],
             ["--network", "mlp", "--num-steps", "2"],
             ["--optimizer", "bptt-sgd", "--norm", "across-time", "--train-examples", "300"],
+            ["--frozen", "--num-steps", "1", "--validation"],
+            ["--optimizer", "bso-reset", "--norm", "shared", "--evaluations", "2"],
+            ["--optimizer", "bso", "--binary-ends", "--trace", "ndot"],
         ),
-        ["--frozen", "--num-steps", "1", "--validation"],
-        ["--optimizer", "bso-reset", "--norm", "shared", "--evaluations", "2"],
         ["--optimizer", "bptt-adam", "--latent-learning-rate", "0.003", "--norm", "none"],
-        ["--optimizer", "bso", "--binary-ends", "--trace", "ndot"],
     ],
     ids=" ".join,
 )
@@ -219,6 +218,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished, data_dir, capsys
     assert (finished / "summary.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_its_folder_alone(finished, tmp_path, capsys):
     """Stopped after the first of three epochs: settings that were options are those of the run."""
     folder = shutil.copytree(finished, tmp_path / "run")
@@ -331,6 +331,7 @@ def test_a_run_starts_from_a_saved_network_and_from_no_other(finished, data_dir,
         build.prepare(dataclasses.replace(config, channels=(8, 16)), data)
 
 
+@pytest.mark.slow
 def test_evaluations_split_an_epoch_and_count_the_optimizers_calls(data_dir):
     config = Config("digits", network="mlp", channels=(8, 8), epochs=1, evaluations=3, batch_size=200, num_steps=2)
     for optimizer, calls in (("t-bso", 2), ("bptt-adam", 1)):

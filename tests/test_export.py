@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import rarely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def mlp():
     return made(MLP, images(2, (6,)))
 
 
-@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("sequence", [True, *rarely(False)])
 def test_it_gives_the_bits_of_predict_in_a_process_that_has_jax_alone(vgg, tmp_path, sequence):
     given = {str(size): images(size, seed=size) for size in (BATCHES[:2] if sequence else BATCHES)}
     if sequence:
@@ -95,8 +96,8 @@ def test_it_is_lowered_for_each_platform_and_knows_no_path_of_this_machine(vgg):
     assert jax.config.jax_traceback_in_locations_limit != 0
 
 
-@pytest.mark.parametrize("options", [{}, {"dtype": jnp.bfloat16}])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("options", [{}, *rarely({"dtype": jnp.bfloat16})])
+@pytest.mark.parametrize("packed", [False, *rarely(True)])
 def test_the_training_step_is_lowered_for_each_platform(options, packed):
     x, y = images(2), np.zeros(2, np.int32)
     tx = bsojax.split_optimizer(bsojax.calibrated(num_steps=T, total_updates=9), optax.sgd(0.1))
@@ -147,6 +148,7 @@ def programs(mlp):
     }
 
 
+@pytest.mark.slow
 @given(data=st.data(), size=st.sampled_from([1, T, 8]), sequence=st.booleans(), per_step=st.booleans())
 @settings(max_examples=10)
 def test_it_gives_the_bits_of_predict_for_any_batch(mlp, programs, data, size, sequence, per_step):

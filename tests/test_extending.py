@@ -54,7 +54,7 @@ def changed(text, diff):
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A copy of the experiments with what the page adds, and what it printed when they were trained."""
+    """A copy of the experiments with what the page adds: its place, the files, and the page's last code."""
     place = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "experiments", place / "experiments", ignore=shutil.ignore_patterns("__pycache__"))
     touched, script = [], None
@@ -66,12 +66,18 @@ def extended(tmp_path_factory):
         assert file.exists() == (kind == "diff")
         file.write_text(changed(file.read_text(), code) if kind == "diff" else code)
         touched.append(paths[0])
+    return place, touched, script
+
+
+@pytest.fixture(scope="module")
+def ran(extended):
+    """What the copy printed when it was trained."""
+    place, _, script = extended
     path = os.pathsep.join([str(place), str(ROOT)])  # the copy comes first
     environment = {**os.environ, "PYTHONPATH": path, "TFDS_DATA_DIR": str(place / "data")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script + RUN], cwd=place, env=environment, capture_output=True, text=True, check=False
     )
-    return place, touched, done
 
 
 def test_the_page_touches_no_more_files_than_it_says(extended):
@@ -85,10 +91,11 @@ def test_the_page_touches_no_more_files_than_it_says(extended):
     ]
 
 
-def test_the_rival_and_the_data_set_of_the_page_train(extended):
-    place, _, done = extended
-    assert done.returncode == 2, done.stderr  # of the last command, which is refused
-    assert done.stderr.endswith(
+@pytest.mark.slow
+def test_the_rival_and_the_data_set_of_the_page_train(extended, ran):
+    place, _, _ = extended
+    assert ran.returncode == 2, ran.stderr  # of the last command, which is refused
+    assert ran.stderr.endswith(
         "error: --weight-decay: 'sltt' has no such setting; omit it. It has --latent-learning-rate, --average.\n"
     )
     lion = json.loads((place / "lion" / "summary.json").read_text())["results"]["Lion"]
@@ -130,6 +137,7 @@ def test_all_code_of_the_page_is_run():
     assert LIBRARY.count("```python") == LIBRARY.count("```") / 2
 
 
+@pytest.mark.slow
 def test_the_trace_of_the_page_forgets_all_before_a_spike(own):
     neuron, current = bsojax.LIF(trace=own.last_spike), jnp.asarray(2 * X[0])
     variables, before, after = {}, np.zeros(current.shape, bool), 0
@@ -173,6 +181,7 @@ def test_the_momentum_of_the_page_rests_in_16_bits_without_bias_and_trains(own):
     np.testing.assert_allclose(rested.mean(), 4096 * 1e-4, atol=4 * 0.5 / np.sqrt(rested.size))
 
 
+@pytest.mark.slow
 def test_the_exchange_of_the_page_sends_bfloat16_and_averages_in_float32(own):
     devices, exchange = jax.local_device_count(), own.HalfBytes("batch")
     assert devices > 1

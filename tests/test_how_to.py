@@ -90,7 +90,7 @@ CHECKS = {
 }
 
 
-SLOW = ("ensembles", "layers", "nnx", "save-memory")
+SLOW = ("ensembles", "layers", "nnx", "random-keys", "record-spikes", "save-memory", "targets", "unequal-lengths")
 """Pages that compile much, of what the tests of examples and of the parts compile too."""
 
 

@@ -51,6 +51,7 @@ def test_a_step_of_the_papers_network_stays_below_its_bar(dtype, bar):
     assert (report["step_arguments"] + report["step_temporaries"]) / 2**20 <= bar
 
 
+@pytest.mark.slow
 def test_event_sequences_cost_their_frames_and_no_more():
     model, tx, step = make(2)
     state, x, y = shapes(model, tx)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import often
 
 import bsojax
 from bsojax.models import SpikingMLP, SpikingResNet, SpikingVGG
@@ -18,7 +19,9 @@ all_models = (
 )
 each_model = pytest.mark.parametrize(("model", "shape"), all_models, ids=["mlp", "vgg"])
 resnet = (SpikingResNet(num_classes=3, stages=(1, 1), width=4), (4, 9, 9, 2))
-each_model_and_resnet = pytest.mark.parametrize(("model", "shape"), [*all_models, resnet], ids=["mlp", "vgg", "resnet"])
+models_and_resnet = dict(zip(("mlp", "vgg", "resnet"), (*all_models, resnet), strict=True))
+each_model_and_resnet = pytest.mark.parametrize(("model", "shape"), often(models_and_resnet, *models_and_resnet))
+each_model_and_rarely_resnet = pytest.mark.parametrize(("model", "shape"), often(models_and_resnet, "mlp", "vgg"))
 key = jax.random.key(0)
 
 
@@ -68,6 +71,7 @@ def test_the_default_vgg_on_event_frames_has_one_input_channel_less(num_classes,
     assert sides == {f"neuron_{index}": (48, 48, 24, 24, 12, 12, 6, 6)[index] for index in range(8)}
 
 
+@pytest.mark.slow
 def test_a_narrow_vgg_trains_on_a_sequence_of_event_frames():
     num_steps, y = 10, np.arange(4) % 3
     x = np.random.default_rng(0).poisson(0.5, (num_steps, 4, 48, 48, 2)).astype(np.float32)
@@ -143,7 +147,7 @@ def test_a_binary_readout_is_scaled_to_the_size_of_its_input(model, shape):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
-@each_model_and_resnet
+@each_model_and_rarely_resnet
 def test_norms_that_keep_statistics_of_each_time_step(model, shape):
     neuron, norm = functools.partial(bsojax.LIF, v_threshold=0.1), functools.partial(bsojax.BatchNorm, num_steps=3)
     model, frame = model.clone(neuron=neuron, norm=norm), frame_of(shape)
@@ -191,7 +195,7 @@ def test_every_parameter_gets_a_gradient(model, shape, binary_ends):
         assert np.mean(grad != 0) > 0.4 or name in ("params/dense_0/bias", "params/conv_0/bias"), name
 
 
-@each_model_and_resnet
+@each_model_and_rarely_resnet
 def test_evaluation_normalises_each_example_alike(model, shape):
     frame = frame_of(shape)
     variables = start(model, frame)

@@ -20,7 +20,7 @@ KIND = "integer network"
 FIRST = "VGG, sequence, 16 bits"
 FEW = [FIRST, "MLP, binary, sequence", "ResNet", "branches", "chains"]
 EACH = [
-    pytest.param(name, marks=pytest.mark.slow if name not in FEW[:3] else ())
+    pytest.param(name, marks=pytest.mark.slow if name not in FEW[:2] else ())
     for name in (*FEW, "MLP, spectra", "separable", "signals")
 ]
 made = functools.cache(lambda name: deployable.network_of(deployable.CASES[name]))
@@ -348,6 +348,7 @@ def damaged(draw):
     return header, arrays
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_refused_or_keeps_within_what_is_proven(tmp_path):
     path, rng = tmp_path / "network", np.random.default_rng(2)
 

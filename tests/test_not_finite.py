@@ -126,6 +126,7 @@ def test_what_is_not_finite_is_skipped_and_counted_and_nothing_is_saved_right_af
     report(fault, "skipped, counted; nothing saved right after", 2, 2)
 
 
+@pytest.mark.slow
 @each_fault
 def test_too_many_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(fault, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bsojax, "make_train_step", functools.partial(bsojax.make_train_step, loss=broken_where_marked))

@@ -80,6 +80,7 @@ def fresh(model, x, seed=0):
     return bsojax.init(model, bsojax.split_optimizer(bsojax.bso(1.0), optax.sgd(0.1)), jax.random.key(seed), x)
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_a_slow_count():
     rng = np.random.default_rng(1)
     x = (rng.random((2, 3, [*parts()][-1][2].stop)) < 0.3).astype(np.float32)

@@ -176,6 +176,11 @@ class VariantsTest(chex.TestCase):
         assert state.skipped == 3
 
 
+for name, method in vars(VariantsTest).items():
+    if name.endswith(("__without_jit", "__with_pmap")):
+        pytest.mark.slow(method)  # each operation, or each device, compiles
+
+
 @each_optimizer
 def test_ties_never_flip(make):
     # All magnitudes equal and a threshold of one: every weight sits exactly on its threshold.
@@ -416,7 +421,9 @@ def test_noise_threshold():
 NOISE_RATES = ((0.0, math.sqrt(2e-3) / math.pi, 0.05), (0.5, 0.073e-2, 0.2))
 
 
-@pytest.mark.parametrize(("c", "rate", "tolerance"), NOISE_RATES)
+@pytest.mark.parametrize(
+    ("c", "rate", "tolerance"), [pytest.param(*NOISE_RATES[0], marks=pytest.mark.slow), NOISE_RATES[1]]
+)
 def test_flips_under_pure_noise(c, rate, tolerance):
     b1, size, burn_in, steps = 0.999, 2048, 500, 1500
     tx = bsojax.t_bso(bsojax.noise_threshold(b1, c), 1, b1, b2=0.99, debias=True)

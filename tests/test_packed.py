@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from fast_and_slow import SLOW
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bsojax
@@ -48,13 +49,10 @@ def trained(model, shape, flip, packed, batches=4, **options):
     return state, seen, bsojax.make_eval_step(model, T)(state, x, jnp.arange(8) % 4)
 
 
-often = {("vgg", "t_bso, int8"), ("vgg", "chain"), ("mlp", "bso, reset"), ("mlp", "t_bso")}
-
-
 @pytest.mark.parametrize(
     ("kind", "flip"),
     [
-        pytest.param(kind, flip, id=f"{model}-{name}", marks=() if (model[:3], name) in often else pytest.mark.slow)
+        pytest.param(kind, flip, id=f"{model}-{name}", marks=() if (model[:3], name) == ("mlp", "t_bso") else SLOW)
         for model, kind in models.items()
         for name, flip in flips.items()
     ],
@@ -70,10 +68,8 @@ def test_training_has_the_bits_of_training_on_booleans(kind, flip):
     chex.assert_trees_all_equal(packed[1:], booleans[1:])
 
 
-@pytest.mark.parametrize(
-    "options", [{"backward_steps": 1}, *(pytest.param(each, marks=pytest.mark.slow)
-                                         for each in ({"accumulate": True}, {"dtype": jnp.bfloat16}))]
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"backward_steps": 1}, {"accumulate": True}, {"dtype": jnp.bfloat16}])
 def test_so_do_the_other_modes_of_the_step(options):
     (make, shape), flip = models["vgg"], flips["t_bso"]
     booleans, packed = (trained(make(num_classes=4), shape, flip, packed, **options) for packed in (False, True))
@@ -112,6 +108,7 @@ def updated(signs, grads):
     return results
 
 
+@settings(max_examples=8)  # each shape compiles
 @given(shape=st.sampled_from([(1,), (7,), (8,), (3, 5), (3, 3, 2, 4)]), seed=st.integers(0, 2**16))
 def test_an_update_flips_what_it_says_and_counts_it(shape, seed):
     rng = np.random.default_rng(seed)
@@ -149,6 +146,7 @@ def test_weights_and_gradients_of_packed_signs_are_those_of_booleans():
     chex.assert_trees_all_equal(bsojax.value_and_grad(fun)(packed), bsojax.value_and_grad(fun)(signs))
 
 
+@pytest.mark.slow
 def test_the_bits_of_a_binary_weight_in_training():
     """One for the sign, and those of the momentum; scales and counters are apart, below a fortieth of a bit."""
     model = bsojax.models.SpikingVGG()
@@ -164,6 +162,7 @@ def test_the_bits_of_a_binary_weight_in_training():
         assert bits <= stored <= bits + 1 / 40, (dtype, stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_a_packed_step_takes_no_more_bytes_than_one_on_booleans(dtype):
     """Flip optimizers are shown booleans; the compiler makes them where they are used, not all at once."""

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fast_and_slow import often
 
 import bsojax
 from experiments import regret, regret_picture, regret_problems
@@ -24,7 +25,8 @@ FIXED = (
     regret_problems.regression("interior", "", 0, "", 5, 0.5),
 )
 each_fixed = pytest.mark.parametrize("problem", FIXED, ids=lambda problem: problem.name)
-each_rule = pytest.mark.parametrize("rule", regret.RULES, ids=lambda rule: rule.name)
+rules = {rule.name: rule for rule in regret.RULES}
+each_rule = pytest.mark.parametrize("rule", often(rules, "BSO, theorem's schedules", "T-BSO, calibrated, deployed"))
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def problems(draw):
     return image, kernel, padding
 
 
-@settings(max_examples=12)  # each one compiles
+@settings(max_examples=5)  # each one compiles
 @given(problems())
 def test_a_convolution_by_rows_is_the_convolution(problem):
     image, kernel, padding = problem
@@ -41,7 +41,7 @@ def test_a_convolution_by_rows_is_the_convolution(problem):
     np.testing.assert_allclose(_rows.convolve_rows(image, kernel, padding), expected, rtol=1e-5, atol=1e-4)
 
 
-@settings(max_examples=12)  # each one compiles
+@settings(max_examples=5)  # each one compiles
 @given(problems())
 def test_a_kernels_gradient_by_patches_or_rows_is_the_gradient(problem):
     image, kernel, padding = problem

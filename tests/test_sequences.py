@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import rarely
 
 import bsojax
 from experiments import build, evaluation
@@ -192,7 +193,7 @@ def test_the_config_trains_with_its_mask(prepared):
         built(config_of(optimizer="bptt-adam"), data)
 
 
-@pytest.mark.parametrize("batch_size", [4, 350])
+@pytest.mark.parametrize("batch_size", [4, *rarely(350)])
 def test_schedules_end_with_the_last_example_of_each_batch(batch_size):
     lengths = np.arange(400) % 8 + 1
     stored = np.zeros((400, 8, 4), np.float32)
@@ -211,6 +212,7 @@ def test_schedules_end_with_the_last_example_of_each_batch(batch_size):
     assert expected == 8 if batch_size == 350 else expected < 8 * 0.95
 
 
+@pytest.mark.slow
 def test_the_weight_of_an_evaluation_batch_is_what_counts_of_it(prepared, monkeypatch):
     _, folder = prepared
     data = load("shd", folder, 50)
@@ -224,6 +226,7 @@ def test_the_weight_of_an_evaluation_batch_is_what_counts_of_it(prepared, monkey
     assert np.isnan(evaluate(run, run.state, MemorySplit(x[15:], data.test.y[15:]))["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_recurrent_network_in_memory_that_does_not_grow(packed):
     model = bsojax.models.SpikingRNN(features=(12, 8), num_classes=3)

@@ -112,6 +112,7 @@ def test_latent_weights_and_real_moments_are_split_too():
     assert count == 3 + 2  # mu, nu and momentum of the signs; mu and nu of the first layer's 32 x 128 weights
 
 
+@pytest.mark.slow
 def test_memory_of_a_device_falls_with_their_number():
     """The momentum's part of argument and temporary bytes falls in proportion; it is not gathered in the loop."""
     sizes = []
@@ -125,10 +126,12 @@ def test_memory_of_a_device_falls_with_their_number():
     assert sizes[-1][1] <= whole.temp_size_in_bytes + 4 * WEIGHTS / 8
 
 
-variants = [("float32", False), ("int8", False), ("int16", False), ("calibrated", False), ("float32", True)]
+others = [("int8", False), ("int16", False), ("calibrated", False), ("float32", True)]
 
 
-@pytest.mark.parametrize(("flip", "packed"), variants)
+@pytest.mark.parametrize(
+    ("flip", "packed"), [("float32", False), *(pytest.param(*other, marks=pytest.mark.slow) for other in others)]
+)
 def test_what_is_gathered_are_flips(flip, packed):
     found = gathered(compiled(8, flip=flip, packed=packed))
     large = [(dtype, size) for dtype, size in found if size > WIDTH]  # scales of integers are small
@@ -136,6 +139,7 @@ def test_what_is_gathered_are_flips(flip, packed):
     assert not any(size > WIDTH for _, size in gathered(compiled(8, split=False)))
 
 
+@pytest.mark.slow
 def test_without_the_mesh_the_momentum_stays_split_all_the_same():
     program = compiled(8, with_mesh=False)
     assert program.memory_analysis().argument_size_in_bytes == compiled(8).memory_analysis().argument_size_in_bytes

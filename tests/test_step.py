@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import often, rarely
 
 import bsojax
 from bsojax import online, optim
@@ -43,8 +44,15 @@ def counted(model, calls):
                        if field.name not in ("parent", "name")})  # fmt: skip
 
 
-@pytest.mark.parametrize("direct", [False, True])
-@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("kind", "direct"),
+    [
+        ("train", True),
+        pytest.param("train", False, marks=pytest.mark.slow),
+        pytest.param("evaluate", True, marks=pytest.mark.slow),
+        ("evaluate", False),
+    ],
+)
 def test_compiling_a_step_calls_the_model_twice(kind, direct):
     calls, tx = [], optimizer()
     model = counted(MODEL, calls)
@@ -94,6 +102,7 @@ def test_a_step_is_its_own_copy_and_so_are_things_that_hold_one():
         step.no_such_name  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_step_travels_by_cloudpickle_and_trains_the_same_bits():
     tx = optimizer()
     step = bsojax.make_train_step(MODEL, tx, T)
@@ -134,7 +143,7 @@ def own_step(model, tx, num_steps, guard):
     return step
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", [False, *rarely(True)])
 def test_a_step_of_ones_own_from_public_names_trains_the_same(packed):
     tx = optimizer()
     state = bsojax.init(MODEL, tx, jax.random.key(0), X, packed=packed)
@@ -211,6 +220,7 @@ def test_a_neuron_of_ones_own_may_call_its_variables_as_it_likes():
     assert np.isfinite(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_a_derived_neuron_stays_on_the_path_that_saves_memory():
     results = []
     for neuron in (bsojax.LIF, DerivedLIF):
@@ -264,6 +274,7 @@ def test_norms_of_fewer_time_steps_are_refused_in_evaluation_too():
             step(state, X, Y)
 
 
+@pytest.mark.slow
 def test_small_integers_may_be_labels_of_many_classes():
     model = bsojax.models.SpikingMLP(features=(8, 8), num_classes=300)
     tx = optimizer()
@@ -275,6 +286,7 @@ def test_small_integers_may_be_labels_of_many_classes():
     assert len(set(losses)) == 1
 
 
+@pytest.mark.slow
 def test_without_what_is_meant_for_a_cpu_the_results_are_the_same():
     tx = optimizer()
     state, _ = bsojax.make_train_step(MODEL, tx, T)(fresh(tx), X, Y)
@@ -291,7 +303,7 @@ def dropping(tx):
     return optax.GradientTransformation(tx.init, lambda grads, state, params=None: tx.update(grads, state, params))
 
 
-@pytest.mark.parametrize("wrap", [dropping, lambda tx: tx, lambda tx: optax.chain(optax.clip(1.0), tx)])
+@pytest.mark.parametrize("wrap", [dropping, *rarely(lambda tx: tx, lambda tx: optax.chain(optax.clip(1.0), tx))])
 @pytest.mark.parametrize("fault", ["label", "input"])
 def test_a_skipped_update_changes_no_momentum_whatever_wraps_the_optimizer(wrap, fault):
     tx = optimizer(wrap(bsojax.bso(1.0, 0.5)))
@@ -335,7 +347,7 @@ LIFTED = {
 }
 
 
-@pytest.mark.parametrize("neuron", LIFTED.values(), ids=LIFTED)
+@pytest.mark.parametrize("neuron", often(LIFTED, "remat", "own arithmetic"))
 def test_lifted_and_derived_neurons_train_and_evaluate(neuron):
     class Net(nn.Module):
         @nn.compact

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import often, rarely
 
 import bsojax
 
@@ -70,6 +71,7 @@ def test_the_stream_of_a_sequence_is_the_same_at_each_time_step(keys):
         np.testing.assert_array_equal(frame, drawn[0])
 
 
+@pytest.mark.slow
 def test_flax_dropout_trains_and_resumes_to_the_same_bits():
     key = jax.random.key(3)
     whole, _ = trained(Dropping(), X, key, batches=4)
@@ -85,7 +87,7 @@ def test_flax_dropout_trains_and_resumes_to_the_same_bits():
         trained(Dropping(), X, None)
 
 
-@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("count", [2, *rarely(4, 8)])
 def test_dropout_is_the_same_on_any_number_of_devices(count):
     key = jax.random.key(3)
     one, told = trained(Dropping(), X, key)
@@ -122,7 +124,7 @@ streams = {
     "ndot, hard": MLP(neuron=functools.partial(bsojax.LIF, trace=bsojax.ndot_released, v_reset=0.0)),
     "IF, no trace": MLP(neuron=functools.partial(bsojax.IF, trace=None)),
 }
-each_stream = pytest.mark.parametrize("model", streams.values(), ids=streams.keys())
+each_stream = pytest.mark.parametrize("model", often(streams, "default"))
 
 
 @each_stream
@@ -144,7 +146,7 @@ def test_a_stream_in_chunks_learns_as_one_sequence(model):
 
 
 @each_stream
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [True, *rarely(False)])
 def test_a_stream_in_chunks_is_evaluated_as_one_sequence(model, train):
     state, _ = trained(model, X, None)
     evaluate, neurons = bsojax.make_eval_step(model, T), bsojax.rest(model, X[0], train=train)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast_and_slow import often, rarely
 
 import bsojax
 from bsojax import losses
@@ -54,7 +55,10 @@ targets = {
 }
 
 
-@pytest.mark.parametrize(("y", "loss"), targets.values(), ids=targets.keys())
+in_short = ("regression", "several labels", "labels, one a time step", "a tree")
+
+
+@pytest.mark.parametrize(("y", "loss"), often(targets, *in_short))
 def test_a_loss_is_given_whatever_the_targets_are(y, loss):
     options = {} if loss is None else {"loss": loss}
     found, logits = evaluated(y, **options)
@@ -124,8 +128,8 @@ def test_several_inputs_and_heads():
         step(state, {**x, "image": X[:3]}, y)
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-@pytest.mark.parametrize("classes", [(C, C), (C, C + 1)])
+@pytest.mark.parametrize("per_step", [False, *rarely(True)])
+@pytest.mark.parametrize("classes", [(C, C), *rarely((C, C + 1))])
 def test_class_labels_with_several_heads(per_step, classes):
     """Local losses at each layer, as in DECOLLE: labels are theirs, and are looked at where all heads agree."""
 
@@ -154,7 +158,7 @@ def test_class_labels_with_several_heads(per_step, classes):
             trained(y + 1, model=Heads(), loss=local)
 
 
-@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("per_step", [False, *rarely(True)])
 def test_ignored_labels_leave_an_example_out(per_step):
     y = Y.copy()
     y[[1, 4]] = -1
@@ -280,9 +284,16 @@ def test_metrics_of_real_targets_are_of_the_mean_over_time():
 @pytest.mark.parametrize(
     ("dtype", "classes"),
     [
-        *(("int8", classes) for classes in (127, 128, 300)),
-        *(("uint8", classes) for classes in (128, 256, 300)),
-        *((dtype, 300) for dtype in ("int16", "uint16", "uint32", "int64")),
+        ("int8", 128),
+        ("uint8", 300),
+        *(
+            pytest.param(dtype, classes, marks=pytest.mark.slow)
+            for dtype, classes in (
+                *(("int8", classes) for classes in (127, 300)),
+                *(("uint8", classes) for classes in (128, 256)),
+                *((dtype, 300) for dtype in ("int16", "uint16", "uint32", "int64")),
+            )
+        ),
     ],
 )
 def test_labels_of_any_integer_dtype(dtype, classes):
@@ -346,10 +357,10 @@ def flagged(flag, during_training):
     ("flag", "during_training"),
     [
         ("train", True),
-        ("training", True),
-        ("is_training", True),
+        pytest.param("training", True, marks=pytest.mark.slow),
+        pytest.param("is_training", True, marks=pytest.mark.slow),
         ("deterministic", False),
-        ("use_running_average", False),
+        pytest.param("use_running_average", False, marks=pytest.mark.slow),
     ],
 )
 def test_a_model_is_told_that_it_is_trained_by_whatever_name_it_has_for_it(flag, during_training):
