@@ -93,6 +93,7 @@ evidence: setup
 
 bench-peers: setup
 	$(RUN) -m benchmarks.peers
+	$(RUN) -m benchmarks.peers --memory --rounds 1
 	$(RUN) -m benchmarks.render
 
 bench: setup

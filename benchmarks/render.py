@@ -65,6 +65,7 @@ def benchmarks(results: Results) -> str:
     values |= {
         "compile_time": _part(results, "compile_time", compile_time.tell, "python -m benchmarks.compile_time"),
         "peers": _part(results, "peers", peers.tell, "make bench-peers"),
+        "peers_memory": _part(results, "peers-memory", peers.tell_memory, "make bench-peers"),
         "accelerator": _part(results, "accelerator", accelerator.tell, "python -m benchmarks.accelerator"),
     }
     return pages.filled(TEMPLATES / "BENCHMARKS.md", values)

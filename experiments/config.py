@@ -34,8 +34,8 @@ class Session:
     max_skipped: int = 20
     """Stop after this many consecutive batches with an update skipped because a value was not finite."""
     compilation_cache: Path | None = None
-    """Keep compiled programs in this folder: a later run with the same settings, or the run when it is resumed, starts
-    sooner and needs none of the compiler's memory."""
+    """Keep compiled programs in this folder, so that later runs with the same settings, given the same folder, start
+    sooner and with hardly any of the compiler's memory."""
     tensorboard: bool = False
     """Also write events for TensorBoard, into the run's folder."""
     devices: int | None = None

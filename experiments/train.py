@@ -20,7 +20,7 @@ from experiments.build import prepare
 from experiments.data import hold_out, load
 from experiments.loop import train
 from experiments.running.command_line import BAD_INPUT, FAILED, ending, parse
-from experiments.running.compiled import keep_compiled
+from experiments.running.compiled import keep_programs
 from experiments.running.devices import is_first, start_processes
 from experiments.running.folder import entered
 from experiments.running.session import execute
@@ -38,8 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         with ending(2, BAD_INPUT, stop):
             name, config = parse(arguments)
             config.check()
-            if config.session.compilation_cache is not None:
-                keep_compiled(config.session.compilation_cache)
+            keep_programs(config.session)
             start_processes(config.session)
             data = load(config.dataset, config.data_dir, config.num_steps)
             run = prepare(config, hold_out(data) if config.validation else data)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.running.compiled import keep_compiled
+from experiments.config import Session
+from experiments.running.compiled import keep_programs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +35,8 @@ def test_a_second_run_compiles_nothing(digits_dir, tmp_path):
     assert lines[0] == lines[1] != lines[2]
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["file", "file/below", "\0"])
+def test_a_folder_that_cannot_be_made_is_refused(name, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        keep_compiled(tmp_path / "file")
+    with pytest.raises(ValueError, match="^--compilation-cache: programs cannot be kept in "):
+        keep_programs(Session(compilation_cache=tmp_path / name))

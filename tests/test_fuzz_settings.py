@@ -15,6 +15,7 @@ from experiments import build, report, train
 from experiments.config import Config, Session, flag
 from experiments.configs import CONFIGS
 from experiments.data import load
+from experiments.running import compiled
 
 SETTINGS: dict[str, Any] = {
     field.name: field.default for field in (*dataclasses.fields(Config), *dataclasses.fields(Session))
@@ -43,9 +44,10 @@ def refused(main: Any, *arguments: str) -> str:
     return said.getvalue()
 
 
-def test_a_bad_option_ends_with_its_name_and_status_2(monkeypatch):
+def test_a_bad_option_ends_with_its_name_and_status_2(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where folders of the names drawn are made
     monkeypatch.setattr(train, "start_processes", accept)
-    monkeypatch.setattr(train, "keep_compiled", accept)
+    monkeypatch.setattr(compiled.jax.config, "update", accept)
     # A flag without a value says so, and what follows it is refused by what it is.
     valued = sorted(name for name, default in SETTINGS.items() if not isinstance(default, bool) and name != "channels")
     words = st.sampled_from(

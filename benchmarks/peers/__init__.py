@@ -13,5 +13,5 @@ What differs is what is compared. bsojax keeps signs in all but the first and la
 step, by T-BSO and Adam. The peers keep real weights and update by Adam once per sequence, which is the cheaper way for
 those that could update at every step. SpikingJelly's OTTT and SLTT go online, with its own neurons and containers; its
 BPTT, snnTorch and spyx go back through time. spyx's neurons spike a step late, so that in T time steps it has less to
-do than the others; with T useful time steps it does the same work.
+do than the others; with T useful time steps its readout sees the input in T of them.
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,16 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from benchmarks.measure import QUIET, rotated, save, wait_until_idle
+from benchmarks.measure import QUIET, RESULTS, rotated, save, wait_until_idle
 from benchmarks.peers import install, job, table
 from benchmarks.peers.contenders import OURS, PEERS, Contender
 
 ROOT = Path(__file__).resolve().parents[2]
 MIN_STEPS = 7
+
+RETURNS = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+"""The environment in which glibc returns each larger array when it is freed. It would else keep up to half of what
+PyTorch has used, which then counts as resident."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +29,25 @@ class Options:
     """Time and memory of one training step in bsojax and its peers: ratios first, written as JSON.
 
     Attributes:
+      memory: measure memory instead of time, and write peers-memory.json; the C library then returns what is freed at
+        once, which costs time.
       num_steps: the numbers of time steps, T.
       rounds: how often each process is run; all contenders run once before any runs again.
       steps: how many training steps a process times, at least 7.
       only: parts of the names of those to run beside ours; all without any.
-      output: the JSON file.
+      output: the JSON file; None: benchmarks/results/peers.json or peers-memory.json.
       peers: the folder of the peers' environment, made if missing.
       timeout: seconds after which a process counts as failed.
       patience: seconds to wait before each process for the machine to become idle.
       attempts: how often a process that others disturbed is run; the least disturbed one counts.
     """
 
+    memory: bool = False
     num_steps: tuple[int, ...] = (1, 4, 16, 32, 64)
     rounds: int = 3
     steps: int = MIN_STEPS
     only: tuple[str, ...] = ()
-    output: Path = Path("benchmarks/results/peers.json")
+    output: Path | None = None
     peers: Path = Path(".venv-peers")
     timeout: float = 600.0
     patience: float = 20.0
@@ -88,12 +96,13 @@ def main(options: Options) -> None:
         "not_installed": installed,
         "failures": [{"contender": name, "num_steps": t, "error": error} for (name, t), error in failures.items()],
     }
-    save(options.output, results)
+    output = options.output or RESULTS / ("peers-memory.json" if options.memory else "peers.json")
+    save(output, results)
     for part in (*table.ratio_tables(results), table.absolute_table(results["appendix"]["rows"])):
         console.print(part, markup=False, highlight=False, soft_wrap=True)
     if results["disturbed"]:
         console.print(f"warning: {results['disturbed']}")
-    console.print(f"{options.output}")
+    console.print(f"{output}")
 
 
 def _order(chosen: list[Contender], options: Options) -> Iterator[tuple[int, Contender, int]]:
@@ -119,10 +128,17 @@ def _least_disturbed(contender: Contender, num_steps: int, options: Options) -> 
 
 def _run(contender: Contender, num_steps: int, options: Options) -> dict[str, Any]:
     python = Path(sys.executable) if contender.here else install.python_of(options.peers.absolute())
-    script = ["-m", f"benchmarks.peers.{contender.module}", contender.variant, str(num_steps), str(options.steps)]
+    steps = 1 if options.memory else options.steps  # after the first, memory stays as it is
+    script = ["-m", f"benchmarks.peers.{contender.module}", contender.variant, str(num_steps), str(steps)]
     try:
         done = subprocess.run(
-            [str(python), *script], cwd=ROOT, capture_output=True, text=True, timeout=options.timeout, check=False
+            [str(python), *script],
+            cwd=ROOT,
+            env=os.environ | (RETURNS if options.memory else {}),
+            capture_output=True,
+            text=True,
+            timeout=options.timeout,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed(type(error).__name__) from error
@@ -138,7 +154,7 @@ def _results(chosen: list[Contender], options: Options, records: list[dict[str, 
     return {
         "disturbed": f"{disturbed} of {len(records)} runs shared the machine with other work (see others). "
         "PyTorch suffers most from that, and the ratios flatter JAX: run it again on an idle machine."
-        if disturbed
+        if disturbed and not options.memory
         else None,
         "job": {
             "batch": job.BATCH,
@@ -149,9 +165,15 @@ def _results(chosen: list[Contender], options: Options, records: list[dict[str, 
         },
         "protocol": {"rounds": options.rounds, "timed steps": options.steps, "spread": "over rounds"},
         "packages": {record["contender"]: record["versions"] for record in records},
-        "time": table.compare(records, ours[:1], table.TIME),  # where a program was compiled does not change its speed
-        "memory": table.compare(records, ours, table.PEAK),
-        "steady_memory": table.compare(records, ours, table.STEADY),
+        **(
+            {
+                "memory": table.compare(records, ours, table.PEAK),
+                "steady_memory": table.compare(records, ours, table.STEADY),
+            }
+            if options.memory
+            # Where a program was compiled does not change its speed.
+            else {"time": table.compare(records, ours[:1], table.TIME)}
+        ),
         "not_run": [
             {"contender": one.name, "num_steps": num_steps, "why": why}
             for one in chosen

@@ -31,6 +31,7 @@ class Contender(NamedTuple):
 
 
 DELAYED = "its neurons spike a step late: below T = 4 nothing of the job reaches the last layer"
+LATE = "for one useful time step, most of its layers compute four"
 SHORT = "there is nothing to unroll"
 SLOW_SCAN = "in its scan, XLA's backward convolutions are slow on a CPU, so it is run only at T = 4"
 
@@ -49,7 +50,7 @@ PEERS = (
     Contender("SpikingJelly BPTT, memopt", "run_spikingjelly", "memopt"),
     Contender("snnTorch BPTT", "run_snntorch", "bptt"),
     Contender("spyx BPTT, unrolled", "run_spyx", "unrolled", least=4, note=DELAYED),
-    Contender("spyx BPTT, unrolled, T useful steps", "run_spyx", "useful"),
+    Contender("spyx BPTT, unrolled, T useful steps", "run_spyx", "useful", least=4, note=LATE),
     Contender("spyx BPTT, its scan", "run_spyx", "scan", least=4, most=4, note=f"{DELAYED}; {SLOW_SCAN}"),
 )
 """The others."""

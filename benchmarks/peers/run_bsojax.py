@@ -40,12 +40,19 @@ def t_bso(num_steps: int, **step_options: Any) -> Callable[[], jax.Array]:
 
 def compiled_apart(num_steps: int) -> Callable[[], jax.Array]:
     """The same, its programs compiled by a process of their own, which has ended; see save-memory.md of the how-tos."""
-    folder = tempfile.mkdtemp()
+    folder = tempfile.TemporaryDirectory()
     command = [sys.executable, "-m", "benchmarks.peers.run_bsojax", "online", str(num_steps), "1"]
-    keep = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    keep = {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     subprocess.run(command, env=os.environ | keep, stdout=sys.stderr, check=True)
-    keep_compiled(Path(folder))
-    return t_bso(num_steps)
+    keep_compiled(Path(folder.name))
+    programs, step = set(Path(folder.name).glob("*-cache")), t_bso(num_steps)
+
+    def train() -> jax.Array:
+        loss = step()
+        assert set(Path(folder.name).glob("*-cache")) == programs, "something was compiled here"
+        return loss
+
+    return train
 
 
 def unrolled(factor: int, num_steps: int) -> Callable[[], jax.Array]:

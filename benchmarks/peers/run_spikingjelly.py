@@ -1,8 +1,8 @@
 """SpikingJelly on the job: OTTT and SLTT with its own online neurons, and backpropagation through time.
 
 The latter also with its memory optimisation ("memopt"): each block keeps its input, at one bit where that is a spike,
-and computes the rest again in the backward pass. Its levels 2 to 4, which split blocks further, search by the peak
-memory of a CUDA device and refuse a CPU.
+and computes the rest again in the backward pass (level 1). The search that splits blocks further goes by the peak
+memory of a CUDA device.
 """
 
 import functools
@@ -25,7 +25,7 @@ NEURON = {
 
 
 class Block(torch.nn.Sequential):
-    """A convolution, its norm and its neurons, after the pooling before it: what memopt computes twice."""
+    """A convolution, its norm and its neurons, after the pooling before it, or the readout: what memopt runs twice."""
 
 
 def blocks(make_neuron: Callable[..., torch.nn.Module]) -> Iterator[list[torch.nn.Module]]:

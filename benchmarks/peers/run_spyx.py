@@ -1,10 +1,10 @@
 """spyx on the job: backpropagation through time, its loop over time unrolled by hand or by its own scan.
 
 Its neurons spike one time step late: what enters a layer reaches the next one a step later, and the compiler drops the
-work of steps whose result is known to be zero, or is never read. In T time steps its job is therefore smaller than the
-others', most of all at small T; at T = 1 nothing is left of it but a bias, and it is not run. With T useful time steps
-it runs as many more as it is late at the readout, whose output there is left out of the loss: then each layer does
-the work of T time steps, as the others' do.
+work of steps whose result is never read. In T time steps its job is therefore smaller than the others', most of all at
+small T; at T = 1 nothing is left of it but a bias, and it is not run. With T useful time steps it runs as many more as
+it is late at the readout, whose outputs before are left out of the loss: then each layer learns from T time steps, as
+the others' do, or a few more, and each layer but the first runs forward in all of them.
 """
 
 import functools

@@ -75,23 +75,46 @@ def absolute_table(rows: Sequence[Mapping[str, Any]]) -> str:
         time = "{:.1f} ({:.1f} to {:.1f})".format(*milliseconds)
         memory = (f"{row[key]['median']:.0f}" for key in (PEAK, STEADY))
         lines.append((row["contender"], str(row["num_steps"]), time, *memory))
-    return table(("contender", "T", "ms a step", "peak MiB", "steady MiB"), lines)
+    return table(("contender", "T", "ms per step", "peak MiB", "steady MiB"), lines)
 
 
 def ratio_tables(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the tables of time and of memory."""
-    yield ratio_table("time, ours / peer", result["time"])
-    yield ratio_table("peak memory", result["memory"])
-    yield ratio_table("memory while training", result["steady_memory"])
+    """Yields the tables of what was measured, time or memory."""
+    titles = {"time": "time, ours / peer", "memory": "peak memory", "steady_memory": "memory while training"}
+    for key, title in titles.items():
+        if key in result:
+            yield ratio_table(title, result[key])
 
 
 def tell(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what the page says about a result."""
+    """Yields what the page says about time."""
     yield (
         f"One training step of the same convolutional network ({result['job']['channels']} channels on "
         f"{result['job']['image']}, batch {result['job']['batch']}), each contender in its own processes, "
-        f"{result['protocol']['rounds']} rounds. Below 1, ours is faster or smaller. Memory is resident memory above "
-        'that of the imports. Most of our peak is XLA\'s while it compiles; "compiled apart" takes its programs from '
-        "[JAX's persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
+        f"{result['protocol']['rounds']} rounds. Below 1, ours is faster."
     )
     yield from ratio_tables(result)
+
+
+def tell_memory(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what the page says about memory."""
+    yield (
+        "Memory is resident memory above that of the imports, in processes whose C library returns what is freed: "
+        "glibc's heap would else keep up to half of PyTorch's, and the ratios would flatter JAX. Below 1, ours is "
+        "smaller. Most of our peak is XLA's while it compiles; \"compiled apart\" takes its programs from [JAX's "
+        "persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
+    )
+    yield from ratio_tables(result)
+    yield "Peak and steady memory, MiB:"
+    yield memory_table(result["appendix"]["rows"])
+
+
+def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of the memory in MiB, "peak, steady", with a column for each number of time steps."""
+    steps = sorted({row["num_steps"] for row in rows})
+    cells: dict[str, dict[int, str]] = {}
+    for row in rows:
+        peak, steady = (row[key]["median"] for key in (PEAK, STEADY))
+        cells.setdefault(row["contender"], {})[row["num_steps"]] = f"{peak:,.0f}, {steady:,.0f}"
+    lines = [(name, *(found.get(T, "-") for T in steps)) for name, found in cells.items()]
+    return table(("contender", *(f"T = {T}" for T in steps)), lines)
