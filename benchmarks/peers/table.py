@@ -94,13 +94,15 @@ def tell(result: Mapping[str, Any]) -> Iterator[str]:
         f"{result['protocol']['rounds']} rounds. Below 1, ours is faster."
     )
     yield from ratio_tables(result)
+    yield "Memory of these processes above that of the imports, peak and steady, MiB:"
+    yield memory_table(result["appendix"]["rows"])
 
 
 def tell_memory(result: Mapping[str, Any]) -> Iterator[str]:
     """Yields what the page says about memory."""
     yield (
-        "Memory is resident memory above that of the imports, in processes whose C library returns what is freed: "
-        "glibc's heap would else keep up to half of PyTorch's, and the ratios would flatter JAX. Below 1, ours is "
+        "By default, as in the table above, glibc keeps up to half of what PyTorch has used, which flatters JAX. In the "
+        "processes below it returns what is freed (`MALLOC_MMAP_THRESHOLD_`), which slows PyTorch. Below 1, ours is "
         "smaller. Most of our peak is XLA's while it compiles; \"compiled apart\" takes its programs from [JAX's "
         "persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
     )
