@@ -102,12 +102,10 @@ def tell_memory(result: Mapping[str, Any]) -> Iterator[str]:
     """Yields what the page says about memory."""
     yield (
         "By default, as in the table above, glibc keeps up to half of what PyTorch has used; this flatters JAX. In "
-        "the processes below it returns what is freed (`MALLOC_MMAP_THRESHOLD_`), which slows PyTorch. Below 1, ours "
-        "is smaller. Most of our peak is XLA's while it compiles; \"compiled apart\" takes its programs from [JAX's "
+        "the processes below it returns what is freed (`MALLOC_MMAP_THRESHOLD_`), which slows PyTorch; peak and steady "
+        "memory in MiB. Most of our peak is XLA's while it compiles; \"compiled apart\" takes its programs from [JAX's "
         "persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
     )
-    yield from ratio_tables(result)
-    yield "Peak and steady memory, MiB:"
     yield memory_table(result["appendix"]["rows"])
 
 
