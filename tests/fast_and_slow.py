@@ -2,6 +2,8 @@
 
 import pytest
 
+SLOW = pytest.mark.slow
+
 
 def often(cases, *names):
     """Returns the parameters of a mapping of cases, under their names: the given ones are fast, all others slow."""
@@ -15,6 +17,3 @@ def often(cases, *names):
 def rarely(*values):
     """Returns parameters that are slow, each the value of one argument."""
     return [pytest.param(value, marks=SLOW) for value in values]
-
-
-SLOW = pytest.mark.slow

@@ -31,8 +31,8 @@ def test_a_second_run_compiles_nothing(digits_dir, tmp_path):
     assert run("second", "0") == first
     assert run("another-seed", "1") == first
     assert not (tmp_path / "another").exists()
-    lines = [(tmp_path / name / "model.bsojax").read_bytes() for name in ("first", "second", "another-seed")]
-    assert lines[0] == lines[1] != lines[2]
+    models = [(tmp_path / name / "model.bsojax").read_bytes() for name in ("first", "second", "another-seed")]
+    assert models[0] == models[1] != models[2]
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "\0"])

@@ -20,7 +20,7 @@ all_models = (
 each_model = pytest.mark.parametrize(("model", "shape"), all_models, ids=["mlp", "vgg"])
 resnet = (SpikingResNet(num_classes=3, stages=(1, 1), width=4), (4, 9, 9, 2))
 models_and_resnet = dict(zip(("mlp", "vgg", "resnet"), (*all_models, resnet), strict=True))
-each_model_and_resnet = pytest.mark.parametrize(("model", "shape"), often(models_and_resnet, *models_and_resnet))
+each_model_and_resnet = pytest.mark.parametrize(("model", "shape"), models_and_resnet.values(), ids=models_and_resnet)
 each_model_and_rarely_resnet = pytest.mark.parametrize(("model", "shape"), often(models_and_resnet, "mlp", "vgg"))
 key = jax.random.key(0)
 

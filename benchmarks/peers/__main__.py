@@ -71,7 +71,7 @@ def main(options: Options) -> None:
     installed = install.prepare(options.peers)
     for requirement, error in installed.items():
         console.print(f"not installed: {requirement}: {error}", markup=False)
-    chosen = [*(one for one in OURS if one.ours or wanted(one)), *filter(wanted, PEERS)]
+    chosen = [one for one in (*OURS, *PEERS) if one.ours or wanted(one)]
     records: list[dict[str, Any]] = []
     failures: dict[tuple[str, int], str] = {}
     for turn, contender, num_steps in _order(chosen, options):
@@ -98,7 +98,8 @@ def main(options: Options) -> None:
     }
     output = options.output or RESULTS / ("peers-memory.json" if options.memory else "peers.json")
     save(output, results)
-    for part in (*table.ratio_tables(results), table.absolute_table(results["appendix"]["rows"])):
+    ratios = (table.ratio_table("time, ours / peer", results["time"]),) if "time" in results else ()
+    for part in (*ratios, table.absolute_table(results["appendix"]["rows"])):
         console.print(part, markup=False, highlight=False, soft_wrap=True)
     if results["disturbed"]:
         console.print(f"warning: {results['disturbed']}")
@@ -165,15 +166,8 @@ def _results(chosen: list[Contender], options: Options, records: list[dict[str, 
         },
         "protocol": {"rounds": options.rounds, "timed steps": options.steps, "spread": "over rounds"},
         "packages": {record["contender"]: record["versions"] for record in records},
-        **(
-            {
-                "memory": table.compare(records, ours, table.PEAK),
-                "steady_memory": table.compare(records, ours, table.STEADY),
-            }
-            if options.memory
-            # Where a program was compiled does not change its speed.
-            else {"time": table.compare(records, ours[:1], table.TIME)}
-        ),
+        # Where memory is measured, the C library slows PyTorch.
+        **({} if options.memory else {"time": table.compare(records, ours, table.TIME)}),
         "not_run": [
             {"contender": one.name, "num_steps": num_steps, "why": why}
             for one in chosen

@@ -37,7 +37,7 @@ SLOW_SCAN = "in its scan, XLA's backward convolutions are slow on a CPU, so it i
 
 OURS = (
     Contender("bsojax", "run_bsojax", "online", here=True, ours=True),
-    Contender("bsojax, compiled apart", "run_bsojax", "apart", here=True, ours=True),
+    Contender("bsojax, compiled apart", "run_bsojax", "apart", here=True),
     Contender("bsojax, scan unrolled by 2", "run_bsojax", "by 2", here=True, least=4, note=SHORT),
     Contender("bsojax, scan unrolled by 4", "run_bsojax", "by 4", here=True, least=4, note=SHORT),
 )

@@ -59,12 +59,26 @@ def absolute(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def ratio_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns a table of ratios: one row per pair, one column per number of time steps."""
-    steps = sorted({row["num_steps"] for row in rows})
-    cells: dict[tuple[str, str], dict[int, str]] = {}
+    return _over_steps((title, ""), [((row["ours"], row["peer"]), row["num_steps"], ratio_text(row)) for row in rows])
+
+
+def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of the memory in MiB, "peak, steady": one row per contender, one column per number of steps."""
+    cells = []
     for row in rows:
-        cells.setdefault((row["ours"], row["peer"]), {})[row["num_steps"]] = ratio_text(row)
-    lines = [(*names, *(found.get(T, "-") for T in steps)) for names, found in cells.items()]
-    return table((title, "", *(f"T = {T}" for T in steps)), lines)
+        peak, steady = (row[key]["median"] for key in (PEAK, STEADY))
+        cells.append(((row["contender"],), row["num_steps"], f"{peak:,.0f}, {steady:,.0f}"))
+    return _over_steps(("contender",), cells)
+
+
+def _over_steps(head: tuple[str, ...], cells: Iterable[tuple[tuple[str, ...], int, str]]) -> str:
+    """Returns a table of cells, each given with the names of its row and its number of time steps."""
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
+    for names, num_steps, text in cells:
+        rows.setdefault(names, {})[num_steps] = text
+    steps = sorted(set().union(*rows.values()))
+    lines = [(*names, *(found.get(T, "-") for T in steps)) for names, found in rows.items()]
+    return table((*head, *(f"T = {T}" for T in steps)), lines)
 
 
 def absolute_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -78,14 +92,6 @@ def absolute_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(("contender", "T", "ms per step", "peak MiB", "steady MiB"), lines)
 
 
-def ratio_tables(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the tables of what was measured, time or memory."""
-    titles = {"time": "time, ours / peer", "memory": "peak memory", "steady_memory": "memory while training"}
-    for key, title in titles.items():
-        if key in result:
-            yield ratio_table(title, result[key])
-
-
 def tell(result: Mapping[str, Any]) -> Iterator[str]:
     """Yields what the page says about time."""
     yield (
@@ -93,7 +99,7 @@ def tell(result: Mapping[str, Any]) -> Iterator[str]:
         f"{result['job']['image']}, batch {result['job']['batch']}), each contender in its own processes, "
         f"{result['protocol']['rounds']} rounds. Below 1, ours is faster."
     )
-    yield from ratio_tables(result)
+    yield ratio_table("time, ours / peer", result["time"])
     yield "Memory of these processes above that of the imports, peak and steady, MiB:"
     yield memory_table(result["appendix"]["rows"])
 
@@ -107,14 +113,3 @@ def tell_memory(result: Mapping[str, Any]) -> Iterator[str]:
         "persistent cache](how-to/save-memory.md#the-compilers-memory), which a process of their own has filled."
     )
     yield memory_table(result["appendix"]["rows"])
-
-
-def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a table of the memory in MiB, "peak, steady", with a column for each number of time steps."""
-    steps = sorted({row["num_steps"] for row in rows})
-    cells: dict[str, dict[int, str]] = {}
-    for row in rows:
-        peak, steady = (row[key]["median"] for key in (PEAK, STEADY))
-        cells.setdefault(row["contender"], {})[row["num_steps"]] = f"{peak:,.0f}, {steady:,.0f}"
-    lines = [(name, *(found.get(T, "-") for T in steps)) for name, found in cells.items()]
-    return table(("contender", *(f"T = {T}" for T in steps)), lines)
