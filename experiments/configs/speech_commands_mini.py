@@ -4,7 +4,8 @@ Row: none of the paper's. No setting of any rule was chosen on this set: it show
 has tuned them for. It was made from 100 clips for each of 12 classes of the official test set, split by speaker, so
 that accuracies are not comparable with those of the whole set.
 Command: python -m experiments.train speech-commands-mini
-Expected: the row "T-BSO, calibrated" of speech-commands-mini in docs/RESULTS.md; a minute on 2 CPU cores, with its control.
+Expected: the row "T-BSO, calibrated" of speech-commands-mini in docs/RESULTS.md; a minute on 2 CPU cores, with its
+control.
 """
 
 import dataclasses
