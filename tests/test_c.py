@@ -111,12 +111,25 @@ def test_all_digits_through_c_and_jax():
     network = integer_network(model, state, inputs, 4, input_scale=16, input_max=16)
     wanted = network.run(x)
     assert_same(network.run_c(x, flags=("-O3", "-march=native")), wanted)
-    outputs = np.asarray(bsojax.predict(model, state, inputs, 4))
-    np.testing.assert_array_equal(wanted[0].argmax(-1), outputs.argmax(-1))
-    assert np.mean(outputs.argmax(-1) == labels) > 0.5
+    outputs = np.asarray(bsojax.predict(model, state, inputs, 4)).argmax(-1)
+    assert np.mean(outputs == labels) > 0.5
     recorded = bsojax.record(model, state, inputs, 4)
-    differing = sum(int(np.sum(spikes != np.asarray(recorded[name].spikes))) for name, spikes in wanted[1].items())
-    assert differing <= 50  # of 36.8 million; those of membranes within rounding of their threshold
+    differing = examples_that_differ(wanted[1], recorded)
+    assert len(differing) < len(x) / 4  # the machine's rounding makes the network, and with it how many these are
+    assert set(np.nonzero(wanted[0].argmax(-1) != outputs)[0]) <= differing
+
+
+def examples_that_differ(spikes, recorded):
+    """The examples of which any spike differs; each must begin with a membrane within rounding of its threshold."""
+    found = set()
+    for name, wanted in spikes.items():  # from the first layer to the last
+        differs = wanted != np.asarray(recorded[name].spikes)
+        for example in set(np.nonzero(differs)[1]) - found:
+            first = differs[:, example].any(axis=tuple(range(1, differs.ndim - 1))).argmax()
+            membranes = np.asarray(recorded[name].membranes)[first, example][differs[first, example]]
+            np.testing.assert_allclose(membranes, 1, atol=1e-4)
+            found.add(example)
+    return found
 
 
 def test_the_sizes_of_the_digits_network():
