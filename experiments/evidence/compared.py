@@ -12,7 +12,10 @@ MORE_SEEDS = (3, 4, 5)
 """Further seeds of the best rows of a comparison, once all rows have been run with the seeds above."""
 
 MOST = 3
-"""The number of best rows."""
+"""The number of best rows, at the least."""
+
+LEVEL = 0.005
+"""Rows within this validation accuracy of the best are among the best too: three seeds do not tell them apart."""
 
 TUNING_SEED = 100
 """Settings are chosen with a seed that no comparison uses."""

@@ -17,6 +17,7 @@ from experiments.evidence.compared import (
     GRIDS,
     LASTING,
     LATENT_FREE,
+    LEVEL,
     LONG,
     MORE_SEEDS,
     MOST,
@@ -63,7 +64,8 @@ def rivals(name: str) -> list[Job]:
 
 
 def leaders(name: str) -> list[str]:
-    """Returns the rows of a comparison that were best on validation data over SEEDS, ours and the best latent rule.
+    """Returns the rows worth further seeds: the best on validation data over SEEDS and those level with it, ours, and
+    the best latent rule.
 
     None while some have not been run.
     """
@@ -77,7 +79,8 @@ def leaders(name: str) -> list[str]:
         scores[label] = float(np.mean([runs[seed]["validation"][-1][1] for seed in SEEDS]))
     best_first = sorted(scores, key=lambda label: -scores[label])
     latent = next(label for label in best_first if label not in LATENT_FREE)
-    return list(dict.fromkeys((*best_first[:MOST], OURS, latent)))
+    level = [label for label in best_first if scores[label] >= scores[best_first[0]] - LEVEL]
+    return list(dict.fromkeys((*best_first[:MOST], *level, OURS, latent)))
 
 
 def chosen(name: str, label: str) -> dict[str, float]:
