@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from deployable import CASES, NUM_STEPS, network_of
+from deployable import CASES, NUM_STEPS, network_of, state_of
 from fast_and_slow import rarely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,6 +49,25 @@ def test_c_gives_the_bits_of_the_reference(name):
     network, x, wanted = prepared(name)
     assert all(0 < spikes.mean() < 1 for spikes in wanted[1].values())
     assert_same(network.run_c(x, flags=("-O0", *STRICT)), wanted)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MLP, spectra", *(pytest.param(f"VGG, sequence{more}", marks=pytest.mark.slow) for more in ("", ", 16 bits"))],
+)
+def test_shorter_sequences_are_the_beginning_of_longer_ones(name):
+    network, x, (whole, spikes) = prepared(name)
+    wanted = network.run(x[:2])
+    for layer, found in wanted[1].items():
+        np.testing.assert_array_equal(found, spikes[layer][:2])
+    assert (wanted[0] != whole).any()
+    assert_same(network.run_c(x[:2], flags=STRICT), wanted)
+    state, _ = state_of(CASES[name])
+    short, long = (network.agreement(CASES[name].model, state, inputs) for inputs in (x[:2], x))
+    assert short.spikes_differ <= long.spikes_differ + 2  # which two programs of JAX may round differently
+    for count in (0, NUM_STEPS + 1):
+        with pytest.raises(ValueError, match=rf"x: needs shape \(1 to {NUM_STEPS}, batch"):
+            network.run(np.zeros((count, *x.shape[1:]), int))
 
 
 @pytest.mark.slow

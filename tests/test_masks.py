@@ -1,5 +1,6 @@
 """Padding: examples and time steps that do not count leave no trace in what is learned, measured and told."""
 
+import dataclasses
 import functools
 
 import chex
@@ -157,6 +158,22 @@ def test_evaluation_prediction_and_statistics_leave_padding_out(model):
         plain = bsojax.refresh_statistics(model, state, [X, X[:, :4]], T)
         mixed = bsojax.refresh_statistics(model, state, [(x, None, mask), (X[:, :4], Y[:4])], T)
         chex.assert_trees_all_close(plain.batch_stats, mixed.batch_stats, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_recordings_are_zero_where_padding_is(per_step):
+    state, _ = trained(MLP(), X, Y)
+    lengths = rng.integers(1, T + 1, B)
+    mask = np.arange(T)[:, None] < lengths if per_step else lengths > T // 2
+    alone, masked = bsojax.record(MLP(), state, X, T), bsojax.record(MLP(), state, X, T, mask=mask)
+    assert masked.keys() == alone.keys()
+    for name, layer in masked.items():
+        for field in dataclasses.fields(layer):
+            found, want = getattr(layer, field.name), np.asarray(getattr(alone[name], field.name))
+            assert found.dtype == want.dtype
+            counts = np.broadcast_to(mask, (T, B)).reshape(T, B, *(1,) * (want.ndim - 2))
+            np.testing.assert_allclose(found, np.where(counts, want, 0), rtol=1e-5, atol=1e-6)
+    assert np.asarray(alone[name].spikes)[~np.broadcast_to(mask, (T, B))].any()  # or this would show nothing
 
 
 def test_a_time_step_with_a_single_example_keeps_the_running_statistics():

@@ -129,9 +129,9 @@ def whole_inputs(x: Any, shape: tuple[int, ...], num_steps: int | None) -> np.nd
         raise TypeError(
             f"x: needs whole numbers, got {whole.dtype}; multiply by input_scale and round, np.rint(x * scale)."
         )
-    lead = ("batch",) if num_steps is None else (num_steps, "batch")
+    lead = ("batch",) if num_steps is None else (f"1 to {num_steps}", "batch")
     fits = whole.ndim == len(lead) + len(shape) and whole.shape[len(lead) :] == shape
-    if not fits or (num_steps is not None and whole.shape[0] != num_steps):
+    if not fits or (num_steps is not None and not 1 <= whole.shape[0] <= num_steps):
         wanted = ", ".join(map(str, (*lead, *shape)))
         raise ValueError(f"x: needs shape ({wanted}), got {whole.shape}.")
     if whole.shape[len(lead) - 1] == 0:

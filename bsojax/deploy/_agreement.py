@@ -60,7 +60,7 @@ def compared(
       x: inputs as the model takes them, float32.
       num_steps: the number of time steps.
       logits: of shape ``(batch, classes)``.
-      spikes: by the name of their layer, of shape ``(num_steps, batch, ...)``.
+      spikes: by the name of their layer, of shape ``(T, batch, ...)``.
       batch_axis: the axis of x that holds the examples.
     """
     count, predictions, differ = len(logits), 0, 0
@@ -68,8 +68,9 @@ def compared(
         places = np.arange(first, first + BATCH)
         part = np.take(x, np.minimum(places, count - 1), batch_axis)  # always one shape: compiled once
         places = places[: count - first]
+        mask = np.ones((len(x), BATCH), np.bool_) if batch_axis and len(x) < num_steps else None  # shorter sequences
         answers, recorded = jax.device_get(
-            (predict(model, state, part, num_steps), record(model, state, part, num_steps))
+            (predict(model, state, part, num_steps, mask=mask), record(model, state, part, num_steps, mask=mask))
         )
         answers = answers.reshape(BATCH, -1)[: len(places)]
         predictions += int(np.sum(answers.argmax(1) != logits[places].argmax(1)))

@@ -234,7 +234,9 @@ NOT_KNOWN: dict[tuple[type, ...], str] = {
     (nn.LeakyReadout,): "return the current that it reads: logits are summed over the time steps",
     (nn.LIF, nn.IF, nn.PLIF): DERIVED,
     (nn.Neuron,): "LIF, IF and PLIF are",
-    (nn.BinaryRecurrent,): "nothing that recurs is but neurons themselves",
+    (
+        nn.BinaryRecurrent,
+    ): "layers that feed back are not supported; neurons that leak slowly, LIF(tau=8), remember long sequences too",
     (nn.BinaryConvTranspose, linen.ConvTranspose): "BinaryConv and Conv are",
     (nn.BinaryConv, nn.BinaryDense, nn.Conv, nn.Dense): DERIVED,
     (linen.Dense, linen.DenseGeneral, linen.Einsum): "bsojax.Dense is",

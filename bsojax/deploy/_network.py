@@ -78,13 +78,13 @@ class IntegerNetwork:
         This is the reference that C code matches bit for bit; it is slow.
 
         Args:
-          x: whole numbers of shape ``(batch, ...)``, or ``(num_steps, batch, ...)`` for a sequence: the inputs of the
-            model times input_scale.
+          x: whole numbers of shape ``(batch, ...)``, or ``(T, batch, ...)`` for sequences of at most num_steps frames:
+            the inputs of the model times input_scale.
 
         Returns:
           Logits, int32 of shape ``(batch, classes)``, summed over the time steps; multiplied by logit_scale they are
           those of the model, and where those have more axes these are raveled. Spikes by the name of their layer,
-          boolean of shape ``(num_steps, batch, ...)``.
+          boolean of shape ``(T, batch, ...)``.
 
         Raises:
           TypeError: x does not consist of whole numbers.

@@ -14,7 +14,8 @@ def run(graph: Graph, x: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]
 
     Args:
       graph: a graph of integers.
-      x: whole numbers of shape ``(batch, height, width, channels)``, or ``(num_steps, batch, ...)`` for a sequence.
+      x: whole numbers of shape ``(batch, height, width, channels)``, or ``(T, batch, ...)`` for a sequence of at most
+        num_steps frames.
 
     Returns:
       Logits, int64 of shape ``(batch, classes)``; by the place of each node of neurons its spikes, boolean of shape
@@ -23,7 +24,7 @@ def run(graph: Graph, x: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray]]
     membranes: dict[int, np.ndarray] = {}
     spikes: dict[int, list[np.ndarray]] = {}
     logits: Any = 0
-    for t in range(graph.num_steps):
+    for t in range(len(x) if graph.is_sequence else graph.num_steps):
         maps: list[np.ndarray] = []
         for place, node in enumerate(graph.nodes):
             if isinstance(node, Input):

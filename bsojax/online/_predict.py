@@ -108,7 +108,7 @@ def record(
       state: the training state.
       x: as in :func:`predict`, like the arguments below.
       num_steps: the number of time steps.
-      mask: which examples count.
+      mask: which examples count; what is recorded is zero where it is False, as predict's outputs are.
       rngs: random keys.
       neurons: their state from training.
 
@@ -120,8 +120,14 @@ def record(
     layers: dict[str, dict[str, jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(found):
         if path[-1].key in known:  # models may sow what they like
-            layers.setdefault(leaf_name(path[:-1]), {})[path[-1].key] = leaf
+            layers.setdefault(leaf_name(path[:-1]), {})[path[-1].key] = leaf if mask is None else _counted(leaf, mask)
     return {name: Recording(**fields) for name, fields in layers.items()}
+
+
+def _counted(leaf: jax.Array, mask: Any) -> jax.Array:
+    """Returns an array of shape (T, batch, ...) with zeros where a mask is False: waiting neurons show spikes there."""
+    counts = jnp.asarray(mask)
+    return jnp.where(counts.reshape(counts.shape + (1,) * (leaf.ndim - 2)), leaf, jnp.zeros((), leaf.dtype))
 
 
 def _run(

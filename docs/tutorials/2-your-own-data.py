@@ -238,7 +238,9 @@ axes[0].set_ylabel("band")
 # gradients, norms and metrics leave it out, and the neurons of a short example wait. An example's loss is the mean over
 # its own time steps, so short clips count as much as long ones.
 #
-# A recurrent network suits sequences. The neurons of `SpikingRNN` feed one another through binary weights.
+# A recurrent network suits sequences. The neurons of `SpikingRNN` feed one another through binary weights. (If the
+# network is to become C code, which knows no recurrence, use `SpikingMLP` with neurons that leak slowly:
+# `neuron=functools.partial(bsojax.LIF, tau=8.0)`.)
 
 # %%
 T = FRAMES

@@ -41,7 +41,12 @@ int main(void) {
       for (int b = 0; b < EACH; b++) value |= (uint32_t)bytes[k * EACH + b] << 8 * b;
       x[k] = (net_input)value;
     }
+#ifdef SHORT
+    net_reset(logits, &scratch);
+    for (int t = 0; t < FRAMES; t++) net_step(x + t * net_INPUTS, logits, &scratch);
+#else
     net_run(x, logits, &scratch);
+#endif
     for (int k = 0; k < net_LOGITS; k++) tell((uint32_t)logits[k]);
   }
   return 0;
@@ -67,16 +72,17 @@ def run(
       RuntimeError: it or the program fails.
     """
     _validate.found_compiler(compiler, shutil.which(compiler))
-    frames = graph.num_steps if graph.is_sequence else 1
+    frames = len(x) if graph.is_sequence else 1
     examples = np.moveaxis(x, 1, 0) if graph.is_sequence else x
     with tempfile.TemporaryDirectory() as folder:
         write(text, Path(folder), "net")
         (Path(folder) / "main.c").write_text(_MAIN)
-        command = [compiler, "-std=c99", *flags, f"-DFRAMES={frames}", "main.c", "-o", "net"]
+        short = ["-DSHORT"] if graph.is_sequence and frames < graph.num_steps else []
+        command = [compiler, "-std=c99", *flags, f"-DFRAMES={frames}", *short, "main.c", "-o", "net"]
         _ran(command, folder, b"")
         given = examples.astype(examples.dtype.newbyteorder("<")).tobytes()
         told = _ran([*runner, str(Path(folder) / "net")], folder, given)
-    return _read(graph, told, len(examples))
+    return _read(graph, told, len(examples), frames if graph.is_sequence else graph.num_steps)
 
 
 def _ran(command: Sequence[str], folder: str, given: bytes) -> bytes:
@@ -86,9 +92,9 @@ def _ran(command: Sequence[str], folder: str, given: bytes) -> bytes:
     return done.stdout
 
 
-def _read(graph: Graph, told: bytes, examples: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+def _read(graph: Graph, told: bytes, examples: int, num_steps: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """Logits and spikes from the program's output: per example the spikes of each block and layer, then logits."""
-    blocks, steps = (graph.num_steps, 1) if graph.is_sequence else (1, graph.num_steps)
+    blocks, steps = (num_steps, 1) if graph.is_sequence else (1, num_steps)
     layers = [(place, node) for place, node in enumerate(graph.nodes) if isinstance(node, Neurons)]
     words = [steps * node.shape[0] * node.shape[1] * words_of(node.shape[2]) for _, node in layers]
     logits = int(np.prod(graph.nodes[-1].shape))
