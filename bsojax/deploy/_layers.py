@@ -234,9 +234,7 @@ NOT_KNOWN: dict[tuple[type, ...], str] = {
     (nn.LeakyReadout,): "return the current that it reads: logits are summed over the time steps",
     (nn.LIF, nn.IF, nn.PLIF): DERIVED,
     (nn.Neuron,): "LIF, IF and PLIF are",
-    (
-        nn.BinaryRecurrent,
-    ): "layers that feed back are not supported; neurons that leak slowly, LIF(tau=8), remember long sequences too",
+    (nn.BinaryRecurrent,): "nothing recurrent is; LIF(tau=8), which leaks slowly, remembers long sequences too",
     (nn.BinaryConvTranspose, linen.ConvTranspose): "BinaryConv and Conv are",
     (nn.BinaryConv, nn.BinaryDense, nn.Conv, nn.Dense): DERIVED,
     (linen.Dense, linen.DenseGeneral, linen.Einsum): "bsojax.Dense is",
