@@ -126,7 +126,7 @@ CASES = {
     "derived from a layer": (
         lambda x, train, t: read(LIF()(DerivedConv(3, (3, 3))(x))), ["'DerivedConv_0'", "use that layer itself"],
     ),
-    "recurrence": (bsojax.models.SpikingRNN(features=(4,)), ["'recurrent_0'", "nothing recurrent is", "LIF(tau=8)"], (5,)),
+    "recurrence": (bsojax.models.SpikingRNN(features=(4,)), ["'recurrent_0'", "nothing recurrent", "tau=8"], (5,)),
     "transposed": (
         lambda x, train, t: read(LIF()(bsojax.BinaryConvTranspose(3, (3, 3))(x))),
         ["'BinaryConvTranspose_0'", "BinaryConv and Conv"],
