@@ -114,7 +114,8 @@ def mask(value: Any, size: int, num_steps: int) -> None:
         raise TypeError(f"mask: needs booleans, True where an example counts, not {value.dtype}.")
     if value.shape not in ((size,), (num_steps, size)):
         raise ValueError(
-            f"mask: needs the shape ({size},) or ({num_steps}, {size}), got {value.shape}; time is the first axis."
+            f"mask: needs the shape ({size},) or ({num_steps}, {size}), got {value.shape}; time is the first axis, and "
+            "bsojax.init is given one time step."
         )
     if isinstance(value, np.ndarray) and not value.any():
         raise ValueError("mask: it counts no example; leave such a batch out.")

@@ -32,7 +32,8 @@ from experiments.front_ends import audio, events
 # | a **static** example, such as an image | `(batch, ...)` | shown again at each of the `T` time steps |
 # | a **sequence**, such as a recording | `(T, batch, ...)` | one frame per time step; time is the *first* axis |
 #
-# Values are floating-point, around 1 in size. Labels are whole numbers `0 .. classes - 1` of shape `(batch,)`. A
+# Values are floating-point, around 1 in size: bring each column of a table to mean 0 and deviation 1, as they are in
+# the training examples. Labels are whole numbers `0 .. classes - 1` of shape `(batch,)`. A
 # training step tells the two kinds of input apart by the shape of the batch given to `bsojax.init`, which is that of
 # one time step.
 #
