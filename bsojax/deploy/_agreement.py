@@ -64,11 +64,11 @@ def compared(
       batch_axis: the axis of x that holds the examples.
     """
     count, predictions, differ = len(logits), 0, 0
+    mask = np.ones((len(x), BATCH), np.bool_) if batch_axis and len(x) < num_steps else None  # shorter sequences
     for first in range(0, count, BATCH):
         places = np.arange(first, first + BATCH)
         part = np.take(x, np.minimum(places, count - 1), batch_axis)  # always one shape: compiled once
         places = places[: count - first]
-        mask = np.ones((len(x), BATCH), np.bool_) if batch_axis and len(x) < num_steps else None  # shorter sequences
         answers, recorded = jax.device_get(
             (predict(model, state, part, num_steps, mask=mask), record(model, state, part, num_steps, mask=mask))
         )

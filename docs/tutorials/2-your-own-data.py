@@ -33,9 +33,8 @@ from experiments.front_ends import audio, events
 # | a **sequence**, such as a recording | `(T, batch, ...)` | one frame per time step; time is the *first* axis |
 #
 # Values are floating-point, around 1 in size: bring each column of a table to mean 0 and deviation 1, as they are in
-# the training examples. Labels are whole numbers `0 .. classes - 1` of shape `(batch,)`. A
-# training step tells the two kinds of input apart by the shape of the batch given to `bsojax.init`, which is that of
-# one time step.
+# the training examples. Labels are whole numbers `0 .. classes - 1` of shape `(batch,)`. A training step tells the two
+# kinds of input apart by the shape of the batch given to `bsojax.init`, which is that of one time step.
 #
 # There is no data loader to learn: a batch is a pair of arrays, from wherever you like. All sections below use one
 # training function, which takes a list of batches, `(x, y)` or `(x, y, mask)`.

@@ -114,9 +114,8 @@ def _verdict(whole: Mapping[str, Study]) -> str:
 
 
 def _at_the_top(rows: Mapping[str, Row]) -> bool:
-    others = [difference(rows[label], rows[OURS]) for label in RULES if label != OURS]
-    behind, error = max(others, default=(-math.inf, 0.0))
-    return behind <= error
+    apart = [difference(rows[label], rows[OURS]) for label in RULES if label != OURS]
+    return all(behind <= error for behind, error in apart)
 
 
 def _listed(configs: list[str]) -> str:

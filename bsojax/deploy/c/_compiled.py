@@ -72,17 +72,17 @@ def run(
       RuntimeError: it or the program fails.
     """
     _validate.found_compiler(compiler, shutil.which(compiler))
-    frames = len(x) if graph.is_sequence else 1
+    num_steps, frames = (len(x), len(x)) if graph.is_sequence else (graph.num_steps, 1)
     examples = np.moveaxis(x, 1, 0) if graph.is_sequence else x
     with tempfile.TemporaryDirectory() as folder:
         write(text, Path(folder), "net")
         (Path(folder) / "main.c").write_text(_MAIN)
-        short = ["-DSHORT"] if graph.is_sequence and frames < graph.num_steps else []
+        short = ["-DSHORT"] if num_steps < graph.num_steps else []
         command = [compiler, "-std=c99", *flags, f"-DFRAMES={frames}", *short, "main.c", "-o", "net"]
         _ran(command, folder, b"")
         given = examples.astype(examples.dtype.newbyteorder("<")).tobytes()
         told = _ran([*runner, str(Path(folder) / "net")], folder, given)
-    return _read(graph, told, len(examples), frames if graph.is_sequence else graph.num_steps)
+    return _read(graph, told, len(examples), num_steps)
 
 
 def _ran(command: Sequence[str], folder: str, given: bytes) -> bytes:
