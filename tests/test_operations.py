@@ -171,6 +171,17 @@ def test_the_energy_of_other_arithmetic():
     assert "0.9 pJ per addition, 4.6 pJ per multiply-add (float32 at 45 nm; Horowitz, ISSCC 2014)" in text
 
 
+def test_a_float_twin_takes_a_pass_for_each_frame_of_a_sequence_and_one_for_an_input_that_stays():
+    model, x = bsojax.BinaryDense(8), np.ones((5, 2, 4), np.float32)
+    still, moving = (bsojax.summarize(model, inputs, state=fresh(model, x[0]), num_steps=5) for inputs in (x[0], x))
+    assert still.additions == moving.additions == 5 * 32
+    assert (still.passes, moving.passes) == (1, 5)
+    assert still.twin_energy == pytest.approx(4.6 * 32)
+    assert moving.twin_energy == pytest.approx(5 * 4.6 * 32)
+    assert "A float twin: 32 multiply-adds in one pass, 147.20 pJ, 1.0 times as much energy." in str(still)
+    assert "A float twin: 160 multiply-adds in 5 passes, one for each frame" in str(moving)
+
+
 def test_what_was_not_measured_or_cannot_be_counted_is_said_to_be():
     class Mixed(nn.Module):
         @nn.compact

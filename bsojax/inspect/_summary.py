@@ -62,6 +62,7 @@ class Summary:
       binary_leaves: the names of the leaves that are stored at one bit per weight, such as "signs/conv_1/kernel".
       uncounted: the names of layers with kernels whose operations cannot be counted here, such as flax's own.
       num_steps: the time steps of a frame over which operations were measured; None if they were not.
+      passes: how many passes of a float twin a frame takes: num_steps where it is a sequence, otherwise 1.
       energy: the cost of operations.
     """
 
@@ -70,6 +71,7 @@ class Summary:
     binary_leaves: tuple[str, ...]
     uncounted: tuple[str, ...] = ()
     num_steps: int | None = None
+    passes: int = 1
     energy: OperationEnergy = dataclasses.field(default_factory=OperationEnergy)
 
     @property
@@ -109,7 +111,7 @@ class Summary:
 
     @property
     def connections(self) -> int:
-        """Products of an input and a weight: the multiply-adds of a float twin for one pass of one example."""
+        """Products of an input and a weight, for one example at one time step."""
         return sum(row.connections for row in self.rows)
 
     @property
@@ -131,8 +133,8 @@ class Summary:
 
     @property
     def twin_energy(self) -> float:
-        """Picojoules of the arithmetic of a float twin for one pass."""
-        return self.connections * self.energy.multiply_add
+        """Picojoules of the arithmetic of a float twin for a frame: a multiply-add for each connection and pass."""
+        return self.passes * self.connections * self.energy.multiply_add
 
     def _sum(self, name: str) -> float | None:
         if self.num_steps is None:
@@ -159,7 +161,7 @@ def summarize(
     module will do, with modules nested to any depth; a module that is called several times is one layer. Nothing is run
     unless a state is given: then the model runs on x in evaluation, and the synaptic operations that its spikes cause
     are counted and shown beside the multiply-adds of a float twin: the network of the same layers with real weights and
-    activations, which answers after one pass. (Where the frames of a sequence differ, the twin needs a pass for each.)
+    activations. The twin answers after one pass; for a sequence, whose frames differ, it needs a pass for each.
 
     A frame is one example with all its time steps. A zero input costs nothing where it is Spikes or an array of zeros
     and ones; any other input costs one operation for each weight that it reaches: an addition or, where neither the
@@ -187,11 +189,13 @@ def summarize(
     """
     _validate.measured_together(state is not None, num_steps is not None)
     operations: dict[Path, LayerOperations] = {}
+    passes = 1
     rates = {} if spikes is None else {name: float(rate) for name, rate in spikes.items()}
     if state is not None and num_steps is not None:
         operations, found = measured(model, state, x, num_steps, rngs)
         rates = found if spikes is None else rates
-        x = frame_of(state, x, num_steps)
+        frame = frame_of(state, x, num_steps)
+        x, passes = frame, num_steps if jnp.ndim(x) > jnp.ndim(frame) else 1
     x = jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
     calls, variables = _trace(model, x)
     owned, counted = _by_owner(calls, variables), connections(model, x)
@@ -206,7 +210,7 @@ def summarize(
     binary = tuple(name for leaves in owned.values() for name, _, leaf in leaves if is_sign(leaf))
     uncounted = tuple("/".join(path) for path, leaves in owned.items() if path not in counted and _has_kernel(leaves))
     title = f"{type(model).__name__} on {x.dtype}{list(x.shape)}"
-    return Summary(title, tuple(rows), binary, uncounted, num_steps, energy or OperationEnergy())
+    return Summary(title, tuple(rows), binary, uncounted, num_steps, passes, energy or OperationEnergy())
 
 
 def _has_kernel(leaves: list[tuple[str, str, Any]]) -> bool:

@@ -49,12 +49,13 @@ def _layers(summary: "Summary") -> list[str]:
 def _operations(summary: "Summary") -> list[str]:
     """The table of measured operations, or why there is none; empty for a model without synapses of this library."""
     missing = [f"Operations of {', '.join(summary.uncounted)}: not counted."] if summary.uncounted else []
-    twin = f"{_times(summary.connections)} multiply-adds, {_joules(summary.twin_energy)}"
+    passes = "one pass" if summary.passes == 1 else f"{summary.passes} passes, one for each frame of the sequence"
+    twin = f"{_times(summary.passes * summary.connections)} multiply-adds in {passes}, {_joules(summary.twin_energy)}"
     if not summary.connections:
         return missing
     if summary.additions is None or summary.multiply_adds is None or summary.frame_energy is None:
         told = "Operations: not measured. To count them, use summarize(..., state=state, num_steps=T)."
-        return [told, f"A float twin takes {twin} per pass.", *missing]
+        return [told, f"A float twin takes {twin}.", *missing]
     steps = "1 time step" if summary.num_steps == 1 else f"{summary.num_steps} time steps"
     head = ["layer", "weights", "connections", "active inputs", "additions", "multiply-adds"]
     lines = [
@@ -78,7 +79,7 @@ def _operations(summary: "Summary") -> list[str]:
         "",
         f"This network: {_times(summary.additions)} additions and {_times(summary.multiply_adds)} multiply-adds "
         f"per frame, {_joules(summary.frame_energy)}.",
-        f"A float twin: {twin} per pass, {ratio:.1f} times as much energy.",
+        f"A float twin: {twin}, {ratio:.1f} times as much energy.",
         f"Energy is for arithmetic only, without memory access: {energy.addition:.3g} pJ per addition, "
         f"{energy.multiply_add:.3g} pJ per multiply-add ({source}).",
         *missing,
