@@ -96,6 +96,9 @@ TUNED_ON = {
 FEW = {
     "cifar10-small": (
         "BPTT, latent, Adam",
+        "NDOT, latent",
+        "SLTT, latent",
+        "BOAT",
         "T-BSO, paper",
         "T-BSO, first recipe",
         "T-BSO, calibrated",

@@ -1,6 +1,7 @@
 """The pictures of the evidence."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,15 @@ COLORS = {label: "#CC79A7" if "latent" in label else "#000000" for label in RULE
     "T-BSO, first recipe": "#7F9FC8", "frozen signs": GREY,
 } | {label: BLUE for label in RULES if label.startswith((OURS, "counter"))}  # fmt: skip
 """Rules that share a colour are distinguished by position."""
+
+FAMILIES = {
+    "counters": (BLUE, "o"),
+    "T-BSO, calibrated": (BLUE, "s"),
+    "paper's constants, and the first recipe": ("#009E73", "v"),
+    "other rules without latent weights": ("#000000", "^"),
+    "latent weights": (ORANGE, "D"),
+}
+"""The families of rules, with the colour and the marker of each where families are compared."""
 
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
 """The rules of the curves, the boldest last."""
@@ -62,39 +72,38 @@ def convergence(study: Study) -> Any:
 
 
 def bits(shown: Sequence[Study]) -> Any:
-    """Draws test accuracy over bits of training state per weight, one panel per config, without frozen signs."""
+    """Draws test accuracy over bits of training state per weight, one panel per config, without frozen signs.
+
+    Rules of about as many bits stand beside each other, the best at the left; what is far below the best is left out.
+    """
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    drawing = figure(1.0 + 4.4 * columns, 0.6 + 3.6 * rows)
+    drawing = figure(1.0 + 4.4 * columns, 1.2 + 3.4 * rows)
     panels = drawing.subplots(rows, columns, squeeze=False)
+    named: dict[str, Any] = {}
     for axes, study in zip(panels.flat, shown, strict=False):
-        found = {
-            label: row
-            for label, row in study.rows.items()
-            if label in RULES and label != "frozen signs" and row.bits is not None
-        }
-        best: dict[int, str] = {}
-        for label, row in found.items():
-            axes.errorbar(
-                row.bits, 100 * row.test.mean, 100 * row.test.deviation, color=COLORS[label], marker="o", ms=5, lw=1
-            )
-            place = round(4 * math.log(row.bits or 1))  # names of neighbours would cover each other
-            best[place] = max(best.get(place, label), label, key=lambda each: found[each].test.mean)
-        for label in best.values():
-            at = found[label].bits, 100 * found[label].test.mean
-            name = label.replace(", latent", "").replace(" bits and a deployed one", " + 1 bits")
-            name = (
-                name.removeprefix("T-BSO, ").removeprefix("counter, ").replace("calibrated, ", "").replace(", ", ",\n")
-            )
-            axes.annotate(name, at, (3, 4), textcoords="offset points", fontsize=7, color=COLORS[label])
-        highest = max((100 * row.test.mean for row in found.values()), default=100)
-        lowest = min((100 * row.test.mean for row in found.values()), default=0)
-        axes.set(xscale="log", ylim=(max(lowest, highest - 6) - 0.5, highest + 1.0), xlim=(3, 300))
-        axes.set_xticks([4, 6, 9, 16, 33, 65, 97, 129], ["4", "6", "9", "16", "33", "65", "97", "129"])
+        found = {label: row for label, row in study.rows.items() if label in RULES and label != "frozen signs"}
+        ranked = sorted((label for label in found if found[label].bits), key=lambda label: -found[label].test.mean)
+        beside: Counter[int] = Counter()
+        for label in ranked:
+            family = _family(label)
+            color, marker = FAMILIES[family]
+            amount, test = found[label].bits or 1, found[label].test
+            place = round(10 * math.log(amount))
+            at = amount * 1.06 ** beside[place]
+            beside[place] += 1
+            style = {"color": color, "marker": marker, "ms": 6, "lw": 1, "elinewidth": 0.8, "mew": 0}
+            named[family] = axes.errorbar(at, 100 * test.mean, 100 * test.deviation, ls="", **style)
+        means = [100 * found[label].test.mean for label in ranked]
+        highest, lowest = max(means, default=100), min(means, default=0)
+        axes.set(xscale="log", ylim=(max(lowest, highest - 6) - 0.5, min(highest + 1.0, 100.1)), xlim=(3.3, 170))
+        axes.set_xticks([4, 6, 10, 16, 33, 65, 97, 130], ["4", "6", "10", "16", "33", "65", "97", ""])
         axes.set_xticks([], minor=True)
         finish(axes, study.config)
     for axes in list(panels.flat)[len(shown) :]:
         axes.set_axis_off()
+    order = [family for family in FAMILIES if family in named]
+    drawing.legend([named[family] for family in order], order, loc="outside upper center", ncols=3, frameon=False)
     drawing.supxlabel("bits of training state per weight, including its sign", fontsize=10)
     drawing.supylabel("test accuracy at the end, %", fontsize=10)
     return drawing
@@ -172,6 +181,18 @@ def norms(shown: Sequence[Study]) -> Any:
     panels[0].invert_yaxis()
     drawing.supxlabel("points lost against the test batch's own statistics: mean, lowest, highest", fontsize=10)
     return drawing
+
+
+def _family(label: str) -> str:
+    """The family of a rule, a key of FAMILIES."""
+    if label.startswith("counter"):
+        return "counters"
+    if label.startswith(OURS):
+        return OURS
+    if "latent" in label:
+        return "latent weights"
+    ours = label.endswith((", paper", ", first recipe"))
+    return "paper's constants, and the first recipe" if ours else "other rules without latent weights"
 
 
 def _seeds(axes: Any, place: int, row: Spread, values: list[float], floor: float, color: str, size: int) -> None:
