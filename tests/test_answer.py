@@ -51,3 +51,24 @@ def test_fewest_bits_are_those_of_a_rule_that_loses_nothing():
     made.content["rows"]["counter, 5 bits"] = row((0.89, 0.90, 0.905), bits=5)
     made.content["rows"]["counter, 4 bits"] = row((0.80, 0.81, 0.805), bits=4)
     assert answer.fewest_bits(made) == "5 (counter, 5 bits)"
+
+
+def test_sets_on_which_nothing_was_tuned_are_compared_apart():
+    seeds = {
+        "BPTT, latent, Adam": (0.49, 0.50, 0.51),
+        "T-BSO, calibrated": (0.52, 0.53, 0.54),
+        "counter, 6 bits": (0.5,),
+    }
+    rows = {label: row(tests) for label, tests in seeds.items()}
+    one = {label: row(tests[:1]) for label, tests in seeds.items()}
+    studies = {"digits": study()} | {
+        config: Study("rivals", config, {"rows": held})
+        for config, held in (("cifar10-small", rows), ("cifar10-medium", one))
+    }
+    text = answer.untuned(studies)
+    assert "digits" not in text
+    assert (
+        "53.00 ± 1.00 | counter, 6 bits: 50.00 (one seed) | BPTT, latent, Adam: 50.00 ± 1.00 | +3.00 (0.00) |" in text
+    )
+    assert "+3.00 (one seed) |" in text
+    assert answer.untuned({"digits": study()}) == ""

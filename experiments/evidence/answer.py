@@ -61,8 +61,8 @@ def untuned(studies: Studies) -> str:
             (
                 config,
                 study.rows[OURS].test.percent,
-                f"{study.rows[counter].test.percent} ({counter})" if counter else "-",
-                f"{study.rows[rival].test.percent} ({rival})",
+                f"{counter}: {study.rows[counter].test.percent}" if counter else "-",
+                f"{rival}: {study.rows[rival].test.percent}",
                 f"{apart:+.2f} (one seed)" if math.isnan(error) else f"{apart:+.2f} ({error:.2f})",
             )
         )
