@@ -68,6 +68,16 @@ def test_agreement_counts_every_prediction_and_every_spike(vgg):
     assert shown.predictions_differ == len(x)
 
 
+def test_an_outcome_of_other_inputs_is_refused(vgg):
+    model, state, x, network = vgg
+    logits, spikes = network.run(x[:-1])
+    with pytest.raises(ValueError, match="outcome: it must be what run or run_c returned for the same x"):
+        network.agreement(model, state, x, outcome=(logits, spikes))
+    late = {name: each[:1] for name, each in network.run(x)[1].items()}
+    with pytest.raises(ValueError, match=f"{len(x)} examples and"):
+        network.agreement(model, state, x, outcome=(network.run(x)[0], late))
+
+
 @pytest.mark.slow
 def test_batches_that_are_not_full_and_sequences_are_compared_whole():
     case = deployable.CASES["MLP, binary, sequence"]

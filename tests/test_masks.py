@@ -193,6 +193,76 @@ def test_a_time_step_with_a_single_example_keeps_the_running_statistics():
         chex.assert_trees_all_close(fresh.batch_stats, full.batch_stats, rtol=1e-4, atol=1e-5)
 
 
+def test_statistics_where_a_sequence_begins_alone_are_those_of_a_plain_loop():
+    """The lone example is normalised by the running statistics, and its membranes reach steps that are measured."""
+    mask = np.ones((T, B), bool)
+    mask[:2, 1:] = False
+    model = MLP()
+    state, _ = trained(model, X, Y, batches=10)
+    fresh = bsojax.refresh_statistics(model, state, [(X, Y, mask)], T)
+    variables = state.variables
+    old, neurons = variables["batch_stats"], bsojax.online.start(model, X[0], T, train=True).neurons
+    sums = jax.tree.map(jnp.zeros_like, old)
+    for t in range(T):
+        counted = jnp.asarray(mask[t])
+        frame = jnp.where(counted[:, None], X[t], 0)
+        out = bsojax.online.forward(model, variables, neurons, frame, t, train=True, counted=counted)
+        neurons = jax.tree.map(
+            lambda new, kept, counted=counted: jnp.where(counted.reshape(-1, *[1] * (new.ndim - 1)), new, kept),
+            out.neurons, neurons,
+        )  # fmt: skip
+        if mask[t].sum() > 1:  # of a moving average that decays by 0.9, a tenth is the batch's own
+            sums = jax.tree.map(lambda s, new, was: s + B * (new - 0.9 * was) / 0.1, sums, out.batch_stats, old)
+    want = jax.tree.map(lambda s: s / (B * (T - 2)), sums)
+    chex.assert_trees_all_close(fresh.batch_stats, want, rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_of_sequences_one_at_a_time_are_refused():
+    state, _ = trained(MLP(), X, Y)
+    alone = [(X[:, [place]], None, np.ones((T, 1), bool)) for place in range(B)]
+    with pytest.raises(ValueError, match="batches: no statistics could be measured"):
+        bsojax.refresh_statistics(MLP(), state, alone, T)
+
+
+@pytest.mark.parametrize("model", [models["flax"], models["shared"]], ids=["flax", "shared"])
+def test_time_steps_without_any_example_leave_statistics_alone(model):
+    state, _ = trained(model, X, Y)
+    mask = np.ones((T, B), bool)
+    mask[-1] = False
+    short = bsojax.refresh_statistics(model, state, [X[:-1]], T - 1)
+    padded = bsojax.refresh_statistics(model, state, [(X, None, mask)], T)
+    chex.assert_trees_all_close(padded.batch_stats, short.batch_stats, rtol=1e-4, atol=1e-5)
+
+
+def test_backward_steps_are_drawn_among_those_that_count():
+    counts = []
+    for x in (X[:3], X):
+        tx = optimizer()
+        mask = np.broadcast_to(np.arange(len(x))[:, None] < 3, (len(x), B))
+        state = bsojax.init(MLP(), tx, jax.random.key(0), X[0])
+        step = bsojax.make_train_step(MLP(), tx, T, backward_steps=2)
+        for _ in range(6):
+            state, _ = step(state, x, Y, mask=mask)
+        counts.append(int(state.opt_state.signs.count))
+    assert counts == [12, 12]
+
+
+def test_a_mask_may_be_a_list():
+    state, _ = trained(MLP(), X, Y)
+    mask = np.arange(T)[:, None] < np.arange(B)
+    for call in (bsojax.predict, bsojax.record):
+        chex.assert_trees_all_equal(call(MLP(), state, X, T, mask=mask.tolist()), call(MLP(), state, X, T, mask=mask))
+    found = [bsojax.refresh_statistics(MLP(), state, [(X, None, each)], T) for each in (mask, mask.tolist())]
+    chex.assert_trees_all_equal(*found)
+
+
+def test_a_mask_is_no_longer_than_the_sequence():
+    state, _ = trained(MLP(), X, Y)
+    assert bsojax.predict(MLP(), state, X[0], T, mask=np.ones((2, B), bool), per_step=True).shape == (2, B, C)
+    with pytest.raises(ValueError, match=r"mask: needs the shape \(6,\) or \(5, 6\), got \(8, 6\)"):
+        bsojax.predict(MLP(), state, X[0], T, mask=np.ones((8, B), bool))
+
+
 def test_nothing_counts():
     state, _ = trained(MLP(), X, Y)
     before = jax.device_get(state)

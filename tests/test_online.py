@@ -159,7 +159,7 @@ def test_backpropagation_at_some_time_steps_equals_the_python_loop(accumulate):
     model = vgg()
     tx, state, step = setup(model, accumulate=accumulate, backward_steps=2)
     for batch in range(3):
-        chosen = chosen_steps(jnp.asarray(batch), 2, T)
+        chosen = chosen_steps(jnp.asarray(batch), 2, jnp.ones(T, bool))
         assert int(chosen.sum()) == 2
         want = python_loop(model, tx, copied(state), [X] * T, Y, accumulate, chosen)
         state, metrics = step(state, X, Y)
@@ -173,7 +173,7 @@ def test_backpropagation_at_some_time_steps_equals_the_python_loop(accumulate):
 
 
 def test_all_time_steps_have_their_turn_and_all_of_them_is_the_default():
-    turns = sum(np.asarray(chosen_steps(jnp.asarray(batch), 2, 6)) for batch in range(60))
+    turns = sum(np.asarray(chosen_steps(jnp.asarray(batch), 2, jnp.ones(6, bool))) for batch in range(60))
     assert turns.sum() == 120
     assert turns.min() >= 8
     states = []

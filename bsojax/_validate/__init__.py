@@ -17,6 +17,7 @@ from bsojax._validate._arrays import no_feedback as no_feedback
 from bsojax._validate._arrays import kernel_shape as kernel_shape
 from bsojax._validate._arrays import knows_input as knows_input
 from bsojax._validate._arrays import known_layers as known_layers
+from bsojax._validate._arrays import measured_statistics as measured_statistics
 from bsojax._validate._arrays import measured_together as measured_together
 from bsojax._validate._arrays import more_than_one_value as more_than_one_value
 from bsojax._validate._arrays import no_single_array as no_single_array
@@ -61,6 +62,7 @@ from bsojax._validate._deployment import not_deployable as not_deployable
 from bsojax._validate._deployment import not_read as not_read
 from bsojax._validate._deployment import one_output as one_output
 from bsojax._validate._deployment import not_in_nir as not_in_nir
+from bsojax._validate._deployment import outcome as outcome
 from bsojax._validate._deployment import positive_number as positive_number
 from bsojax._validate._deployment import too_wide as too_wide
 from bsojax._validate._deployment import whole_between as whole_between
@@ -96,6 +98,7 @@ from bsojax._validate._settings import Schedule as Schedule
 from bsojax._validate._settings import sharpness as sharpness
 from bsojax._validate._settings import steps as steps
 from bsojax._validate._settings import time_step as time_step
+from bsojax._validate._settings import updates as updates
 from bsojax._validate._settings import votes_differ as votes_differ
 from bsojax._validate._settings import was_called as was_called
 from bsojax._validate._settings import whole as whole

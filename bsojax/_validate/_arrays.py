@@ -131,6 +131,15 @@ def no_feedback(depends: Any) -> None:
         )
 
 
+def measured_statistics(measured: Any) -> None:
+    """Refuses batches from which nothing was measured: all statistics would stay as they are."""
+    if not is_traced(measured) and not measured:
+        raise ValueError(
+            "batches: no statistics could be measured, since at no time step do two examples of a batch count; put "
+            "several sequences into a batch."
+        )
+
+
 def finite_statistics(finite: Any) -> None:
     """Refuses statistics that are not finite: evaluation would be NaN."""
     if not is_traced(finite) and not finite:

@@ -23,7 +23,11 @@ def frames(name: str, x: Any, shape: tuple[int, ...], num_steps: int, masked: bo
     fits = x.shape[len(lead) :] == tuple(shape) and len(lead) in (1, 2)
     if not fits or (len(lead) == 2 and lead[0] != num_steps and not (masked and lead[0] < num_steps)):
         each = "".join(f", {size}" for size in shape)
-        cure = "" if not fits or masked else " Sequences of fewer time steps need a mask."
+        cure = (
+            ""
+            if not fits or masked
+            else " Sequences of fewer time steps need a mask, where there is an argument for one."
+        )
         raise ValueError(
             f"{name}: the model was initialised for examples of shape {tuple(shape)}, so {name} needs the shape "
             f"(batch{each}), or ({num_steps}, batch{each}) for a frame per time step; got {x.shape}.{cure}"
@@ -108,13 +112,14 @@ def finite_values(name: str, x: np.ndarray, counted: np.ndarray, batch_axis: int
         )
 
 
-def mask(value: Any, size: int, num_steps: int) -> None:
-    """Refuses a mask that is not boolean, or fits neither examples nor time steps, or counts nothing."""
+def mask(value: Any, size: int, steps: int, num_steps: int) -> None:
+    """Refuses a mask that is not boolean, fits neither examples nor time steps, is too long, or counts nothing."""
     if value.dtype != jnp.bool_:
         raise TypeError(f"mask: needs booleans, True where an example counts, not {value.dtype}.")
-    if value.shape not in ((size,), (num_steps, size)):
+    if value.shape not in ((size,), (steps, size)) or steps > num_steps:
+        steps = min(steps, num_steps)
         raise ValueError(
-            f"mask: needs the shape ({size},) or ({num_steps}, {size}), got {value.shape}; time is the first axis, and "
+            f"mask: needs the shape ({size},) or ({steps}, {size}), got {value.shape}; time is the first axis, and "
             "bsojax.init is given one time step."
         )
     if isinstance(value, np.ndarray) and not value.any():

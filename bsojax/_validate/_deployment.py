@@ -148,6 +148,16 @@ def inputs_within(x: np.ndarray, low: int, high: int) -> None:
         )
 
 
+def outcome(logits: np.ndarray, spikes: Mapping[str, np.ndarray], steps: int, size: int) -> None:
+    """Refuses results of other inputs than those that they are compared on."""
+    shapes = [logits.shape[:1], *(found.shape[:2] for found in spikes.values())]
+    if shapes != [(size,), *[(steps, size)] * len(spikes)]:
+        raise ValueError(
+            f"outcome: it must be what run or run_c returned for the same x, of {size} examples and {steps} time "
+            f"steps; its arrays begin with the shapes {sorted(set(shapes), key=len)}."
+        )
+
+
 def found_compiler(name: str, path: str | None) -> None:
     """Refuses a C compiler that this machine does not have."""
     if path is None:

@@ -171,6 +171,16 @@ def counter_bits(bits: Any) -> int:
     return number
 
 
+def updates(total_updates: Any) -> Any:
+    """Returns the number of updates of a run, or None; refuses one in which a schedule cannot end."""
+    if total_updates is None or is_traced(total_updates) or total_updates >= 1:
+        return total_updates
+    raise ValueError(
+        f"total_updates: must be at least 1, got {total_updates}; it is the number of batches times num_steps, which "
+        "is 0 if there are fewer examples than a batch holds. Where the end is not known, leave it out."
+    )
+
+
 def no_seed(seed: Any) -> None:
     """Refuses a seed together with a momentum that is an object and has its own."""
     if not isinstance(seed, int) or seed != 0:

@@ -157,7 +157,7 @@ def _compare(name: str, have: Mapping[str, Any], want: Mapping[str, Any], cure: 
 
 def neurons(handed: Any, at_rest: Any) -> None:
     """Refuses a state of neurons from another model or another batch, or without traces where they learn."""
-    cure = "begin with bsojax.rest(model, x, train=True) for training, without train for evaluation."
+    cure = "begin with bsojax.rest(model, x, train=True) for training and record, without train for evaluation."
     _compare("neurons", _kinds(handed), _kinds(at_rest), cure)
 
 

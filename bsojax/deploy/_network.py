@@ -171,10 +171,13 @@ class IntegerNetwork:
           outcome: the network's results for x, from run or run_c; None: run computes them.
 
         Raises:
-          TypeError, ValueError: as run.
+          TypeError, ValueError: as run; or outcome is not that of x.
         """
-        self._inputs(x)
+        given = self._inputs(x)
         logits, spikes = self.run(x) if outcome is None else outcome
+        _validate.outcome(
+            logits, spikes, len(given) if self.is_sequence else self.num_steps, given.shape[self.is_sequence]
+        )
         inputs = np.asarray(x).astype(np.float32) / np.float32(self.input_scale)
         return compared(model, state, inputs, self.num_steps, logits, spikes, int(self.is_sequence))
 

@@ -136,6 +136,11 @@ def as_inputs(x: Any, input_shape: Any) -> Any:
     return jax.tree.map(_array, x) if isinstance(input_shape, InputShapes) else _array(x)
 
 
+def as_mask(mask: Any) -> Any:
+    """Returns a mask as an array, or None."""
+    return None if mask is None else _array(mask)
+
+
 def as_targets(y: Any) -> Any:
     """Returns targets as a tree of arrays; a list of numbers becomes one array."""
     if isinstance(y, PerStep | PerExample):
@@ -172,7 +177,7 @@ def batch_of(x: Any, y: Any, mask: Any, input_shape: Any, num_steps: int) -> Bat
     lengths = [(name, leaf.shape[0]) for name, leaf, moves in zip(names, leaves, moving, strict=True) if moves]
     steps = _validate.one_size(lengths or [("mask", mask.shape[0] if masked else num_steps)], "time steps")
     if mask is not None:
-        _validate.mask(mask, size, steps)
+        _validate.mask(mask, size, steps, num_steps)
         mask = jnp.broadcast_to(mask, (steps, size))
     y, moving_y = _targets(y, size, steps)
     return Batch(x, y, mask, steps, size, moving, moving_y)

@@ -98,9 +98,9 @@ class Judge:
         sown = jax.tree_util.tree_leaves_with_path(begun.variables.get(LOSSES, {}))
         _validate.sown_losses([leaf_name(path) for path, _ in sown], "sown" in takes(self.loss))
 
-    def looks(self, t: jax.Array) -> jax.Array | None:
-        """Returns whether the loss uses a time step; None means that it does."""
-        return None if self.weights is None else jnp.any(self.weights.steps[t] > 0)
+    def looks(self) -> jax.Array | None:
+        """Returns which time steps the loss uses, boolean of shape ``(T,)``; None means all."""
+        return None if self.weights is None else jnp.any(self.weights.steps > 0, 1)
 
     def start(self, outputs: Any) -> Tally:
         """Returns the tally before the first time step, with arrays like the model's outputs."""

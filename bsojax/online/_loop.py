@@ -69,12 +69,14 @@ class OnlineLoop:
         check_time_steps(state.opt_state, self.when.count(batch.num_steps))
         judge = Judge(self.loss, self.metrics, batch, weights_of(self.loss, batch, self.exchange.mean), learns=True)
         rngs = None if rngs is None else self.exchange.keys(folded(rngs, state.step))
-        choice = self.backward.choose(state.step, batch.num_steps)
+        looks = judge.looks()
+        used = None if looks is None else self.exchange.mean(looks.astype(jnp.float32)) > 0  # by any device
+        choice = self.backward.choose(state.step, jnp.ones(batch.num_steps, bool) if used is None else used)
         first = self.first_carry(state, judge, neurons)
         axes = None
         if batch.mask is not None:
             axes = neuron_batch_axes(self.model, batch.frame(0), batch.num_steps, train=True, form=LEARNING)
-        sequence = Sequence(self, judge, axes, rngs, choice, shares_of(batch, self.exchange))
+        sequence = Sequence(self, judge, axes, rngs, choice, used, shares_of(batch, self.exchange))
         carry, _ = jax.lax.scan(lambda carry, _: (sequence.advance(carry), None), first, None, length=batch.num_steps)
         learner = self.when.at_end(self.learn, carry.learner, carry.pending)
         results = judge.results(carry.tally)
@@ -143,6 +145,7 @@ class Sequence:
       axes: the batch axes of the neurons' state; None means that all examples count.
       rngs: random keys of the sequence.
       choice: where to backpropagate, from the loop's schedule.
+      used: which time steps the loss uses, on any device; None means all.
       shares: each time step's share of the examples that count, float32 of shape ``(T,)``; None means that all count.
     """
 
@@ -151,6 +154,7 @@ class Sequence:
     axes: Any
     rngs: Any
     choice: Any
+    used: jax.Array | None
     shares: jax.Array | None
 
     def advance(self, carry: Carry) -> Carry:
@@ -200,11 +204,11 @@ class Sequence:
 
     def backward(self, t: jax.Array) -> jax.Array | None:
         """Returns whether a time step backpropagates and updates; None means that it does."""
-        chosen, looks = self.loop.backward.at(self.choice, t), self.judge.looks(t)
-        if looks is None:
+        chosen = self.loop.backward.at(self.choice, t)
+        if self.used is None:
             return chosen
-        anywhere: jax.Array = self.loop.exchange.mean(looks.astype(jnp.float32)) > 0
-        return anywhere if chosen is None else anywhere & chosen
+        used: jax.Array = self.used[t]
+        return used if chosen is None else used & chosen
 
     def mean_rate(self, total: jax.Array) -> jax.Array:
         """Returns the mean over time of a sum of spike rates."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from bsojax import _validate
 from bsojax._validate import leaf_name
 from bsojax.nn import RECORDINGS
-from bsojax.online._batch import along, as_inputs, batch_of
+from bsojax.online._batch import along, as_inputs, as_mask, batch_of
 from bsojax.online._state import TrainState, not_donated
 from bsojax.online._statistics import Static
 from bsojax.online._walk import EVALUATION, LEARNING, walk
@@ -141,7 +141,7 @@ def _run(
     rngs: Any,
     neurons: Any,
 ) -> tuple[Any, Any, Any]:
-    x = as_inputs(x, state.input_shape)
+    x, mask = as_inputs(x, state.input_shape), as_mask(mask)
     num_steps = _validate.steps(num_steps)
     batch_of(x, None, mask, state.input_shape, num_steps)
     with not_donated(state):

@@ -14,9 +14,9 @@ from bsojax import _validate
 class BackwardAtAll:
     """A backward pass at every time step."""
 
-    def choose(self, batch: jax.Array, num_steps: int) -> Any:
-        """Returns the choice for the batch with this number."""
-        del batch, num_steps
+    def choose(self, batch: jax.Array, used: jax.Array) -> Any:
+        """Returns the choice for the batch with this number, among the time steps that its loss uses."""
+        del batch, used
         return None
 
     def at(self, choice: Any, t: jax.Array) -> jax.Array | None:
@@ -35,8 +35,8 @@ class BackwardAtSome(BackwardAtAll):
 
     count: int
 
-    def choose(self, batch: jax.Array, num_steps: int) -> Any:
-        return chosen_steps(batch, self.count, num_steps)
+    def choose(self, batch: jax.Array, used: jax.Array) -> Any:
+        return chosen_steps(batch, self.count, used)
 
     def at(self, choice: Any, t: jax.Array) -> jax.Array:
         chosen: jax.Array = choice[t]
@@ -50,9 +50,14 @@ def backward_of(backward_steps: int | None, num_steps: int) -> BackwardAtAll:
     return BackwardAtAll() if backward_steps in (None, num_steps) else BackwardAtSome(backward_steps)
 
 
-def chosen_steps(batch: jax.Array, backward_steps: int, num_steps: int) -> jax.Array:
-    """Returns at which time steps the batch with this number backpropagates: boolean of shape ``(num_steps,)``."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.key(0), batch), num_steps) < backward_steps
+def chosen_steps(batch: jax.Array, backward_steps: int, used: jax.Array) -> jax.Array:
+    """Returns at which time steps the batch with this number backpropagates: boolean, of the shape of used.
+
+    Steps that are used come first, so that a batch learns as often whether or not it is padded.
+    """
+    order = jax.random.permutation(jax.random.fold_in(jax.random.key(0), batch), len(used))
+    order = jnp.where(used, order, order + len(used))
+    return jnp.sum(order[:, None] > order[None], 1) < backward_steps
 
 
 class Learner(NamedTuple):

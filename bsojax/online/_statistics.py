@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bsojax import _validate
-from bsojax.online._batch import Batch, as_inputs, batch_of
+from bsojax.online._batch import Batch, as_inputs, as_mask, batch_of
 from bsojax.online._state import TrainState, not_donated
 from bsojax.online._walk import LEARNING, Walk, walk
 from bsojax.optim import all_finite
@@ -37,9 +37,9 @@ def refresh_statistics(
 
     Raises:
       TypeError: a batch is not floating.
-      ValueError: state, model and batches do not fit each other, there is no batch, the resulting statistics are not
-        finite, or the model's output in training depends on them, as with BatchRenorm: they then cannot be measured
-        independently of their present values.
+      ValueError: state, model and batches do not fit each other, there is no batch, or none with two examples at a time
+        step, the resulting statistics are not finite, or the model's output in training depends on them, as with
+        BatchRenorm: they then cannot be measured independently of their present values.
     """
     num_steps = _validate.steps(num_steps)
     if not jax.tree.leaves(state.batch_stats):
@@ -47,7 +47,7 @@ def refresh_statistics(
     found, count, depends = None, 0, jnp.array(False)
     for batch in batches:
         x, _, mask = (*batch, None, None)[:3] if isinstance(batch, tuple | list) else (batch, None, None)
-        x = as_inputs(x, state.input_shape)
+        x, mask = as_inputs(x, state.input_shape), as_mask(mask)
         batch_of(x, None, mask, state.input_shape, num_steps)
         keys = None if rngs is None else jax.tree.map(lambda key: jax.random.fold_in(key, count), rngs)  # noqa: B023
         with not_donated(state):
@@ -56,7 +56,8 @@ def refresh_statistics(
         count, depends = count + 1, depends | differs
     _validate.some_batches(count)
     _validate.no_feedback(depends)
-    fresh = _over_time(found, state.batch_stats)
+    fresh, seen = _over_time(found, state.batch_stats)
+    _validate.measured_statistics(seen)
     _validate.finite_statistics(all_finite(fresh))
     return dataclasses.replace(state, batch_stats=fresh)
 
@@ -111,9 +112,17 @@ def _measure(
         depends = ~jax.tree.reduce(jnp.logical_and, jax.tree.map(_same, zero.logits, one.logits))
         differs |= depends & (examples > 1)  # where padding leaves one, norms use the running statistics
         weight = jax.tree.map(lambda low, high: 1 - (high - low), zero.batch_stats, one.batch_stats)
-        value = jax.tree.map(lambda value, weight: value / jnp.where(weight > 0, weight, 1), zero.batch_stats, weight)
-        number = jax.tree.map(lambda weight: jnp.where(weight > 1e-6, examples, 0), weight)
-        return (t + 1, zero.neurons, differs), _statistics(value, number)
+        number = jax.tree.map(lambda weight: jnp.where(weight > 1e-6, examples, 0), weight)  # NaN: of no example
+        value = jax.tree.map(
+            lambda value, weight, n: jnp.where(n > 0, value / jnp.where(n > 0, weight, 1), 0),
+            zero.batch_stats, weight, number,
+        )  # fmt: skip
+        neurons = zero.neurons
+        if batch.mask is not None:  # a lone example is normalised by running statistics, which 0 and 1 are not
+            neurons = jax.lax.cond(
+                examples > 1, lambda: zero.neurons, lambda: way.at(t, carry[1], state.variables).neurons
+            )
+        return (t + 1, neurons, differs), _statistics(value, number)
 
     first = (jnp.zeros((), jnp.int32), begun.neurons, jnp.array(False))
     (_, _, differs), statistics = jax.lax.scan(body, first, None, length=batch.num_steps)
@@ -178,12 +187,16 @@ def _joined(one: Statistics, other: Statistics) -> Statistics:
 
 
 @jax.jit
-def _over_time(found: Statistics, old: Any) -> Any:
-    """Returns running statistics: each the average over the time steps that touch it, or unchanged where none does."""
+def _over_time(found: Statistics, old: Any) -> tuple[Any, jax.Array]:
+    """Returns running statistics, and whether any was measured.
+
+    Each is the average over the time steps that touch it, or unchanged where none does.
+    """
     flat, structure = jax.tree_util.tree_flatten_with_path(old)
     fresh = []
     for (path, leaf), n, mean, spread in zip(flat, *map(jax.tree.leaves, found), strict=True):
         total = jnp.sum(n, 0)
         value = jnp.sum(spread if _beside(path) in dict(flat) else n * mean, 0) / jnp.maximum(total, 1)
         fresh.append(jnp.where(total > 0, value, leaf))
-    return jax.tree.unflatten(structure, fresh)
+    seen = jnp.any(jnp.array([jnp.sum(n) > 0 for n in jax.tree.leaves(found.number)]))
+    return jax.tree.unflatten(structure, fresh), seen

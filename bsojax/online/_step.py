@@ -8,7 +8,7 @@ import numpy as np
 
 from bsojax._jax import is_traced
 from bsojax.losses import Loss
-from bsojax.online._batch import Batch, as_inputs, as_targets, batch_of, check_values
+from bsojax.online._batch import Batch, as_inputs, as_mask, as_targets, batch_of, check_values
 from bsojax.online._judge import Seen, counted_labels
 from bsojax.online._state import TrainState, not_donated
 
@@ -54,7 +54,7 @@ class Step:
         self, state: TrainState, x: Any, y: Any, *, mask: Any = None, rngs: Any = None, neurons: Any = None
     ) -> Any:
         x, y = as_inputs(x, state.input_shape), as_targets(y)
-        mask = mask if mask is None or isinstance(mask, jax.Array) else np.asarray(mask)
+        mask = as_mask(mask)
         options = {"mask": mask, "rngs": rngs, "neurons": neurons}
         options = {name: value for name, value in options.items() if value is not None}
         on_host = any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves((x, y)))

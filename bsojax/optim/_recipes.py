@@ -66,16 +66,17 @@ def calibrated(
       ``optax.cosine_decay_schedule(1.0, total_updates)`` for anneal, it is the recipe of earlier versions.
 
     Raises:
-      TypeError, ValueError: as t_bso.
+      TypeError, ValueError: as t_bso; or growth is negative, or total_updates below 1.
     """
     b1_at = window_schedule(b1, growth, total_updates, anneal or _linear(total_updates))
+    sure = None if deploy_c is None else _validate.number("deploy_c", deploy_c, 0.0, math.inf)
     flip = t_bso(
         noise_threshold(b1_at, c),
         num_steps,
         b1_at,
         b2,
         debias=True,
-        deploy_threshold=None if deploy_c is None else noise_threshold(b1_at, deploy_c),
+        deploy_threshold=None if sure is None else noise_threshold(b1_at, sure),
         momentum_dtype=momentum_dtype,
         seed=seed,
     )
@@ -119,17 +120,20 @@ def calibrated_counter(
       seed: the seed of the rounding.
 
     Raises:
-      TypeError, ValueError: as counter.
+      TypeError, ValueError: as counter; or a number is negative, or total_updates below 1.
     """
     factor = anneal or _linear(total_updates) or optax.constant_schedule(1.0)
     top = 2.0 ** (_validate.counter_bits(bits) - 1)
     slow = _validate.number("rho", rho, 0.0, math.inf) * top**2 / 1.6
+    most = _validate.number("max_step", max_step, 0.0, math.inf)
+    slower = _validate.number("growth", growth, 0.0, math.inf)
+    sure = 0.0 if deploy_c is None else _validate.number("deploy_c", deploy_c, 0.0, math.inf)
 
     def step_at(count: jax.Array) -> jax.Array:
-        return jnp.maximum(factor(count), 0) * jnp.minimum(max_step, slow / (10 + growth * count))
+        return jnp.maximum(factor(count), 0) * jnp.minimum(most, slow / (10 + slower * count))
 
     def level_at(count: jax.Array) -> jax.Array:
-        return (deploy_c or 0) * top * jnp.sqrt(jnp.maximum(factor(count), 0))
+        return sure * top * jnp.sqrt(jnp.maximum(factor(count), 0))
 
     flip = counter(step_at, bits, deploy_level=None if deploy_c is None else level_at, seed=seed)
     return optax.chain(scale_by_channel_rms(rms_decay), flip)
@@ -175,15 +179,23 @@ def window_schedule(
       growth: by how many updates the window grows per update.
       total_updates: the number of updates of the run; None where anneal does not need it.
       anneal: the factor, a schedule; None: a cosine from 1 to 0 at total_updates, or 1 where that is None too.
+
+    Raises:
+      TypeError, ValueError: b1 is not in [0, 1), growth is negative, or total_updates is below 1.
     """
-    cosine = None if total_updates is None else optax.cosine_decay_schedule(1.0, total_updates)
+    end = _validate.updates(total_updates)
+    cosine = None if end is None else optax.cosine_decay_schedule(1.0, end)
     factor = anneal or cosine or optax.constant_schedule(1.0)
+    window = 1 / (1 - _validate.number("b1", b1, 0.0, 1.0, open_above=True))
+    wider = _validate.number("growth", growth, 0.0, math.inf)
 
     def b1_at(count: jax.Array) -> jax.Array:
-        return 1 - jnp.maximum(factor(count), 0) / (1 / (1 - b1) + growth * count)  # rounding must not pass 0
+        share: jax.Array = jnp.maximum(factor(count), 0) / (window + wider * count)  # rounding must not pass 0
+        return 1 - share
 
     return b1_at
 
 
 def _linear(total_updates: int | None) -> Schedule | None:
-    return None if total_updates is None else optax.linear_schedule(1.0, 0.0, total_updates)
+    end = _validate.updates(total_updates)
+    return None if end is None else optax.linear_schedule(1.0, 0.0, end)
