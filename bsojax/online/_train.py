@@ -66,9 +66,9 @@ def make_train_step(
         each example, which a mask requires. It is divided by num_steps or, for a padded example, by its own number.
       metrics: functions of logits and y by name, see :mod:`bsojax.losses`; None: "accuracy" if y are class labels.
       accumulate: whether gradients are summed over the sequence for a single update (with time_step 0) at its end.
-      backward_steps: K: backpropagate only at K of the time steps that the loss uses, drawn anew for each batch, and run
-        only forward at the others, where no weight changes. Use it to trade accuracy for time: a backward pass costs two
-        forward passes. None means all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
+      backward_steps: K: backpropagate only at K of the time steps that the loss uses, drawn anew for each batch, and
+        run only forward at the others, where no weight changes. Use it to trade accuracy for time: a backward pass
+        costs two forward passes. None means all of them. Source: Meng et al., SLTT, ICCV 2023 (SLTT-K).
       axis_name: the axis of pmap or shard_map over which the batch is split (see MeanOverAxis). Give the model's norms
         the same name for statistics of the global batch; else each device normalises by its own. None under jit.
       vote: whether the devices of axis_name exchange votes on flips, 2 bits per weight, instead of the signs'
