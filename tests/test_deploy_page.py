@@ -131,10 +131,10 @@ KNOWN |= {"largest", "__aeabi_lmul", "make deploy"}  # a number of the reader's 
 
 @pytest.mark.parametrize("name", sorted(NAMES - C_NAMES - KNOWN))
 def test_the_names_on_the_page_exist(name):
-    places = [bsojax, bsojax.deploy, bsojax.deploy.IntegerNetwork, np]
+    module, _, attribute = name.rpartition(".")
+    modules = {"np": [np], "deploy": [bsojax.deploy], "": [bsojax, bsojax.deploy, bsojax.deploy.IntegerNetwork]}
     fields = {field.name for field in dataclasses.fields(bsojax.deploy.IntegerNetwork)}
-    path = name.removeprefix("np.").removeprefix("deploy.")
-    assert name in fields or any(hasattr(place, path) for place in places), name
+    assert name in fields or any(hasattr(place, attribute) for place in modules[module]), name
 
 
 def test_the_names_of_c_on_the_page_are_in_the_headers(still, tmp_path):

@@ -23,11 +23,8 @@ def frames(name: str, x: Any, shape: tuple[int, ...], num_steps: int, masked: bo
     fits = x.shape[len(lead) :] == tuple(shape) and len(lead) in (1, 2)
     if not fits or (len(lead) == 2 and lead[0] != num_steps and not (masked and lead[0] < num_steps)):
         each = "".join(f", {size}" for size in shape)
-        cure = (
-            ""
-            if not fits or masked
-            else " Sequences of fewer time steps need a mask, where there is an argument for one."
-        )
+        shorter = " Sequences of fewer time steps need a mask, where there is an argument for one."
+        cure = shorter if fits and not masked else ""
         raise ValueError(
             f"{name}: the model was initialised for examples of shape {tuple(shape)}, so {name} needs the shape "
             f"(batch{each}), or ({num_steps}, batch{each}) for a frame per time step; got {x.shape}.{cure}"

@@ -175,11 +175,10 @@ class IntegerNetwork:
         """
         given = self._inputs(x)
         logits, spikes = self.run(x) if outcome is None else outcome
-        _validate.outcome(
-            logits, spikes, len(given) if self.is_sequence else self.num_steps, given.shape[self.is_sequence]
-        )
+        batch_axis = int(self.is_sequence)
+        _validate.outcome(logits, spikes, len(given) if batch_axis else self.num_steps, given.shape[batch_axis])
         inputs = np.asarray(x).astype(np.float32) / np.float32(self.input_scale)
-        return compared(model, state, inputs, self.num_steps, logits, spikes, int(self.is_sequence))
+        return compared(model, state, inputs, self.num_steps, logits, spikes, batch_axis)
 
     def report(
         self, model: nn.Module | None = None, state: TrainState | None = None, x: Any = None

@@ -71,12 +71,12 @@ class OnlineLoop:
         rngs = None if rngs is None else self.exchange.keys(folded(rngs, state.step))
         looks = judge.looks()
         used = None if looks is None else self.exchange.mean(looks.astype(jnp.float32)) > 0  # by any device
-        choice = self.backward.choose(state.step, jnp.ones(batch.num_steps, bool) if used is None else used)
+        backward = self.backward.choose(state.step, batch.num_steps, used)
         first = self.first_carry(state, judge, neurons)
         axes = None
         if batch.mask is not None:
             axes = neuron_batch_axes(self.model, batch.frame(0), batch.num_steps, train=True, form=LEARNING)
-        sequence = Sequence(self, judge, axes, rngs, choice, used, shares_of(batch, self.exchange))
+        sequence = Sequence(self, judge, axes, rngs, backward, shares_of(batch, self.exchange))
         carry, _ = jax.lax.scan(lambda carry, _: (sequence.advance(carry), None), first, None, length=batch.num_steps)
         learner = self.when.at_end(self.learn, carry.learner, carry.pending)
         results = judge.results(carry.tally)
@@ -144,8 +144,7 @@ class Sequence:
       judge: the losses and metrics of the batch.
       axes: the batch axes of the neurons' state; None means that all examples count.
       rngs: random keys of the sequence.
-      choice: where to backpropagate, from the loop's schedule.
-      used: which time steps the loss uses, on any device; None means all.
+      backward: at which time steps to backpropagate and update, boolean of shape ``(T,)``; None means all.
       shares: each time step's share of the examples that count, float32 of shape ``(T,)``; None means that all count.
     """
 
@@ -153,15 +152,14 @@ class Sequence:
     judge: Judge
     axes: Any
     rngs: Any
-    choice: Any
-    used: jax.Array | None
+    backward: jax.Array | None
     shares: jax.Array | None
 
     def advance(self, carry: Carry) -> Carry:
         """One time step."""
         loop, exchange, batch, t = self.loop, self.loop.exchange, self.judge.batch, carry.t
         learner = carry.learner._replace(trainable=exchange.place(carry.learner.trainable))
-        backward, out = self.backward(t), None
+        backward, out = None if self.backward is None else self.backward[t], None
 
         def loss_of(outputs: Any, y: Any, *, spike_rates: Any, sown: Any, time_step: Any) -> jax.Array:
             seen = Forward(outputs, None, None, spike_rates, sown)
@@ -201,14 +199,6 @@ class Sequence:
             self.judge.add(carry.tally, out, loss, t),
             optax.tree.add(carry.spikes, rates),
         )
-
-    def backward(self, t: jax.Array) -> jax.Array | None:
-        """Returns whether a time step backpropagates and updates; None means that it does."""
-        chosen = self.loop.backward.at(self.choice, t)
-        if self.used is None:
-            return chosen
-        used: jax.Array = self.used[t]
-        return used if chosen is None else used & chosen
 
     def mean_rate(self, total: jax.Array) -> jax.Array:
         """Returns the mean over time of a sum of spike rates."""

@@ -12,17 +12,18 @@ from bsojax import _validate
 
 
 class BackwardAtAll:
-    """A backward pass at every time step."""
+    """A backward pass at every time step that the loss uses."""
 
-    def choose(self, batch: jax.Array, used: jax.Array) -> Any:
-        """Returns the choice for the batch with this number, among the time steps that its loss uses."""
-        del batch, used
-        return None
+    def choose(self, batch: jax.Array, num_steps: int, used: jax.Array | None) -> jax.Array | None:
+        """Returns at which time steps a batch backpropagates, boolean of shape ``(num_steps,)``; None means all.
 
-    def at(self, choice: Any, t: jax.Array) -> jax.Array | None:
-        """Returns whether a time step backpropagates; None means always."""
-        del choice, t
-        return None
+        Args:
+          batch: its number.
+          num_steps: the number of its time steps.
+          used: which of them its loss uses, likewise.
+        """
+        del batch, num_steps
+        return used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +36,8 @@ class BackwardAtSome(BackwardAtAll):
 
     count: int
 
-    def choose(self, batch: jax.Array, used: jax.Array) -> Any:
-        return chosen_steps(batch, self.count, used)
-
-    def at(self, choice: Any, t: jax.Array) -> jax.Array:
-        chosen: jax.Array = choice[t]
-        return chosen
+    def choose(self, batch: jax.Array, num_steps: int, used: jax.Array | None) -> jax.Array:
+        return chosen_steps(batch, self.count, jnp.ones(num_steps, bool) if used is None else used)
 
 
 def backward_of(backward_steps: int | None, num_steps: int) -> BackwardAtAll:
@@ -51,13 +48,13 @@ def backward_of(backward_steps: int | None, num_steps: int) -> BackwardAtAll:
 
 
 def chosen_steps(batch: jax.Array, backward_steps: int, used: jax.Array) -> jax.Array:
-    """Returns at which time steps the batch with this number backpropagates: boolean, of the shape of used.
+    """Returns which of the used time steps the batch with this number backpropagates at, boolean, of the shape of used.
 
-    Steps that are used come first, so that a batch learns as often whether or not it is padded.
+    They are as many whether or not the batch is padded, unless fewer are used.
     """
     order = jax.random.permutation(jax.random.fold_in(jax.random.key(0), batch), len(used))
     order = jnp.where(used, order, order + len(used))
-    return jnp.sum(order[:, None] > order[None], 1) < backward_steps
+    return used & (jnp.argsort(jnp.argsort(order)) < backward_steps)
 
 
 class Learner(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from bsojax import _validate
 from bsojax.online._batch import Batch, as_inputs, as_mask, batch_of
@@ -44,7 +45,8 @@ def refresh_statistics(
     num_steps = _validate.steps(num_steps)
     if not jax.tree.leaves(state.batch_stats):
         return state
-    found, count, depends = None, 0, jnp.array(False)
+    found: Any = None
+    count, depends = 0, jnp.array(False)
     for batch in batches:
         x, _, mask = (*batch, None, None)[:3] if isinstance(batch, tuple | list) else (batch, None, None)
         x, mask = as_inputs(x, state.input_shape), as_mask(mask)
@@ -56,8 +58,8 @@ def refresh_statistics(
         count, depends = count + 1, depends | differs
     _validate.some_batches(count)
     _validate.no_feedback(depends)
-    fresh, seen = _over_time(found, state.batch_stats)
-    _validate.measured_statistics(seen)
+    _validate.measured_statistics(optax.tree.sum(found.number) > 0)
+    fresh = _over_time(found, state.batch_stats)
     _validate.finite_statistics(all_finite(fresh))
     return dataclasses.replace(state, batch_stats=fresh)
 
@@ -117,12 +119,10 @@ def _measure(
             lambda value, weight, n: jnp.where(n > 0, value / jnp.where(n > 0, weight, 1), 0),
             zero.batch_stats, weight, number,
         )  # fmt: skip
-        neurons = zero.neurons
+        after = zero.neurons
         if batch.mask is not None:  # a lone example is normalised by running statistics, which 0 and 1 are not
-            neurons = jax.lax.cond(
-                examples > 1, lambda: zero.neurons, lambda: way.at(t, carry[1], state.variables).neurons
-            )
-        return (t + 1, neurons, differs), _statistics(value, number)
+            after = jax.lax.cond(examples > 1, lambda: after, lambda: way.at(t, neurons, state.variables).neurons)
+        return (t + 1, after, differs), _statistics(value, number)
 
     first = (jnp.zeros((), jnp.int32), begun.neurons, jnp.array(False))
     (_, _, differs), statistics = jax.lax.scan(body, first, None, length=batch.num_steps)
@@ -187,16 +187,12 @@ def _joined(one: Statistics, other: Statistics) -> Statistics:
 
 
 @jax.jit
-def _over_time(found: Statistics, old: Any) -> tuple[Any, jax.Array]:
-    """Returns running statistics, and whether any was measured.
-
-    Each is the average over the time steps that touch it, or unchanged where none does.
-    """
+def _over_time(found: Statistics, old: Any) -> Any:
+    """Returns running statistics: each the average over the time steps that touch it, or unchanged where none does."""
     flat, structure = jax.tree_util.tree_flatten_with_path(old)
     fresh = []
     for (path, leaf), n, mean, spread in zip(flat, *map(jax.tree.leaves, found), strict=True):
         total = jnp.sum(n, 0)
         value = jnp.sum(spread if _beside(path) in dict(flat) else n * mean, 0) / jnp.maximum(total, 1)
         fresh.append(jnp.where(total > 0, value, leaf))
-    seen = jnp.any(jnp.array([jnp.sum(n) > 0 for n in jax.tree.leaves(found.number)]))
-    return jax.tree.unflatten(structure, fresh), seen
+    return jax.tree.unflatten(structure, fresh)

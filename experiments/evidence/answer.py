@@ -51,7 +51,7 @@ def untuned(studies: Studies) -> str:
     """The same comparison on sets on which nothing was tuned, in fewer columns; empty without such sets."""
     lines = []
     for config, study in studies.items():
-        if config in COMPARED or OURS not in study.rows:
+        if config in COMPARED or not {OURS, REFERENCE} <= set(study.rows):
             continue
         counters = [label for label in study.rows if label.startswith("counter")]
         counter = max(counters, key=lambda label: study.rows[label].test.mean, default="")

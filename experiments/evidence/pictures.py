@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,14 @@ COLORS = {label: "#CC79A7" if "latent" in label else "#000000" for label in RULE
 } | {label: BLUE for label in RULES if label.startswith((OURS, "counter"))}  # fmt: skip
 """Rules that share a colour are distinguished by position."""
 
-FAMILIES = {
-    "counters": (BLUE, "o"),
-    "T-BSO, calibrated": (BLUE, "s"),
-    "paper's constants, and the first recipe": ("#009E73", "v"),
-    "other rules without latent weights": ("#000000", "^"),
-    "latent weights": (ORANGE, "D"),
+FAMILIES: dict[str, tuple[Callable[[str], bool], str, str]] = {
+    "counters": (lambda label: label.startswith("counter"), BLUE, "o"),
+    OURS: (lambda label: label.startswith(OURS), BLUE, "s"),
+    "latent weights": (lambda label: "latent" in label, ORANGE, "D"),
+    "paper's constants, first recipe": (lambda label: label.endswith((", paper", ", first recipe")), "#009E73", "v"),
+    "other rules without latent weights": (lambda label: True, "#000000", "^"),
 }
-"""The families of rules, with the colour and the marker of each where families are compared."""
+"""Families of rules: what belongs to each that belongs to none before it, its colour and its marker."""
 
 DRAWN = ("frozen signs", "BPTT, latent, SGD", "BPTT, latent, Adam", "OTTT, latent", "BSO, paper", "T-BSO, paper", OURS)
 """The rules of the curves, the boldest last."""
@@ -86,8 +86,8 @@ def bits(shown: Sequence[Study]) -> Any:
         ranked = sorted((label for label in found if found[label].bits), key=lambda label: -found[label].test.mean)
         beside: Counter[int] = Counter()
         for label in ranked:
-            family = _family(label)
-            color, marker = FAMILIES[family]
+            family = next(name for name, (belongs, *_) in FAMILIES.items() if belongs(label))
+            _, color, marker = FAMILIES[family]
             amount, test = found[label].bits or 1, found[label].test
             place = round(10 * math.log(amount))
             at = amount * 1.06 ** beside[place]
@@ -181,18 +181,6 @@ def norms(shown: Sequence[Study]) -> Any:
     panels[0].invert_yaxis()
     drawing.supxlabel("points lost against the test batch's own statistics: mean, lowest, highest", fontsize=10)
     return drawing
-
-
-def _family(label: str) -> str:
-    """The family of a rule, a key of FAMILIES."""
-    if label.startswith("counter"):
-        return "counters"
-    if label.startswith(OURS):
-        return OURS
-    if "latent" in label:
-        return "latent weights"
-    ours = label.endswith((", paper", ", first recipe"))
-    return "paper's constants, and the first recipe" if ours else "other rules without latent weights"
 
 
 def _seeds(axes: Any, place: int, row: Spread, values: list[float], floor: float, color: str, size: int) -> None:
